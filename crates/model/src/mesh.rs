@@ -1,0 +1,153 @@
+//! The whole desired state, every reference resolved.
+
+use std::collections::BTreeMap;
+
+use crate::finding::Finding;
+use crate::names::ServiceName;
+use crate::policy::Telemetry;
+use crate::resource::{Declaration, Defaults, Gateway, Resource};
+use crate::route::Route;
+use crate::service::Service;
+use crate::trust::TrustBundle;
+use crate::workload::{Endpoint, Transport};
+
+/// Everything the mesh is to be.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Mesh {
+    /// The roots; none before the authority exists.
+    pub trust: Option<TrustBundle>,
+    /// What proxies tell.
+    pub telemetry: Telemetry,
+    /// The gateway.
+    pub gateway: Gateway,
+    /// Every service by name.
+    pub services: BTreeMap<ServiceName, ServiceState>,
+}
+
+/// A service with its routes and endpoints.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ServiceState {
+    /// The service.
+    pub service: Service,
+    /// Its routes.
+    pub route: Option<Route>,
+    /// Its admitted endpoints by id.
+    pub endpoints: BTreeMap<String, Endpoint>,
+}
+
+/// Puts resources together. What cannot be resolved is left out and reported; it never blocks the rest. `sni` gives a service
+/// its opaque server name.
+pub fn assemble(resources: Vec<Resource>, sni: impl Fn(&ServiceName) -> String) -> (Mesh, Vec<Finding>) {
+    let mut findings = Vec::new();
+    let mut mesh = Mesh::default();
+    let mut defaults = Defaults::default();
+    let mut declarations: BTreeMap<ServiceName, Declaration> = BTreeMap::new();
+    let mut routes: BTreeMap<ServiceName, Route> = BTreeMap::new();
+    let mut endpoints: Vec<Endpoint> = Vec::new();
+    for resource in resources {
+        match resource {
+            Resource::Trust(trust) => mesh.trust = Some(trust),
+            Resource::Defaults(own) => defaults = own,
+            Resource::Gateway(gateway) => mesh.gateway = gateway,
+            Resource::Declaration(declaration) => {
+                declarations.insert(declaration.name.clone(), declaration);
+            }
+            Resource::Route(route) => {
+                routes.insert(route.service.clone(), route);
+            }
+            Resource::Endpoint(endpoint) => endpoints.push(endpoint),
+            // Resolved forms are sent, never stored.
+            Resource::Entry(_) | Resource::Service(_) => {}
+        }
+    }
+    mesh.telemetry = defaults.telemetry.clone();
+    for (name, declaration) in declarations {
+        let service = Service {
+            identities: declaration.identities.iter().cloned().collect(),
+            sni: sni(&name),
+            policy: declaration.overlay.over(&defaults.policy),
+            authorization: declaration.authorization.clone().unwrap_or_default(),
+            name: name.clone(),
+        };
+        let state = ServiceState { service, route: routes.remove(&name), endpoints: BTreeMap::new() };
+        mesh.services.insert(name, state);
+    }
+    for name in routes.keys() {
+        findings.push(Finding::warning(2108, format!("the routes of `{name}` have no service")));
+    }
+    for endpoint in endpoints {
+        admit(&mut mesh, endpoint, &mut findings);
+    }
+    (mesh, findings)
+}
+
+/// An endpoint is admitted only if its service owns its identity.
+fn admit(mesh: &mut Mesh, endpoint: Endpoint, findings: &mut Vec<Finding>) {
+    let Some(state) = mesh.services.get_mut(&endpoint.service) else {
+        let message = format!("endpoint {} belongs to `{}`, which does not exist", endpoint.address, endpoint.service);
+        findings.push(Finding::warning(2109, message));
+        return;
+    };
+    if let Transport::Mesh(identity) = &endpoint.transport
+        && !state.service.identities.contains(identity)
+    {
+        let message = format!("endpoint {} of `{}` speaks as {identity}", endpoint.address, endpoint.service);
+        findings.push(Finding::error(4103, message).because("the service does not own this identity"));
+        return;
+    }
+    state.endpoints.insert(endpoint.id.clone(), endpoint);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::net::{IpAddr, Ipv4Addr};
+
+    use super::*;
+    use crate::resource::Overlay;
+    use crate::spiffe::SpiffeId;
+    use crate::workload::{Address, Health, Registrar};
+
+    fn identity(name: &str) -> SpiffeId {
+        SpiffeId::parse(&format!("spiffe://k3.hms/ns/default/sa/{name}")).unwrap()
+    }
+
+    fn declaration(name: &str) -> Resource {
+        Resource::Declaration(Declaration {
+            name: ServiceName::new(name).unwrap(),
+            identities: vec![identity(name)],
+            overlay: Overlay::default(),
+            authorization: None,
+        })
+    }
+
+    fn endpoint(service: &str, speaks_as: &str) -> Resource {
+        Resource::Endpoint(Endpoint {
+            service: ServiceName::new(service).unwrap(),
+            id: "1".to_owned(),
+            address: Address { ip: IpAddr::V4(Ipv4Addr::LOCALHOST), port: 1 },
+            app_port: 2,
+            version: "v1".to_owned(),
+            zone: String::new(),
+            health: Health::Healthy,
+            source: Registrar::Sidecar,
+            transport: Transport::Mesh(identity(speaks_as)),
+        })
+    }
+
+    #[test]
+    fn an_endpoint_with_a_foreign_identity_is_left_out_and_reported() {
+        let resources = vec![declaration("a"), declaration("b"), endpoint("a", "a"), endpoint("b", "a")];
+        let (mesh, findings) = assemble(resources, ToString::to_string);
+        let count = |name: &str| mesh.services[&ServiceName::new(name).unwrap()].endpoints.len();
+        assert_eq!((count("a"), count("b")), (1, 0));
+        assert_eq!(findings.len(), 1);
+        assert!(findings[0].is_error());
+    }
+
+    #[test]
+    fn what_belongs_to_no_service_does_not_block_the_rest() {
+        let (mesh, findings) = assemble(vec![endpoint("ghost", "ghost"), declaration("a")], ToString::to_string);
+        assert_eq!(mesh.services.len(), 1);
+        assert_eq!(findings.len(), 1);
+    }
+}

@@ -1,0 +1,48 @@
+//! What people ask for, one file each: fields, bounds, default. The file of the same name in `hms-traffic` decides.
+
+pub mod authorization;
+pub mod balance;
+pub mod jwt;
+pub mod limits;
+pub mod outlier;
+pub mod rate_limit;
+pub mod retry;
+pub mod telemetry;
+pub mod timeout;
+
+pub use authorization::AuthorizationPolicy;
+pub use balance::Balance;
+pub use jwt::{JwtIssuer, JwtKey};
+pub use limits::Limits;
+pub use outlier::Outlier;
+pub use rate_limit::RateLimit;
+pub use retry::Retry;
+pub use telemetry::Telemetry;
+pub use timeout::Timeouts;
+
+/// Everything that governs calls to one service, already resolved: mesh defaults overlaid by the service's own words.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct TrafficPolicy {
+    /// Trying again.
+    pub retry: Retry,
+    /// Bounds in time.
+    pub timeouts: Timeouts,
+    /// Ejecting a failing endpoint, and with all of them the breaker of the service.
+    pub outlier: Outlier,
+    /// Choosing an endpoint.
+    pub balance: Balance,
+    /// Bounds in number.
+    pub limits: Limits,
+    /// Whether connections to endpoints are kept for the next request (S4-20). On by default.
+    pub keep_alive: KeepAlive,
+}
+
+/// Whether a proxy keeps its connections to an endpoint open between requests.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KeepAlive {
+    /// Reuse: one handshake for many requests.
+    #[default]
+    On,
+    /// A new connection for every request.
+    Off,
+}
