@@ -1,0 +1,102 @@
+//! The greeting: the first bytes inside the TLS connection between two of our proxies, in the same flight as the first request.
+//!
+//! Two bytes of length, big endian, then one protobuf message of at most 1024 bytes. It labels the connection for telemetry;
+//! nothing is authorized by it.
+
+use hms_model::names::ServiceName;
+use prost::Message as _;
+
+use crate::bounds::{WORD_BYTES, number, required, text};
+use crate::proto::hms::v1;
+use crate::{Wire, WireError};
+
+/// Longest greeting, in bytes, without its length prefix.
+pub const HELLO_BYTES: usize = 1024;
+
+const PREFIX: usize = 2;
+
+/// A greeting that has arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Received {
+    /// What it says.
+    pub hello: PeerHello,
+    /// How many bytes it took, its prefix included; what follows belongs to the first request.
+    pub length: usize,
+}
+
+/// What one proxy tells another about a connection.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerHello {
+    /// The service the caller means to reach.
+    pub destination: ServiceName,
+    /// The port of that service, 1 to 65535; 0 when it has only one.
+    pub destination_port: u16,
+    /// The service that calls.
+    pub source: ServiceName,
+    /// The id of the calling workload; at most 128 bytes, may be empty.
+    pub workload: String,
+    /// Its version; at most 128 bytes, may be empty.
+    pub version: String,
+    /// Its failure domain; at most 128 bytes, may be empty.
+    pub zone: String,
+    /// The level of the calling proxy.
+    pub level: u32,
+}
+
+impl PeerHello {
+    /// The bytes with their length in front. Fails only if a text is longer than its bound.
+    pub fn encode(&self) -> Result<Vec<u8>, WireError> {
+        let body = self.to_wire().encode_to_vec();
+        let length = u16::try_from(body.len()).ok().filter(|length| usize::from(*length) <= HELLO_BYTES);
+        let Some(length) = length else {
+            return Err(WireError::TooLarge { length: body.len(), limit: HELLO_BYTES });
+        };
+        let mut bytes = Vec::with_capacity(PREFIX + body.len());
+        bytes.extend_from_slice(&length.to_be_bytes());
+        bytes.extend_from_slice(&body);
+        Ok(bytes)
+    }
+
+    /// Reads a greeting from the front of what has arrived so far: `None` until it is complete. A length
+    /// beyond the bound is refused at once.
+    pub fn decode(arrived: &[u8]) -> Result<Option<Received>, WireError> {
+        let Some((prefix, rest)) = arrived.split_first_chunk::<PREFIX>() else { return Ok(None) };
+        let length = usize::from(u16::from_be_bytes(*prefix));
+        if length > HELLO_BYTES {
+            return Err(WireError::TooLarge { length, limit: HELLO_BYTES });
+        }
+        let Some(body) = rest.get(..length) else { return Ok(None) };
+        let hello = Self::from_wire(v1::PeerHello::decode(body)?)?;
+        Ok(Some(Received { hello, length: PREFIX + length }))
+    }
+}
+
+impl Wire for PeerHello {
+    type Message = v1::PeerHello;
+
+    fn to_wire(&self) -> v1::PeerHello {
+        let Self { destination, destination_port, source, workload, version, zone, level } = self;
+        v1::PeerHello {
+            destination: Some(destination.to_wire()),
+            destination_port: u32::from(*destination_port),
+            source: Some(source.to_wire()),
+            workload: workload.clone(),
+            version: version.clone(),
+            zone: zone.clone(),
+            level: *level,
+        }
+    }
+
+    fn from_wire(message: v1::PeerHello) -> Result<Self, WireError> {
+        let v1::PeerHello { destination, destination_port, source, workload, version, zone, level } = message;
+        Ok(Self {
+            destination: ServiceName::from_wire(required(destination, "hello.destination")?)?,
+            destination_port: number(destination_port, "hello.destination_port", 0..=65_535)?,
+            source: ServiceName::from_wire(required(source, "hello.source")?)?,
+            workload: text(workload, "hello.workload", 0..=WORD_BYTES)?,
+            version: text(version, "hello.version", 0..=WORD_BYTES)?,
+            zone: text(zone, "hello.zone", 0..=WORD_BYTES)?,
+            level,
+        })
+    }
+}

@@ -1,0 +1,62 @@
+//! A resource of any kind, as it is stored and sent.
+
+use hms_model::names::ServiceName;
+use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
+use hms_model::route::Route;
+use hms_model::service::Service;
+use hms_model::trust::TrustBundle;
+use hms_model::workload::Endpoint;
+use prost::Message as _;
+
+use crate::proto::hms::v1::{self, resource::Kind};
+use crate::{RESOURCE_BYTES, Wire as _, WireError};
+
+/// The type URL under which every resource travels.
+pub const TYPE_URL: &str = "type.googleapis.com/hms.v1.Resource";
+
+/// What this release can apply. It rises when a field is added that an older release must not overlook.
+pub const LEVEL: u32 = 1;
+
+/// The bytes of a resource; equal resources have equal bytes.
+pub fn encode(resource: &Resource) -> Vec<u8> {
+    let kind = match resource {
+        Resource::Trust(trust) => Kind::Trust(trust.to_wire()),
+        Resource::Defaults(defaults) => Kind::Defaults(defaults.to_wire()),
+        Resource::Declaration(declaration) => Kind::Declaration(declaration.to_wire()),
+        Resource::Entry(name) => Kind::Entry(name.to_wire()),
+        Resource::Service(service) => Kind::Service(service.to_wire()),
+        Resource::Endpoint(endpoint) => Kind::Endpoint(endpoint.to_wire()),
+        Resource::Route(route) => Kind::Route(route.to_wire()),
+        Resource::Gateway(gateway) => Kind::Gateway(gateway.to_wire()),
+    };
+    v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
+}
+
+/// The level a proxy must have to apply this, computed from the fields used. Every field of today belongs to the first level;
+/// a later one is looked for here: present means its level, absent means that older proxies may go on.
+fn requires(_kind: &Kind) -> u32 {
+    1
+}
+
+/// Reads a resource. The level comes first: of a resource made for a newer release nothing else is believed.
+pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
+    if bytes.len() > RESOURCE_BYTES {
+        return Err(WireError::TooLarge { length: bytes.len(), limit: RESOURCE_BYTES });
+    }
+    let v1::Resource { requires, kind } = v1::Resource::decode(bytes)?;
+    match requires {
+        0 => return Err(WireError::Missing("requires")),
+        1..=LEVEL => {}
+        _ => return Err(WireError::Level { requires }),
+    }
+    Ok(match kind.ok_or(WireError::Kind)? {
+        Kind::Trust(message) => Resource::Trust(TrustBundle::from_wire(message)?),
+        Kind::Defaults(message) => Resource::Defaults(Defaults::from_wire(message)?),
+        Kind::Declaration(message) => Resource::Declaration(Declaration::from_wire(message)?),
+        Kind::Entry(message) => Resource::Entry(ServiceName::from_wire(message)?),
+        Kind::Service(message) => Resource::Service(Service::from_wire(message)?),
+        Kind::Endpoint(message) => Resource::Endpoint(Endpoint::from_wire(message)?),
+        Kind::Route(message) => Resource::Route(Route::from_wire(message)?),
+        Kind::Gateway(message) => Resource::Gateway(Gateway::from_wire(message)?),
+    })
+}
