@@ -1,0 +1,27 @@
+//! Every foreign vocabulary, nowhere else: files that people write become resources and findings of [`hms_model`].
+//!
+//! A translator never stops at the first mistake. It returns what it could read **and** every finding with file, line and
+//! column; one finding that is an error means that nothing of the input may take effect. Readers are strict: an unknown key, a
+//! key of a later release, a number in an ambiguous notation or a value given twice is an error, never ignored. Whatever the
+//! input, reading it is bounded in time and memory and does not panic.
+//!
+//! * [`source`]: a file's text, checked and located
+//! * [`route_yaml`]: route files
+//! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
+//! * [`jwks`]: a token issuer's public keys
+//! * [`routes_json`]: the table of all routes, in and out
+//! * [`mod@render`]: findings for a terminal
+
+pub mod jwks;
+pub mod mesh_yaml;
+pub mod render;
+pub mod route_yaml;
+pub mod routes_json;
+pub mod source;
+
+mod document;
+mod read;
+mod rules;
+
+pub use render::render;
+pub use source::Source;

@@ -1,0 +1,167 @@
+//! Every translator on whole files: `tests/golden/<format>/<case>/` holds the files, `out.txt` what comes of them.
+//! `HMS_BLESS=1 cargo test -p hms-formats --test golden` writes `out.txt` anew; read the diff before you commit it.
+
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a test that cannot read its own files has failed")]
+
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use hms_formats::{Source, jwks, mesh_yaml, render, route_yaml, routes_json};
+use hms_model::finding::Finding;
+use hms_model::names::ServiceName;
+use hms_model::resource::Resource;
+use hms_model::spiffe::SpiffeId;
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
+}
+
+fn entries(folder: &Path) -> Vec<PathBuf> {
+    let mut entries: Vec<PathBuf> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    entries.sort();
+    entries
+}
+
+/// The input files of a case, by their path within it. What cannot be decoded is a finding.
+fn sources(case: &Path) -> (Vec<Source>, Vec<Finding>) {
+    let (mut sources, mut findings, mut folders) = (Vec::new(), Vec::new(), vec![case.to_owned()]);
+    while let Some(folder) = folders.pop() {
+        for path in entries(&folder) {
+            if path.is_dir() {
+                folders.push(path);
+            } else if !path.ends_with("out.txt") {
+                let name = path.strip_prefix(case).unwrap().to_str().unwrap();
+                match Source::from_bytes(name, &fs::read(&path).unwrap()) {
+                    Ok(source) => sources.push(source),
+                    Err(finding) => findings.push(*finding),
+                }
+            }
+        }
+    }
+    sources.sort_by(|left, right| left.name.cmp(&right.name));
+    (sources, findings)
+}
+
+fn lookup(name: &str) -> Option<String> {
+    match name {
+        "GATEWAY_PORT" => Some("9443".to_owned()),
+        "SECRET" => Some("hunter2".to_owned()),
+        _ => None,
+    }
+}
+
+fn identity(name: &ServiceName) -> SpiffeId {
+    SpiffeId::parse(&format!("spiffe://test.hms/ns/{}/sa/{}", name.namespace(), name.name())).unwrap()
+}
+
+/// What one case comes to, as text.
+fn outcome(format: &str, case: &Path) -> String {
+    let (sources, mut findings) = sources(case);
+    let mut out = String::new();
+    let mut said = match format {
+        "route_yaml" => {
+            let (files, findings) = route_yaml::translate(&sources);
+            for file in files {
+                writeln!(out, "{file:?}").unwrap();
+            }
+            findings
+        }
+        "routes_json" => match sources.first() {
+            None => Vec::new(),
+            Some(source) => {
+                let (files, findings) = routes_json::import(source);
+                out.push_str(&routes_json::export(&files));
+                findings
+            }
+        },
+        "jwks" => match sources.first() {
+            None => Vec::new(),
+            Some(source) => {
+                let (keys, findings) = jwks::parse(source);
+                for key in keys {
+                    writeln!(out, "{} {:?} {}", key.id, key.algorithm, key.jwk).unwrap();
+                }
+                findings
+            }
+        },
+        "mesh_yaml" => {
+            let special = ["mesh.yaml", "gateway.yaml", "mesh-config.yaml"];
+            let [mesh, gateway, config] = special.map(|name| sources.iter().find(|source| source.name == name));
+            let files: Vec<Source> =
+                sources.iter().filter(|source| !special.contains(&source.name.as_str())).cloned().collect();
+            let (file, findings) = mesh_yaml::translate(mesh, gateway, config, &files, &lookup);
+            if !findings.iter().any(Finding::is_error) {
+                describe(&mut out, &file);
+            }
+            findings
+        }
+        other => panic!("no format {other}"),
+    };
+    findings.append(&mut said);
+    let refused = if findings.iter().any(Finding::is_error) { "refused" } else { "taken" };
+    format!("{refused}\n\n{out}\n{}", render(&findings, false))
+}
+
+fn describe(out: &mut String, file: &mesh_yaml::MeshFile) {
+    writeln!(out, "project {:?}\n{:?}\ntraces {:?}", file.project, file.gateway, file.traces).unwrap();
+    for (name, service) in &file.services {
+        let mesh_yaml::ServiceFile { dir, run, port, health, env, version, zone, .. } = service;
+        writeln!(out, "{name}: dir {dir} run {run:?} port {port:?} version {version:?} zone {zone:?}").unwrap();
+        writeln!(out, "  {health:?} env {env:?}").unwrap();
+    }
+    for resource in file.resources(identity) {
+        match &resource {
+            Resource::Declaration(declaration) => {
+                writeln!(out, "{}\n  {:?}", resource.key(), declaration.overlay).unwrap();
+                writeln!(out, "  {:?}\n  {:?}", declaration.identities, declaration.authorization).unwrap();
+            }
+            _ => writeln!(out, "{}\n  {resource:?}", resource.key()).unwrap(),
+        }
+    }
+}
+
+#[test]
+fn every_case_comes_to_what_is_written_beside_it() {
+    let bless = std::env::var_os("HMS_BLESS").is_some();
+    let (mut cases, mut broken, mut different) = (0, 0, Vec::new());
+    for format in entries(&root()) {
+        for case in entries(&format) {
+            let name = format.file_name().unwrap().to_str().unwrap();
+            let actual = outcome(name, &case);
+            assert_eq!(actual, outcome(name, &case), "{} is not translated the same way twice", case.display());
+            let expected = case.join("out.txt");
+            cases += 1;
+            broken += usize::from(actual.starts_with("refused"));
+            if bless {
+                fs::write(expected, actual).unwrap();
+            } else if fs::read_to_string(&expected).unwrap_or_default() != actual {
+                different.push(format!("{}:\n{actual}", case.display()));
+            }
+        }
+    }
+    assert!(different.is_empty(), "HMS_BLESS=1 writes these:\n{}", different.join("\n"));
+    assert!(cases >= 60 && broken >= 50, "{cases} cases, {broken} broken inputs");
+}
+
+#[test]
+fn every_refusal_has_a_place_a_fix_and_a_known_code() {
+    const CODES: [u16; 12] = [2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120];
+    for format in entries(&root()) {
+        for case in entries(&format) {
+            let (sources, undecoded) = sources(&case);
+            let name = format.file_name().unwrap().to_str().unwrap();
+            let findings = match name {
+                "route_yaml" => route_yaml::translate(&sources).1,
+                "routes_json" => sources.first().map(|source| routes_json::import(source).1).unwrap_or_default(),
+                "jwks" => sources.first().map(|source| jwks::parse(source).1).unwrap_or_default(),
+                _ => mesh_yaml::translate(sources.first(), None, None, &[], &lookup).1,
+            };
+            for finding in undecoded.iter().chain(&findings) {
+                assert!(CODES.contains(&finding.code.0), "{}: {finding}", case.display());
+                assert!(finding.place.is_some() && !finding.fix.is_empty(), "{}: {finding}", case.display());
+                assert!(!finding.message.contains("hunter2") && !finding.why.contains("hunter2"), "{finding}");
+            }
+        }
+    }
+}
