@@ -1,0 +1,262 @@
+//! The only place where parts meet.
+//!
+//! The main thread runs administration: certificates, subscription, the control stream, health and metrics. Each data thread runs
+//! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
+
+use std::io;
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use arc_swap::ArcSwapOption;
+use hms_model::listener::Role;
+use hms_model::names::ServiceName;
+use hms_traffic::dice::Dice;
+use tokio::net::{TcpListener, UnixStream};
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::{mpsc, watch};
+use tokio::task::LocalSet;
+
+use crate::attach::Attachment;
+use crate::certificate;
+use crate::clock::Clock;
+use crate::credentials::Holder;
+use crate::drain::{self, Drainer};
+use crate::listen::{self, Door, Intake};
+use crate::runtime::Current;
+use crate::settings::Settings;
+use crate::subscribe::Subscription;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::tap;
+use crate::worker::{AppState, Shared, Worker};
+use crate::{admin, last_good, probe, tasks};
+
+/// Wishes waiting for the subscription or the certificate.
+const QUEUE: usize = 256;
+
+/// Every socket that was bound, and where.
+struct Bound {
+    admin: TcpListener,
+    doors: Vec<(TcpListener, Door)>,
+    ports: serde_json::Value,
+    inbound: SocketAddr,
+}
+
+/// Runs a proxy until it is told to leave.
+pub async fn run(settings: Settings) -> io::Result<()> {
+    last_good::prepare(&settings.runtime_dir)?;
+    let bound = bind(&settings).await?;
+    let (drainer, drain) = drain::channel();
+    let (wanted, wishes) = mpsc::channel(QUEUE);
+    let (breakers, breaker_changes) = mpsc::channel(QUEUE);
+    let (tap, tap_receiver) = tap::channel();
+    let shared = Arc::new(Shared {
+        clock: Clock::start(),
+        holder: Holder::default(),
+        edge: ArcSwapOption::empty(),
+        current: Current::new(settings.service.clone()),
+        registry: Arc::default(),
+        tap,
+        access_log: AccessLog::open(settings.access_log.as_deref())?,
+        drain,
+        wanted,
+        app: AppState::default(),
+        breakers,
+        settings,
+    });
+    restore(&shared);
+    let seed = seed()?;
+    let workers = start_workers(&shared, seed)?;
+    let (configured, is_configured) = watch::channel(false);
+    let (app_changes, app) = watch::channel(false);
+    let state = Arc::<certificate::State>::default();
+    let (rotate, rotations) = mpsc::channel(QUEUE);
+    let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
+    let admin_address = bound.admin.local_addr()?;
+    tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
+    tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
+    tasks::spawn("application", probe::watch_app(Arc::clone(&shared), app_changes));
+    tasks::spawn("admin", admin::serve(bound.admin, Arc::clone(&shared), is_configured));
+    let attachment = Attachment {
+        shared: Arc::clone(&shared),
+        tap: tap_receiver,
+        breakers: breaker_changes,
+        app,
+        certificate: state,
+        rotate,
+        inbound: bound.inbound,
+        admin: admin_address,
+        dice: dice(3),
+    };
+    let attached = tasks::spawn("control", attachment.run());
+    for (listener, door) in bound.doors {
+        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
+    }
+    let ports = serde_json::to_vec(&bound.ports)?;
+    last_good::write(&shared.settings.runtime_dir, "ports.json", &ports)?;
+    told_to_leave(&shared).await?;
+    tracing::info!("draining");
+    let left = drainer_done(&drainer, &shared).await;
+    if left > 0 {
+        tracing::warn!(connections = left, "ended before these were finished");
+    }
+    let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), attached).await.is_ok();
+    workers.stop();
+    Ok(())
+}
+
+async fn drainer_done(drainer: &Drainer, shared: &Shared) -> usize {
+    drainer.drain(shared.settings.drain).await
+}
+
+/// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.
+fn restore(shared: &Shared) {
+    let dir = &shared.settings.runtime_dir;
+    let Some((svid, bundle)) = last_good::load_credentials(dir) else { return };
+    if bundle.trust_domain != shared.settings.trust_domain || svid.not_after() <= shared.now() {
+        return;
+    }
+    if let Err(error) = shared.holder.replace(svid, bundle) {
+        tracing::warn!(%error, "the kept certificate cannot be used");
+    }
+    if shared.settings.role == Role::Gateway
+        && let Some((chain, key)) = last_good::load_edge(dir)
+        && let Err(error) = certificate::use_edge(shared, chain, &key)
+    {
+        tracing::warn!(%error, "the kept edge certificate cannot be used");
+    }
+}
+
+async fn bind(settings: &Settings) -> io::Result<Bound> {
+    let admin = listener(settings.admin, "admin").await?;
+    let mut doors = Vec::new();
+    let mut ports = serde_json::json!({
+        "pid": std::process::id(),
+        "admin": admin.local_addr()?.to_string(),
+        "inbound": null, "outbound": null, "https": null, "upstreams": {},
+    });
+    let mut inbound = settings.inbound;
+    match settings.role {
+        Role::Gateway => {
+            let https = listener(settings.https, "https").await?;
+            note(&mut ports, "https", &https)?;
+            doors.push((https, Door::Gateway));
+        }
+        Role::Sidecar | Role::Egress | Role::Node => {
+            let mesh = listener(settings.inbound, "inbound").await?;
+            inbound = mesh.local_addr()?;
+            note(&mut ports, "inbound", &mesh)?;
+            doors.push((mesh, Door::Inbound));
+            let outbound = listener(settings.outbound, "outbound").await?;
+            note(&mut ports, "outbound", &outbound)?;
+            doors.push((outbound, Door::Outbound(None)));
+            for (name, address) in &settings.upstreams {
+                let upstream = listener(*address, "upstream").await?;
+                note_upstream(&mut ports, name, &upstream)?;
+                doors.push((upstream, Door::Outbound(Some(name.clone()))));
+            }
+        }
+    }
+    Ok(Bound { admin, doors, ports, inbound })
+}
+
+async fn listener(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|error| io::Error::new(error.kind(), format!("{what} cannot listen on {address}: {error}")))
+}
+
+fn note(ports: &mut serde_json::Value, name: &str, listener: &TcpListener) -> io::Result<()> {
+    if let Some(map) = ports.as_object_mut() {
+        map.insert(name.to_owned(), listener.local_addr()?.to_string().into());
+    }
+    Ok(())
+}
+
+fn note_upstream(ports: &mut serde_json::Value, name: &ServiceName, listener: &TcpListener) -> io::Result<()> {
+    if let Some(map) = ports.get_mut("upstreams").and_then(serde_json::Value::as_object_mut) {
+        map.insert(name.to_string(), listener.local_addr()?.to_string().into());
+    }
+    Ok(())
+}
+
+/// The data threads.
+struct Workers {
+    threads: listen::Threads,
+    handles: Vec<JoinHandle<()>>,
+}
+
+impl Workers {
+    /// Threads end when nobody can hand them connections any more.
+    fn stop(self) {
+        drop(self.threads);
+        for handle in self.handles {
+            if handle.is_finished() && handle.join().is_err() {
+                tracing::error!("a data thread panicked");
+            }
+        }
+    }
+}
+
+fn start_workers(shared: &Arc<Shared>, seed: u64) -> io::Result<Workers> {
+    let (threads, intakes) = listen::threads(shared.settings.workers);
+    let handles = intakes.into_iter().zip(0_u64..).map(|(intake, index)| {
+        let shared = Arc::clone(shared);
+        std::thread::Builder::new()
+            .name(format!("data-{index}"))
+            .spawn(move || data_thread(shared, intake, seed.wrapping_add(100 + index), index == 0))
+    });
+    Ok(Workers { handles: handles.collect::<io::Result<_>>()?, threads })
+}
+
+fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probes: bool) {
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return tracing::error!(%error, "a data thread could not start"),
+    };
+    let worker = Rc::new(Worker::new(shared, seed));
+    let local = LocalSet::new();
+    if probes {
+        local.spawn_local(probe::watch_ejected(Rc::clone(&worker)));
+    }
+    runtime.block_on(local.run_until(listen::serve(worker, intake)));
+}
+
+/// Resolves when a signal asks for it, or when the supervisor is gone.
+async fn told_to_leave(shared: &Shared) -> io::Result<()> {
+    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    let lifeline = async {
+        match &shared.settings.lifeline {
+            None => std::future::pending::<()>().await,
+            Some(path) => supervisor_gone(path).await,
+        }
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = interrupt.recv() => {}
+        () = lifeline => {}
+    }
+    Ok(())
+}
+
+async fn supervisor_gone(path: &std::path::Path) {
+    let Ok(stream) = UnixStream::connect(path).await else { return };
+    // Nothing is ever sent; readable means closed.
+    let mut byte = [0];
+    loop {
+        if stream.readable().await.is_err() || !matches!(stream.try_read(&mut byte), Ok(1..)) {
+            match stream.try_read(&mut byte) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return,
+            }
+        }
+    }
+}
+
+/// Seed of all dice, from the system's randomness.
+fn seed() -> io::Result<u64> {
+    use std::hash::{BuildHasher as _, Hasher as _};
+    Ok(std::hash::RandomState::new().build_hasher().finish())
+}

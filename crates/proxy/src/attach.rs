@@ -1,0 +1,265 @@
+//! The control stream: it registers our workload for as long as it is open, and carries what people ask of a live proxy.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hms_model::listener::Role;
+use hms_model::names::ServiceName;
+use hms_model::workload::Health;
+use hms_traffic::backoff::Backoff;
+use hms_traffic::dice::Dice;
+use hms_wire::proto::hms::v1::control_client::ControlClient;
+use hms_wire::proto::hms::v1::{
+    BreakerState, ControlMessage, Hello, ProxyMessage, Rotate, Rotated, TapEvents, Traffic, WorkloadState,
+    control_message, proxy_message,
+};
+use hms_wire::{LEVEL, MESSAGE_BYTES, Wire as _};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio_stream::wrappers::ReceiverStream;
+
+use crate::certificate::{RotateNow, State};
+use crate::control_channel;
+use crate::report::{self, Flows};
+use crate::tasks;
+use crate::telemetry::tap::TapReceiver;
+use crate::worker::Shared;
+
+/// Messages on their way to the control plane.
+const QUEUE: usize = 256;
+/// How often counters are reported, if anything was counted.
+const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Most tap events of one message.
+const TAP_BATCH: usize = 64;
+
+type Failure = Box<dyn std::error::Error + Send + Sync>;
+
+/// Everything the stream listens to.
+#[derive(Debug)]
+pub struct Attachment {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// Finished requests, while somebody watches.
+    pub tap: TapReceiver,
+    /// Services whose breaker may have changed.
+    pub breakers: mpsc::Receiver<ServiceName>,
+    /// Whether the application listens.
+    pub app: watch::Receiver<bool>,
+    /// When the certificate is renewed.
+    pub certificate: Arc<State>,
+    /// Wishes for a new certificate.
+    pub rotate: mpsc::Sender<RotateNow>,
+    /// Where the inbound listener is, once it is.
+    pub inbound: SocketAddr,
+    /// Where health and metrics are.
+    pub admin: SocketAddr,
+    /// Randomness.
+    pub dice: Dice,
+}
+
+/// What is reported on one stream.
+struct Reporting {
+    to_control: mpsc::Sender<ProxyMessage>,
+    taps: BTreeMap<u64, u32>,
+    flows: Flows,
+    sent: BTreeMap<ServiceName, BreakerState>,
+}
+
+impl Attachment {
+    /// Stays attached until the process drains; the last word is that the workload leaves.
+    pub async fn run(mut self) {
+        let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
+        let mut failures = 0;
+        let mut flows = Flows::default();
+        while !self.shared.drain.is_draining() {
+            if self.shared.holder.current().is_none() {
+                tokio::select! {
+                    () = self.shared.holder.changed() => {}
+                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
+                }
+                continue;
+            }
+            let (outcome, counted) = self.stream(flows).await;
+            flows = counted;
+            self.tap.watched_by(0);
+            failures = if outcome.is_ok() { 0 } else { failures + 1 };
+            if let Err(error) = outcome {
+                tracing::debug!(%error, failures, "not attached");
+            }
+            tokio::select! {
+                () = tokio::time::sleep(backoff.full(failures.max(1), &mut self.dice).max(Duration::from_millis(20))) => {}
+                () = self.shared.drain.begun() => return,
+            }
+        }
+    }
+
+    async fn stream(&mut self, flows: Flows) -> (Result<(), Failure>, Flows) {
+        let (to_control, outgoing) = mpsc::channel(QUEUE);
+        let mut reporting = Reporting { to_control, taps: BTreeMap::new(), flows, sent: BTreeMap::new() };
+        let outcome = self.attached(&mut reporting, outgoing).await;
+        (outcome, reporting.flows)
+    }
+
+    async fn attached(
+        &mut self,
+        reporting: &mut Reporting,
+        outgoing: mpsc::Receiver<ProxyMessage>,
+    ) -> Result<(), Failure> {
+        let channel = control_channel::open(&self.shared).await?;
+        let mut client = ControlClient::new(channel).max_decoding_message_size(MESSAGE_BYTES);
+        reporting.send(proxy_message::Kind::Hello(self.hello())).await?;
+        self.tell_workload(reporting).await?;
+        self.tell_certificate(reporting).await?;
+        let mut incoming = client.attach(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut tick = tokio::time::interval(REPORT_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+        loop {
+            tokio::select! {
+                message = incoming.message() => match message? {
+                    None => return Ok(()),
+                    Some(message) => self.asked(message, reporting).await?,
+                },
+                Ok(()) = self.app.changed() => self.tell_workload(reporting).await?,
+                Some(name) = self.breakers.recv() => self.tell_breaker(&name, reporting).await?,
+                () = self.certificate.changed.notified() => self.tell_certificate(reporting).await?,
+                Some(event) = self.tap.events.recv() => {
+                    let mut events = vec![event];
+                    while events.len() < TAP_BATCH && let Ok(event) = self.tap.events.try_recv() {
+                        events.push(event);
+                    }
+                    let dropped = self.tap.take_dropped();
+                    reporting.send(proxy_message::Kind::Tap(TapEvents { events, dropped })).await?;
+                }
+                _ = tick.tick() => self.report(reporting).await?,
+                () = self.shared.drain.begun() => return self.leave(reporting).await,
+            }
+        }
+    }
+
+    fn hello(&self) -> Hello {
+        let settings = &self.shared.settings;
+        Hello {
+            proxy_id: format!("{}/{}", settings.service, settings.workload_id),
+            role: settings.role.to_string(),
+            release: env!("CARGO_PKG_VERSION").to_owned(),
+            level: LEVEL,
+            admin_address: self.admin.to_string(),
+            process_id: std::process::id(),
+        }
+    }
+
+    /// A gateway serves nothing of its own, and a pure client neither.
+    async fn tell_workload(&self, reporting: &Reporting) -> Result<(), Failure> {
+        let health = if self.shared.app.is_listening() { Health::Healthy } else { Health::Unhealthy };
+        self.tell_health(reporting, health).await
+    }
+
+    async fn tell_health(&self, reporting: &Reporting, health: Health) -> Result<(), Failure> {
+        let settings = &self.shared.settings;
+        let Some(app) = settings.app.filter(|_| settings.role == Role::Sidecar) else { return Ok(()) };
+        let state = WorkloadState {
+            service: Some(settings.service.to_wire()),
+            id: settings.workload_id.clone(),
+            ip: self.inbound.ip().to_string(),
+            port: u32::from(self.inbound.port()),
+            app_port: u32::from(app.port()),
+            version: settings.version.clone(),
+            zone: settings.zone.clone(),
+            health: health.to_wire(),
+        };
+        reporting.send(proxy_message::Kind::Workload(state)).await
+    }
+
+    async fn tell_certificate(&self, reporting: &Reporting) -> Result<(), Failure> {
+        let plan = *self.certificate.plan.lock();
+        match report::certificate(&self.shared, plan) {
+            None => Ok(()),
+            Some(state) => reporting.send(proxy_message::Kind::Certificate(state)).await,
+        }
+    }
+
+    async fn tell_breaker(&self, name: &ServiceName, reporting: &mut Reporting) -> Result<(), Failure> {
+        let runtime = self.shared.current.load();
+        let Some(upstream) = runtime.upstreams.get(name) else { return Ok(()) };
+        let state = report::breaker(upstream, self.shared.clock.now());
+        if reporting.sent.get(name).is_some_and(|sent| is_same(sent, &state)) {
+            return Ok(());
+        }
+        reporting.sent.insert(name.clone(), state.clone());
+        reporting.send(proxy_message::Kind::Breaker(state)).await
+    }
+
+    async fn report(&self, reporting: &mut Reporting) -> Result<(), Failure> {
+        let flows = reporting.flows.since(&self.shared);
+        if !flows.is_empty() {
+            reporting.send(proxy_message::Kind::Traffic(Traffic { flows })).await?;
+        }
+        let names: Vec<ServiceName> = self.shared.current.load().upstreams.keys().cloned().collect();
+        for name in names {
+            self.tell_breaker(&name, reporting).await?;
+        }
+        Ok(())
+    }
+
+    async fn asked(&self, message: ControlMessage, reporting: &mut Reporting) -> Result<(), Failure> {
+        match message.kind {
+            Some(control_message::Kind::TapStart(start)) => {
+                reporting.taps.insert(start.tap_id, start.max_per_second);
+                self.tap.watched_by(reporting.taps.len());
+            }
+            Some(control_message::Kind::TapStop(stop)) => {
+                reporting.taps.remove(&stop.tap_id);
+                self.tap.watched_by(reporting.taps.len());
+            }
+            Some(control_message::Kind::Rotate(rotate)) => self.rotate(rotate, reporting).await,
+            Some(control_message::Kind::Refused(refused)) => {
+                tracing::error!(code = %refused.code, reason = %refused.reason, "registration refused");
+            }
+            Some(control_message::Kind::Registered(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    async fn rotate(&self, rotate: Rotate, reporting: &Reporting) {
+        let validity = (rotate.validity_seconds > 0).then(|| Duration::from_secs(rotate.validity_seconds));
+        let (done, outcome) = oneshot::channel();
+        let asked = self.rotate.send(RotateNow { validity, done }).await.is_ok();
+        let answer = reporting.to_control.clone();
+        // The stream goes on while the certificate is made.
+        tasks::spawn("rotation", async move {
+            let outcome = if asked { outcome.await } else { Ok(Err("this proxy is ending".to_owned())) };
+            let error = outcome.unwrap_or_else(|_dropped| Err("this proxy is ending".to_owned())).err();
+            let rotated = Rotated { request_id: rotate.request_id, error: error.unwrap_or_default() };
+            let kind = Some(proxy_message::Kind::Rotated(rotated));
+            let _told = answer.send(ProxyMessage { kind }).await.is_ok();
+        });
+    }
+
+    /// Says that nothing new should come, and gives it time to be heard.
+    async fn leave(&self, reporting: &Reporting) -> Result<(), Failure> {
+        self.tell_health(reporting, Health::Draining).await?;
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        Ok(())
+    }
+}
+
+impl Reporting {
+    async fn send(&self, kind: proxy_message::Kind) -> Result<(), Failure> {
+        Ok(self.to_control.send(ProxyMessage { kind: Some(kind) }).await?)
+    }
+}
+
+/// Whether a breaker stands as reported. The countdown runs by itself at the other end.
+fn is_same(sent: &BreakerState, now: &BreakerState) -> bool {
+    let still = |state: &BreakerState| {
+        let mut state = state.clone();
+        state.next_probe_ms = 0;
+        for endpoint in &mut state.endpoints {
+            endpoint.next_probe_ms = 0;
+        }
+        state
+    };
+    // A new countdown that is longer than the old one has begun anew.
+    still(sent) == still(now) && now.next_probe_ms <= sent.next_probe_ms
+}

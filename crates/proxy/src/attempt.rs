@@ -1,0 +1,293 @@
+//! Sending a request to one of a service's endpoints, and again while that helps (rulings R1 to R3).
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use hms_model::workload::{Health, Transport};
+use hms_traffic::balance::{self, Candidate};
+use hms_traffic::breaker::ServiceBreaker;
+use hms_traffic::clock::Moment;
+use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
+use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
+use http::{HeaderName, HeaderValue};
+
+use crate::body::Replayable;
+use crate::endpoint::{self, Sent};
+use crate::filters::forwarded::ATTEMPT;
+use crate::refusal::{ERROR_HEADER, Reason, Refusal};
+use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
+use crate::telemetry::record::Exchange;
+use crate::transport::{Edits, Processed, Protocol, Request, Response};
+use crate::worker::Worker;
+
+/// A caller that names its operation: doing it twice is doing it once (draft-ietf-httpapi-idempotency-key-header).
+const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// What one try came to.
+enum Tried {
+    /// An answer, and how the next decision sees it.
+    Answered(Response, Option<Failure>),
+    /// No answer.
+    Failed(Failure, String),
+}
+
+/// Sends a request to `upstream`.
+pub async fn run(
+    worker: &Rc<Worker>,
+    upstream: &Arc<Upstream>,
+    request: Request,
+    mut edits: Edits,
+    protocol: Protocol,
+    exchange: &mut Exchange,
+) -> Result<Response, Refusal> {
+    exchange.service = Arc::clone(&upstream.host);
+    let policy = &upstream.service.policy;
+    let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
+    exchange.hold(permit);
+    let begun = worker.now();
+    let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
+    upstream.cells.budget.record_request(begun);
+    let Request { head, body } = request;
+    let body = Replayable::new(body);
+    let mut tried: Vec<usize> = Vec::new();
+    loop {
+        let Some(index) = choose(worker, upstream, &tried) else {
+            return Err(refuse(upstream, worker.now()));
+        };
+        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, worker.now())) };
+        exchange.attempts += 1;
+        if exchange.attempts > 1 {
+            worker.metrics.retry(&upstream.host);
+            edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
+        }
+        describe(exchange, endpoint);
+        let time = time_left(policy.timeouts.attempt, deadline, worker.now());
+        let sending = endpoint::send(worker, upstream, endpoint, &head, &edits, &body, protocol);
+        let outcome = once(worker, upstream, endpoint, sending, time).await;
+        tried.push(index);
+        let failure = match &outcome {
+            Tried::Answered(_, None) => None,
+            Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
+        };
+        let Some(failure) = failure else { return answer(outcome, upstream) };
+        let attempted = Attempted {
+            method: &head.method,
+            tries: exchange.attempts,
+            failure,
+            body: if body.can_replay() { retry::Body::Kept } else { retry::Body::Gone },
+            next: if has_other(worker, upstream, &tried) { Next::Other } else { Next::Same },
+            deadline,
+            idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
+            is_retry: head.fields.first(&ATTEMPT).is_some(),
+        };
+        let decision = {
+            let mut dice = worker.dice.borrow_mut();
+            retry::decide(&attempted, &policy.retry, &upstream.cells.budget, worker.now(), &mut dice)
+        };
+        match decision {
+            Decision::Stop(_) => return answer(outcome, upstream),
+            Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream),
+            Decision::Retry { after, avoid_tried } => {
+                drop(outcome);
+                tokio::time::sleep(after).await;
+                if !avoid_tried {
+                    tried.clear();
+                }
+            }
+        }
+    }
+}
+
+/// Waits for one try, tells the endpoint's cells what became of it.
+async fn once(
+    worker: &Rc<Worker>,
+    upstream: &Arc<Upstream>,
+    endpoint: &Arc<UpstreamEndpoint>,
+    sending: impl Future<Output = Sent>,
+    time: Option<Duration>,
+) -> Tried {
+    let begun = worker.now();
+    let sent = match time {
+        None => sending.await,
+        Some(time) => tokio::time::timeout(time, sending).await.unwrap_or(Sent::TimedOut),
+    };
+    let now = worker.now();
+    let (outcome, tried) = judge(sent, endpoint);
+    if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
+        endpoint.cells.latency.observe(now.saturating_since(begun), now);
+    }
+    let transition = {
+        let mut dice = worker.dice.borrow_mut();
+        endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)
+    };
+    if outcome == Outcome::Ignored {
+        // If this was the probe, the next one to ask gets it.
+        endpoint.cells.health.abandon(now);
+    }
+    if let Some(transition) = transition {
+        tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?transition, "endpoint changed");
+        let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
+    }
+    tried
+}
+
+/// What a try says about the endpoint, and about trying again.
+fn judge(sent: Sent, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
+    match sent {
+        Sent::TimedOut => {
+            let failed = Tried::Failed(Failure::Timeout, format!("{} did not answer in time", endpoint.address));
+            (Outcome::GatewayFailure(FailureKind::Timeout), failed)
+        }
+        Sent::NotConnected(error) => {
+            let not_processed = match error.kind {
+                FailureKind::ConnectTimeout => NotProcessed::ConnectTimeout,
+                FailureKind::Tls => NotProcessed::Tls,
+                _ => NotProcessed::ConnectRefused,
+            };
+            (Outcome::GatewayFailure(error.kind), Tried::Failed(Failure::NotProcessed(not_processed), error.message))
+        }
+        Sent::Broken(error) => {
+            let failure = match error.processed {
+                Processed::No => Failure::NotProcessed(NotProcessed::RefusedStream),
+                Processed::Maybe => Failure::Reset,
+            };
+            (Outcome::GatewayFailure(FailureKind::Reset), Tried::Failed(failure, error.message))
+        }
+        Sent::Refused(message) => (Outcome::Ignored, Tried::Failed(Failure::Shed, message)),
+        Sent::Answered(response) => judge_answer(response, endpoint),
+    }
+}
+
+fn judge_answer(response: Response, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
+    let meshed = matches!(endpoint.endpoint.transport, Transport::Mesh(_));
+    let code = response.head.fields.first(&ERROR_HEADER).filter(|_| meshed).and_then(Reason::from_code);
+    let status = response.head.status;
+    match code {
+        Some(Reason::AppDown) => {
+            let failure = Failure::NotProcessed(NotProcessed::AppDown);
+            (Outcome::GatewayFailure(FailureKind::AppDown), Tried::Answered(response, Some(failure)))
+        }
+        // Any other answer that a proxy made says nothing about the endpoint, and asking again would not change it.
+        Some(Reason::UpstreamReset) => {
+            (Outcome::GatewayFailure(FailureKind::BadGateway502), Tried::Answered(response, Some(Failure::Reset)))
+        }
+        Some(Reason::Timeout) => {
+            (Outcome::GatewayFailure(FailureKind::GatewayTimeout504), Tried::Answered(response, Some(Failure::Timeout)))
+        }
+        Some(_) => (Outcome::Ignored, Tried::Answered(response, None)),
+        None if status.is_server_error() => {
+            let failure = Some(Failure::Status(status));
+            (Outcome::of_status(status), Tried::Answered(response, failure))
+        }
+        None => {
+            let grpc = response.head.fields.text(&HeaderName::from_static("grpc-status"));
+            match grpc.and_then(|text| text.parse().ok()).filter(|code: &u32| *code != 0) {
+                Some(code) => {
+                    let failure = Some(Failure::GrpcStatus(code));
+                    (Outcome::of_grpc_status(code), Tried::Answered(response, failure))
+                }
+                None => (Outcome::Success, Tried::Answered(response, None)),
+            }
+        }
+    }
+}
+
+/// What the caller gets: the last answer there was, or our own words for there being none.
+fn answer(outcome: Tried, upstream: &Upstream) -> Result<Response, Refusal> {
+    match outcome {
+        Tried::Answered(response, _) => Ok(response),
+        Tried::Failed(failure, message) => {
+            tracing::debug!(service = %upstream.service.name, %message, "request failed");
+            let name = &upstream.service.name;
+            Err(match failure {
+                Failure::Timeout => Refusal::new(Reason::Timeout, format!("{name} did not answer in time")),
+                Failure::Shed => overloaded(upstream),
+                Failure::NotProcessed(_) => {
+                    Refusal::new(Reason::ConnectFailed, format!("no endpoint of {name} could be reached"))
+                }
+                _ => Refusal::new(Reason::UpstreamReset, format!("the connection to {name} broke before an answer")),
+            })
+        }
+    }
+}
+
+/// An endpoint that may be tried: one not tried yet if there is one, else any; an ejected one only as its due probe.
+fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> Option<usize> {
+    let now = worker.now();
+    let mut dice = worker.dice.borrow_mut();
+    let mut pick = |fits: &dyn Fn(usize) -> bool| {
+        let candidates = candidates(upstream, now, fits);
+        balance::choose(upstream.service.policy.balance, &candidates, &upstream.cells.rotor, &mut dice)
+    };
+    let fresh = pick(&|index| !tried.contains(&index)).or_else(|| pick(&|_| true));
+    if let Some(index) = fresh {
+        return Some(index);
+    }
+    drop(dice);
+    upstream.endpoints.iter().position(|endpoint| {
+        endpoint.endpoint.health == Health::Healthy
+            && endpoint.cells.health.force_probe_due(now)
+            && endpoint.cells.health.admit(now) == Admission::Probe
+    })
+}
+
+fn candidates(upstream: &Upstream, now: Moment, fits: &dyn Fn(usize) -> bool) -> Vec<Candidate> {
+    let usable = |endpoint: &UpstreamEndpoint| {
+        endpoint.endpoint.health == Health::Healthy && endpoint.cells.health.phase(now) == Phase::Closed
+    };
+    let endpoints = upstream.endpoints.iter().enumerate();
+    endpoints
+        .filter(|(index, endpoint)| usable(endpoint) && fits(*index))
+        .map(|(index, endpoint)| Candidate {
+            index,
+            in_flight: endpoint.cells.in_flight.load(Relaxed),
+            latency: endpoint.cells.latency.value(now),
+        })
+        .collect()
+}
+
+fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
+    !candidates(upstream, worker.now(), &|index| !tried.contains(&index)).is_empty()
+}
+
+fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
+    upstream.breaker(worker.now()) != ServiceBreaker::Closed
+}
+
+fn describe(exchange: &mut Exchange, endpoint: &Arc<UpstreamEndpoint>) {
+    exchange.destination = Arc::clone(&endpoint.party);
+    exchange.mutual_tls = matches!(endpoint.endpoint.transport, Transport::Mesh(_));
+    exchange.peer = endpoint.address.to_string();
+    exchange.on(endpoint.begin());
+}
+
+fn time_left(attempt: Option<Duration>, deadline: Option<Moment>, now: Moment) -> Option<Duration> {
+    let until_deadline = deadline.map(|deadline| deadline.saturating_since(now));
+    match (attempt, until_deadline) {
+        (Some(attempt), Some(left)) => Some(attempt.min(left)),
+        (one, other) => one.or(other),
+    }
+}
+
+fn overloaded(upstream: &Upstream) -> Refusal {
+    let detail = format!("too many requests to {} are under way", upstream.service.name);
+    Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
+}
+
+/// The refusal of a service without a usable endpoint.
+fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
+    let name = &upstream.service.name;
+    if upstream.endpoints.is_empty() {
+        return Refusal::new(Reason::NoEndpoint, format!("{name} has no endpoint yet")).after(Duration::from_secs(1));
+    }
+    let reasons: Vec<String> = upstream.endpoints.iter().map(|e| endpoint::why_unusable(e, now)).collect();
+    let until = upstream.endpoints.iter().filter_map(|endpoint| match endpoint.cells.health.phase(now) {
+        Phase::Open { until } => Some(until),
+        Phase::Closed | Phase::HalfOpen => None,
+    });
+    let wait = until.min().map_or(Duration::from_secs(1), |until| until.saturating_since(now));
+    let detail = format!("the breaker of {name} is OPEN: {}", reasons.join(", "));
+    Refusal::new(Reason::BreakerOpen, detail).after(wait)
+}

@@ -1,0 +1,385 @@
+//! Bodies as everything above `transport` sees them: a flow of frames, whatever protocol they came by.
+
+use std::cell::RefCell;
+use std::fmt;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+
+use bytes::Bytes;
+use hms_model::message::Fields;
+use hms_model::policy::retry::REPLAY_LIMIT;
+
+use crate::transport::{http1, http2};
+
+/// One piece of a body.
+#[derive(Debug, Clone)]
+pub enum Frame {
+    /// Bytes.
+    Data(Bytes),
+    /// The trailer section, always last.
+    Trailers(Fields),
+}
+
+/// Why a body ended before its end.
+#[derive(Debug, Clone)]
+pub struct BodyError(pub String);
+
+impl fmt::Display for BodyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl std::error::Error for BodyError {}
+
+/// Told how a body went.
+pub trait Watcher {
+    /// A piece of data passed; `bytes` long.
+    fn data(&mut self, bytes: usize);
+    /// The trailers passed.
+    fn trailers(&mut self, trailers: &Fields);
+    /// The body ended: cleanly, or with an error. Dropping the watcher without this call means that it was abandoned.
+    fn ended(&mut self, outcome: Result<(), &BodyError>);
+}
+
+/// A body.
+pub struct Body {
+    kind: Kind,
+    watcher: Option<Box<dyn Watcher>>,
+}
+
+enum Kind {
+    Empty,
+    Full(Option<Bytes>),
+    Http1(http1::Incoming),
+    Http2(http2::Incoming),
+    Replay(ReplayBody),
+}
+
+impl fmt::Debug for Body {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.kind {
+            Kind::Empty => "Body::Empty",
+            Kind::Full(_) => "Body::Full",
+            Kind::Http1(_) => "Body::Http1",
+            Kind::Http2(_) => "Body::Http2",
+            Kind::Replay(_) => "Body::Replay",
+        })
+    }
+}
+
+impl Body {
+    /// No bytes.
+    pub fn empty() -> Self {
+        Self { kind: Kind::Empty, watcher: None }
+    }
+
+    /// These bytes.
+    pub fn full(bytes: Bytes) -> Self {
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, watcher: None }
+    }
+
+    /// What an HTTP/1 connection receives.
+    pub(crate) fn http1(incoming: http1::Incoming) -> Self {
+        let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http1(incoming) };
+        Self { kind, watcher: None }
+    }
+
+    /// What an HTTP/2 stream receives.
+    pub(crate) fn http2(incoming: http2::Incoming) -> Self {
+        let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(incoming) };
+        Self { kind, watcher: None }
+    }
+
+    /// The same body, watched. A body has one watcher; a second replaces the first.
+    #[must_use]
+    pub fn watched(mut self, watcher: Box<dyn Watcher>) -> Self {
+        self.watcher = Some(watcher);
+        self
+    }
+
+    /// Whether there is nothing (more) to come.
+    pub fn is_end(&self) -> bool {
+        match &self.kind {
+            Kind::Empty | Kind::Full(None) => true,
+            Kind::Full(Some(_)) => false,
+            Kind::Http1(incoming) => incoming.is_end(),
+            Kind::Http2(incoming) => incoming.is_end(),
+            Kind::Replay(replay) => replay.is_end(),
+        }
+    }
+
+    /// How many bytes are to come, if that is known.
+    pub fn length(&self) -> Option<u64> {
+        match &self.kind {
+            Kind::Empty | Kind::Full(None) => Some(0),
+            Kind::Full(Some(bytes)) => u64::try_from(bytes.len()).ok(),
+            Kind::Http1(incoming) => incoming.length(),
+            Kind::Http2(incoming) => incoming.length(),
+            Kind::Replay(replay) => replay.length,
+        }
+    }
+
+    /// The bytes of a body that is wholly in memory.
+    pub fn into_full(self) -> Option<Bytes> {
+        match self.kind {
+            Kind::Empty | Kind::Full(None) => Some(Bytes::new()),
+            Kind::Full(bytes) => bytes,
+            _ => None,
+        }
+    }
+
+    /// The next frame; `None` at the end.
+    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let next = match &mut self.kind {
+            Kind::Empty => None,
+            Kind::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::Data(bytes))),
+            Kind::Http1(incoming) => ready!(incoming.poll_frame(context)),
+            Kind::Http2(incoming) => ready!(incoming.poll_frame(context)),
+            Kind::Replay(replay) => ready!(replay.poll_frame(context)),
+        };
+        if let Some(watcher) = &mut self.watcher {
+            match &next {
+                Some(Ok(Frame::Data(bytes))) => watcher.data(bytes.len()),
+                Some(Ok(Frame::Trailers(trailers))) => watcher.trailers(trailers),
+                Some(Err(error)) => watcher.ended(Err(error)),
+                None => watcher.ended(Ok(())),
+            }
+            if matches!(next, None | Some(Err(_))) {
+                self.watcher = None;
+            }
+        }
+        Poll::Ready(next)
+    }
+
+    /// The next frame; `None` at the end.
+    pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
+        std::future::poll_fn(|context| self.poll_frame(context)).await
+    }
+
+    /// Reads everything, as long as it is at most `limit` bytes; a longer body comes back as it was, its beginning first.
+    pub async fn collect(mut self, limit: usize) -> Result<Result<Bytes, Self>, BodyError> {
+        let mut read: Vec<Bytes> = Vec::new();
+        let mut length = 0;
+        while let Some(frame) = self.frame().await {
+            match frame? {
+                Frame::Data(bytes) => {
+                    length += bytes.len();
+                    read.push(bytes);
+                    if length > limit {
+                        return Ok(Err(self.with_beginning(read)));
+                    }
+                }
+                Frame::Trailers(_) => {}
+            }
+        }
+        Ok(Ok(match <[Bytes; 1]>::try_from(read) {
+            Ok([only]) => only,
+            Err(several) => Bytes::from(several.concat()),
+        }))
+    }
+
+    fn with_beginning(mut self, beginning: Vec<Bytes>) -> Self {
+        let watcher = self.watcher.take();
+        let shared = Shared {
+            source: self,
+            kept: beginning.into_iter().map(Frame::Data).collect(),
+            kept_bytes: 0,
+            complete: false,
+            failed: None,
+            overflowed: true,
+            attempt: 0,
+        };
+        let replay = ReplayBody { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None };
+        Self { kind: Kind::Replay(replay), watcher }
+    }
+}
+
+impl http_body::Body for Body {
+    type Data = Bytes;
+    type Error = BodyError;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
+        let next = ready!(Self::poll_frame(&mut self, context));
+        Poll::Ready(next.map(|frame| {
+            frame.map(|frame| match frame {
+                Frame::Data(bytes) => http_body::Frame::data(bytes),
+                Frame::Trailers(trailers) => http_body::Frame::trailers(trailers.into()),
+            })
+        }))
+    }
+
+    fn is_end_stream(&self) -> bool {
+        // A watched body is always polled to its end, so that its watcher hears of it.
+        self.watcher.is_none() && self.is_end()
+    }
+
+    fn size_hint(&self) -> http_body::SizeHint {
+        self.length().map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+    }
+}
+
+/// A request body that can be sent more than once, as long as what was read of it fits [`REPLAY_LIMIT`] (ruling R2).
+#[derive(Clone)]
+pub struct Replayable {
+    shared: Option<Rc<RefCell<Shared>>>,
+    length: Option<u64>,
+}
+
+struct Shared {
+    source: Body,
+    kept: Vec<Frame>,
+    kept_bytes: usize,
+    complete: bool,
+    failed: Option<BodyError>,
+    overflowed: bool,
+    attempt: u32,
+}
+
+/// One sending of a [`Replayable`].
+struct ReplayBody {
+    shared: Rc<RefCell<Shared>>,
+    position: usize,
+    attempt: u32,
+    length: Option<u64>,
+}
+
+impl Replayable {
+    /// Takes over a body. An empty one costs nothing.
+    pub fn new(body: Body) -> Self {
+        let length = body.length();
+        if body.is_end() {
+            return Self { shared: None, length };
+        }
+        let shared = Shared {
+            source: body,
+            kept: Vec::new(),
+            kept_bytes: 0,
+            complete: false,
+            failed: None,
+            overflowed: false,
+            attempt: 0,
+        };
+        Self { shared: Some(Rc::new(RefCell::new(shared))), length }
+    }
+
+    /// Whether all that was sent so far could be sent again.
+    pub fn can_replay(&self) -> bool {
+        self.shared.as_ref().is_none_or(|shared| {
+            let shared = shared.borrow();
+            !shared.overflowed && shared.failed.is_none()
+        })
+    }
+
+    /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.
+    pub fn attempt(&self) -> Body {
+        let Some(shared) = &self.shared else { return Body::empty() };
+        let attempt = {
+            let mut shared = shared.borrow_mut();
+            shared.attempt += 1;
+            shared.attempt
+        };
+        let replay = ReplayBody { shared: Rc::clone(shared), position: 0, attempt, length: self.length };
+        Body { kind: Kind::Replay(replay), watcher: None }
+    }
+}
+
+impl ReplayBody {
+    fn is_end(&self) -> bool {
+        let shared = self.shared.borrow();
+        shared.complete && self.position >= shared.kept.len()
+    }
+
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let mut shared = self.shared.borrow_mut();
+        if shared.attempt != self.attempt {
+            return Poll::Ready(Some(Err(BodyError("a later attempt took over".to_owned()))));
+        }
+        if let Some(frame) = shared.kept.get(self.position) {
+            let frame = frame.clone();
+            self.position += 1;
+            return Poll::Ready(Some(Ok(frame)));
+        }
+        if let Some(error) = &shared.failed {
+            return Poll::Ready(Some(Err(error.clone())));
+        }
+        if shared.complete {
+            return Poll::Ready(None);
+        }
+        let next = ready!(shared.source.poll_frame(context));
+        match &next {
+            None => shared.complete = true,
+            Some(Err(error)) => shared.failed = Some(error.clone()),
+            Some(Ok(frame)) => {
+                if shared.keep(frame) {
+                    self.position += 1;
+                } else {
+                    self.position = 0;
+                }
+            }
+        }
+        Poll::Ready(next)
+    }
+}
+
+impl Shared {
+    /// Keeps a frame for a replay; answers whether it was. Past the limit everything is let go.
+    fn keep(&mut self, frame: &Frame) -> bool {
+        if let Frame::Data(bytes) = frame {
+            self.kept_bytes += bytes.len();
+        }
+        if self.overflowed || self.kept_bytes > REPLAY_LIMIT {
+            self.overflowed = true;
+            self.kept.clear();
+            return false;
+        }
+        self.kept.push(frame.clone());
+        true
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn read(mut body: Body) -> Result<Vec<u8>, String> {
+        let mut out = Vec::new();
+        while let Some(frame) = body.frame().await {
+            match frame {
+                Ok(Frame::Data(bytes)) => out.extend_from_slice(&bytes),
+                Ok(Frame::Trailers(_)) => {}
+                Err(error) => return Err(error.0),
+            }
+        }
+        Ok(out)
+    }
+
+    #[tokio::test]
+    async fn a_small_body_is_sent_as_often_as_needed() {
+        let replayable = Replayable::new(Body::full(Bytes::from_static(b"abc")));
+        let mut first = replayable.attempt();
+        assert!(first.frame().await.is_some());
+        assert!(replayable.can_replay());
+        assert_eq!(read(replayable.attempt()).await.as_deref(), Ok(b"abc".as_slice()));
+        assert!(first.frame().await.unwrap().is_err(), "the earlier attempt must not read on");
+    }
+
+    #[tokio::test]
+    async fn a_large_body_is_sent_once_and_whole() {
+        let large = vec![7; REPLAY_LIMIT + 1];
+        let replayable = Replayable::new(Body::full(Bytes::from(large.clone())));
+        assert_eq!(read(replayable.attempt()).await, Ok(large));
+        assert!(!replayable.can_replay());
+    }
+
+    #[tokio::test]
+    async fn a_body_too_long_to_collect_comes_back_whole() {
+        let body = Body::full(Bytes::from_static(b"0123456789"));
+        let back = body.collect(4).await.unwrap().unwrap_err();
+        assert_eq!(read(back).await.as_deref(), Ok(b"0123456789".as_slice()));
+    }
+}

@@ -1,0 +1,228 @@
+//! One try at one endpoint: a pooled or new connection, the request on it, the answer's head.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hms_model::message::RequestHead;
+use hms_model::policy::KeepAlive;
+use hms_model::workload::{Health, Transport};
+use hms_traffic::clock::Moment;
+use hms_traffic::outlier::{FailureKind, Phase};
+use hms_wire::LEVEL;
+use hms_wire::hello::PeerHello;
+
+use crate::body::{Body, BodyError, Frame, Replayable, Watcher};
+use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
+use crate::transport::connect::{self, ConnectError, Connection, Secured};
+use crate::transport::pool::Key;
+use crate::transport::{Edits, Protocol, Response, SendError, http1};
+use crate::worker::Worker;
+
+/// How long a connection to another proxy may be idle; shorter than the other side's patience.
+const MESH_IDLE: Duration = Duration::from_secs(45);
+/// How long a connection to a server that is no proxy may be idle: shorter than uvicorn's and Node's 5 s.
+pub const PLAIN_IDLE: Duration = Duration::from_secs(4);
+
+/// What came of sending.
+#[derive(Debug)]
+pub enum Sent {
+    /// An answer's head; its body is still to come.
+    Answered(Response),
+    /// No connection; nothing was sent.
+    NotConnected(ConnectError),
+    /// The connection broke before an answer.
+    Broken(SendError),
+    /// Not sent, because of a bound of our own.
+    Refused(String),
+    /// No answer in time.
+    TimedOut,
+}
+
+/// Sends a request to `endpoint`. A pooled connection that turns out to be dead is replaced once, as long as nothing was sent.
+pub async fn send(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &UpstreamEndpoint,
+    head: &RequestHead,
+    edits: &Edits,
+    body: &Replayable,
+    downstream: Protocol,
+) -> Sent {
+    let protocol = match &endpoint.endpoint.transport {
+        // Like to like between proxies; the far proxy knows what its application speaks.
+        Transport::Mesh(_) => downstream,
+        Transport::Plain if head.is_grpc() => Protocol::Http2,
+        Transport::Plain => Protocol::Http1,
+    };
+    let target = match Target::of(worker, upstream, endpoint) {
+        Ok(target) => target,
+        Err(message) => return Sent::Refused(message),
+    };
+    let pooled = worker.pool.borrow_mut().take(target.key, protocol, worker.now());
+    if let Some(connection) = pooled {
+        match exchange(worker, &target, connection, head, edits, body.attempt()).await {
+            Err(error) if error.processed == crate::transport::Processed::No && body.can_replay() => {}
+            other => return other.map_or_else(Sent::Broken, Sent::Answered),
+        }
+    }
+    let secured = match target.secure(worker, upstream, protocol) {
+        Ok(secured) => secured,
+        Err(message) => return Sent::Refused(message),
+    };
+    let timeout = upstream.service.policy.timeouts.connect;
+    match connect::open(endpoint.address, protocol, secured.as_ref(), timeout).await {
+        Err(error) => Sent::NotConnected(error),
+        Ok(connection) => {
+            if let Connection::Http2(shared) = &connection {
+                worker.pool.borrow_mut().share(target.key, shared);
+            }
+            let sent = exchange(worker, &target, connection, head, edits, body.attempt()).await;
+            sent.map_or_else(Sent::Broken, Sent::Answered)
+        }
+    }
+}
+
+/// Where a connection leads, and how it is kept.
+struct Target<'a> {
+    key: Key,
+    keep: Option<Duration>,
+    transport: &'a Transport,
+}
+
+impl<'a> Target<'a> {
+    fn of(worker: &Worker, upstream: &Upstream, endpoint: &'a UpstreamEndpoint) -> Result<Self, String> {
+        let (generation, idle) = match &endpoint.endpoint.transport {
+            Transport::Plain => (0, PLAIN_IDLE),
+            Transport::Mesh(_) => {
+                let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
+                (credentials.generation, MESH_IDLE)
+            }
+        };
+        let key = Key { endpoint: endpoint.cells.key, generation };
+        let keep = (upstream.service.policy.keep_alive == KeepAlive::On).then_some(idle);
+        Ok(Self { key, keep, transport: &endpoint.endpoint.transport })
+    }
+
+    fn secure(&self, worker: &Worker, upstream: &Upstream, protocol: Protocol) -> Result<Option<Secured>, String> {
+        let Transport::Mesh(identity) = self.transport else { return Ok(None) };
+        let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
+        let config = credentials.client(identity, protocol).map_err(|error| error.to_string())?;
+        let settings = &worker.shared.settings;
+        let hello = PeerHello {
+            destination: upstream.service.name.clone(),
+            destination_port: 0,
+            source: settings.service.clone(),
+            workload: settings.workload_id.clone(),
+            version: settings.version.clone(),
+            zone: settings.zone.clone(),
+            level: LEVEL,
+        };
+        let hello: Arc<[u8]> = hello.encode().map_err(|error| error.to_string())?.into();
+        Ok(Some(Secured { config, sni: upstream.service.sni.clone(), hello }))
+    }
+}
+
+async fn exchange(
+    worker: &Rc<Worker>,
+    target: &Target<'_>,
+    connection: Connection,
+    head: &RequestHead,
+    edits: &Edits,
+    body: Body,
+) -> Result<Response, SendError> {
+    match connection {
+        Connection::Http2(connection) => connection.send(head, edits, body).await,
+        Connection::Http1(mut connection) => {
+            let response = connection.send(head, edits, body).await?;
+            let Some(keep) = target.keep else { return Ok(keeping_open(response, connection)) };
+            Ok(returning(worker, target.key, keep, response, connection))
+        }
+    }
+}
+
+/// The connection comes back to the pool when the response has been read to its end.
+pub fn returning(
+    worker: &Rc<Worker>,
+    key: Key,
+    keep: Duration,
+    response: Response,
+    connection: http1::Connection,
+) -> Response {
+    let back = Return { worker: Rc::clone(worker), key, keep: Some(keep), connection: Some(connection) };
+    watched(response, back)
+}
+
+/// The connection stays open until the response has been read, and is then closed.
+fn keeping_open(response: Response, connection: http1::Connection) -> Response {
+    Response { head: response.head, body: response.body.watched(Box::new(Hold(connection))) }
+}
+
+fn watched(response: Response, mut back: Return) -> Response {
+    if response.body.is_end() {
+        back.ended(Ok(()));
+        return response;
+    }
+    Response { head: response.head, body: response.body.watched(Box::new(back)) }
+}
+
+struct Hold(http1::Connection);
+
+impl Watcher for Hold {
+    fn data(&mut self, _bytes: usize) {}
+    fn trailers(&mut self, _trailers: &hms_model::message::Fields) {}
+    fn ended(&mut self, _outcome: Result<(), &BodyError>) {
+        tracing::trace!(closed = self.0.is_closed(), "connection not kept");
+    }
+}
+
+struct Return {
+    worker: Rc<Worker>,
+    key: Key,
+    keep: Option<Duration>,
+    connection: Option<http1::Connection>,
+}
+
+impl Watcher for Return {
+    fn data(&mut self, _bytes: usize) {}
+    fn trailers(&mut self, _trailers: &hms_model::message::Fields) {}
+    fn ended(&mut self, outcome: Result<(), &BodyError>) {
+        let (Ok(()), Some(connection), Some(keep)) = (outcome, self.connection.take(), self.keep) else { return };
+        let now = self.worker.now();
+        self.worker.pool.borrow_mut().put(self.key, connection, now, keep);
+    }
+}
+
+/// Asks the proxy of `endpoint` whether its application accepts connections; of a plain endpoint, whether anything does.
+pub async fn probe(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint) -> Result<(), FailureKind> {
+    let target = Target::of(worker, upstream, endpoint).map_err(|_unready| FailureKind::Tls)?;
+    let secured = target.secure(worker, upstream, Protocol::Http1).map_err(|_unready| FailureKind::Tls)?;
+    let timeout = upstream.service.policy.timeouts.connect;
+    let connection = connect::open(endpoint.address, Protocol::Http1, secured.as_ref(), timeout).await;
+    let mut connection = connection.map_err(|error| error.kind)?;
+    if secured.is_none() {
+        return Ok(());
+    }
+    let head = crate::local_app::probe_head(&upstream.service.name).ok_or(FailureKind::Reset)?;
+    let answer = tokio::time::timeout(timeout, connection.send(&head, &Edits::default(), Body::empty())).await;
+    match answer {
+        Err(_elapsed) => Err(FailureKind::Timeout),
+        Ok(Err(_broken)) => Err(FailureKind::Reset),
+        Ok(Ok(Response { head, mut body })) => {
+            while let Some(Ok(Frame::Data(_))) = body.frame().await {}
+            if head.status.is_success() { Ok(()) } else { Err(FailureKind::AppDown) }
+        }
+    }
+}
+
+/// Why an endpoint gets no requests, in words for people: `3×connect-refused`.
+pub fn why_unusable(endpoint: &UpstreamEndpoint, now: Moment) -> String {
+    let health = &endpoint.cells.health;
+    let ejected = health.phase(now) != Phase::Closed;
+    match (ejected, health.reason(), endpoint.endpoint.health) {
+        (_, _, Health::Draining) => "it is leaving".to_owned(),
+        (true, Some(reason), _) => format!("{}×{}", health.consecutive().max(1), reason.as_str().replace(' ', "-")),
+        (_, _, Health::Unhealthy) => "its application accepts no connections".to_owned(),
+        _ => "it is being probed".to_owned(),
+    }
+}

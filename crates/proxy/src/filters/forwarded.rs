@@ -1,0 +1,70 @@
+//! Who a request came from, in the fields that applications read. Nothing an outsider claims survives (reliability §2 F).
+
+use std::net::SocketAddr;
+
+use hms_model::message::RequestHead;
+use hms_model::spiffe::SpiffeId;
+use http::{HeaderName, HeaderValue};
+
+use super::jwt::Claims;
+use crate::transport::Edits;
+
+const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
+const FORWARDED_PROTO: HeaderName = HeaderName::from_static("x-forwarded-proto");
+const FORWARDED_HOST: HeaderName = HeaderName::from_static("x-forwarded-host");
+/// Envoy's `x-forwarded-client-cert`.
+pub const CLIENT_CERT: HeaderName = HeaderName::from_static("x-forwarded-client-cert");
+/// The `sub` of the caller's token.
+pub const SUBJECT: HeaderName = HeaderName::from_static("x-hms-subject");
+/// The roles of the caller's token, joined by commas.
+pub const ROLES: HeaderName = HeaderName::from_static("x-hms-roles");
+/// Which try this is, from the second on.
+pub const ATTEMPT: HeaderName = HeaderName::from_static("x-hms-attempt");
+
+/// Names beginning so belong to the mesh or to Envoy; an outsider's copy is dropped.
+const OURS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
+
+/// At the gateway: drops what the caller claims about itself, sets what is known of it.
+pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
+    let claimed: Vec<HeaderName> = head
+        .fields
+        .iter()
+        .map(|(name, _)| name)
+        .filter(|name| OURS.iter().any(|own| folded(name.as_str()).starts_with(own)) || is_address_claim(name.as_str()))
+        .cloned()
+        .collect();
+    for name in &claimed {
+        head.fields.remove(name);
+    }
+    set(edits, FORWARDED_FOR, &peer.ip().to_string());
+    set(edits, FORWARDED_PROTO, "https");
+    set(edits, FORWARDED_HOST, &head.authority.to_string());
+    if !claims.subject.is_empty() {
+        set(edits, SUBJECT, &claims.subject);
+    }
+    if !claims.roles.is_empty() {
+        set(edits, ROLES, &claims.roles.join(","));
+    }
+}
+
+/// At the destination: who called, from the certificate and nothing else.
+pub fn at_the_destination(caller: &SpiffeId, own: &SpiffeId, edits: &mut Edits) {
+    set(edits, CLIENT_CERT, &format!("By={own};URI={caller}"));
+}
+
+fn is_address_claim(name: &str) -> bool {
+    matches!(name, "forwarded" | "x-real-ip" | "x-client-ip" | "true-client-ip")
+}
+
+/// `X_Forwarded_For` and `X.Forwarded.For` reach some applications as the same variable.
+fn folded(name: &str) -> String {
+    name.replace(['_', '.'], "-")
+}
+
+/// A value that cannot stand in a field, say a claim with a line break, is left out rather than sent broken.
+fn set(edits: &mut Edits, name: HeaderName, value: &str) {
+    match HeaderValue::from_str(value) {
+        Ok(value) => edits.set(name, value),
+        Err(_) => edits.remove(name),
+    }
+}

@@ -1,0 +1,135 @@
+//! The application beside this proxy.
+
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
+use hms_model::names::ServiceName;
+use hms_model::policy::TrafficPolicy;
+use http::header::MAX_FORWARDS;
+use http::{HeaderValue, Method, StatusCode};
+use tokio::net::TcpStream;
+
+use crate::body::Replayable;
+use crate::endpoint::{PLAIN_IDLE, returning};
+use crate::pipeline::empty;
+use crate::refusal::{Reason, Refusal};
+use crate::transport::connect::{self, Connection};
+use crate::transport::pool::Key;
+use crate::transport::{Edits, Processed, Protocol, Request, Response, SendError};
+use crate::worker::Worker;
+
+/// The application's place in the pool; endpoints count from 1.
+const KEY: Key = Key { endpoint: 0, generation: 0 };
+/// How long the application may take to accept a connection.
+const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// Hands a request to the application and waits for the answer's head.
+pub async fn forward(
+    worker: &Rc<Worker>,
+    policy: &TrafficPolicy,
+    request: Request,
+    edits: &Edits,
+) -> Result<Response, Refusal> {
+    let Some(address) = worker.shared.settings.app else { return Err(down(worker)) };
+    // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1.
+    let protocol = if request.head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
+    let Request { head, body } = request;
+    let body = Replayable::new(body);
+    let sending = attempt(worker, address, protocol, &head, edits, &body);
+    match policy.timeouts.request {
+        None => sending.await,
+        Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or_else(|_elapsed| {
+            Err(Refusal::new(Reason::Timeout, format!("{} did not answer in time", worker.shared.settings.service)))
+        }),
+    }
+}
+
+async fn attempt(
+    worker: &Rc<Worker>,
+    address: SocketAddr,
+    protocol: Protocol,
+    head: &RequestHead,
+    edits: &Edits,
+    body: &Replayable,
+) -> Result<Response, Refusal> {
+    let pooled = worker.pool.borrow_mut().take(KEY, protocol, worker.now());
+    if let Some(connection) = pooled {
+        match exchange(worker, connection, head, edits, body).await {
+            Ok(response) => return Ok(response),
+            // A kept connection that the application closed at this moment; asking once more harms nobody.
+            Err(error) if stale(&error, head) && body.can_replay() => {}
+            Err(error) => return Err(broken(worker, &error)),
+        }
+    }
+    match connect::open(address, protocol, None, CONNECT_DEADLINE).await {
+        Err(error) => {
+            tracing::debug!(error = %error.message, "application not reached");
+            worker.shared.app.suspect();
+            Err(down(worker))
+        }
+        Ok(connection) => {
+            if let Connection::Http2(shared) = &connection {
+                worker.pool.borrow_mut().share(KEY, shared);
+            }
+            exchange(worker, connection, head, edits, body).await.map_err(|error| broken(worker, &error))
+        }
+    }
+}
+
+async fn exchange(
+    worker: &Rc<Worker>,
+    connection: Connection,
+    head: &RequestHead,
+    edits: &Edits,
+    body: &Replayable,
+) -> Result<Response, SendError> {
+    match connection {
+        Connection::Http2(connection) => connection.send(head, edits, body.attempt()).await,
+        Connection::Http1(mut connection) => {
+            let response = connection.send(head, edits, body.attempt()).await?;
+            Ok(returning(worker, KEY, PLAIN_IDLE, response, connection))
+        }
+    }
+}
+
+fn stale(error: &SendError, head: &RequestHead) -> bool {
+    error.processed == Processed::No || head.method.is_idempotent()
+}
+
+fn broken(worker: &Worker, error: &SendError) -> Refusal {
+    tracing::debug!(%error, "application broke off");
+    worker.shared.app.suspect();
+    Refusal::new(
+        Reason::UpstreamReset,
+        format!("{} closed the connection before an answer", worker.shared.settings.service),
+    )
+}
+
+fn down(worker: &Worker) -> Refusal {
+    let detail = format!("the application of {} accepts no connections", worker.shared.settings.service);
+    Refusal::new(Reason::AppDown, detail).after(Duration::from_secs(1))
+}
+
+/// Answers another proxy's probe: does the application accept connections at this moment?
+pub async fn probe(worker: &Rc<Worker>) -> Result<Response, Refusal> {
+    match worker.shared.settings.app {
+        Some(address) if listens(address).await => Ok(empty(StatusCode::OK)),
+        _ => Err(down(worker)),
+    }
+}
+
+/// Whether anything accepts connections at `address`.
+pub async fn listens(address: SocketAddr) -> bool {
+    matches!(tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await, Ok(Ok(_)))
+}
+
+/// The request that asks a proxy about its application.
+pub fn probe_head(service: &ServiceName) -> Option<RequestHead> {
+    let mut fields = Fields::new();
+    fields.set(MAX_FORWARDS, HeaderValue::from_static("0"));
+    let authority = Authority::parse(&service.to_string()).ok()?;
+    let path = CanonicalPath::parse("*").ok()?;
+    Some(RequestHead { method: Method::OPTIONS, authority, path, query: None, fields })
+}

@@ -1,0 +1,34 @@
+//! `hms-proxy`: reads its settings, starts its logging, runs [`hms_proxy::app`].
+
+use std::process::ExitCode;
+
+use hms_proxy::app;
+use hms_proxy::settings::{Settings, SettingsError, log_filter};
+
+fn main() -> ExitCode {
+    let settings = match Settings::parse(std::env::args_os().skip(1)) {
+        Ok(settings) => settings,
+        Err(SettingsError::Asked(text)) => return say(&mut std::io::stdout(), &text, ExitCode::SUCCESS),
+        Err(error) => return say(&mut std::io::stderr(), &format!("{error}\n"), ExitCode::from(2)),
+    };
+    tracing_subscriber::fmt()
+        .with_env_filter(tracing_subscriber::EnvFilter::new(log_filter()))
+        .with_writer(std::io::stderr)
+        .with_ansi(false)
+        .init();
+    let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => return say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
+    };
+    match runtime.block_on(app::run(settings)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
+    }
+}
+
+fn say(to: &mut impl std::io::Write, text: &str, code: ExitCode) -> ExitCode {
+    if to.write_all(text.as_bytes()).and_then(|()| to.flush()).is_err() {
+        return ExitCode::FAILURE;
+    }
+    code
+}

@@ -1,0 +1,97 @@
+//! Who is at the other end: mutual TLS and the greeting between proxies, the edge certificate towards the outside.
+
+use std::io;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hms_identity::tls;
+use hms_model::spiffe::SpiffeId;
+use hms_wire::hello::{HELLO_BYTES, PeerHello};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::TcpStream;
+use tokio_rustls::TlsAcceptor;
+
+use crate::telemetry::metrics::Party;
+use crate::transport::Protocol;
+use crate::transport::connect::ALPN_HTTP2;
+use crate::transport::tls_stream::Stream;
+use crate::worker::Worker;
+
+/// How long a handshake with its greeting may take (reliability §6).
+const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(5);
+
+/// Another proxy, proven.
+pub struct Arrived {
+    /// Who it is.
+    pub identity: SpiffeId,
+    /// What it says of itself, for labels.
+    pub party: Arc<Party>,
+    /// What it speaks.
+    pub protocol: Protocol,
+    /// The connection, after the greeting.
+    pub stream: Stream,
+}
+
+/// Terminates mutual TLS. Without a certificate of our trust domain there is no connection.
+pub async fn accept(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arrived> {
+    tokio::time::timeout(HANDSHAKE_DEADLINE, authenticate(worker, stream))
+        .await
+        .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
+}
+
+async fn authenticate(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arrived> {
+    let credentials = worker.shared.holder.current();
+    let credentials = credentials.ok_or_else(|| io::Error::other("this proxy has no certificate yet"))?;
+    let acceptor = TlsAcceptor::from(Arc::clone(&credentials.server));
+    let mut tls = acceptor.accept(stream).await?;
+    let (_, connection) = tls.get_ref();
+    let identity = connection.peer_certificates().and_then(tls::peer_identity);
+    let identity = identity.ok_or_else(|| io::Error::other("the peer has no identity"))?;
+    let protocol = match connection.alpn_protocol() {
+        Some(ALPN_HTTP2) => Protocol::Http2,
+        Some(_) => Protocol::Http1,
+        None => return Err(io::Error::other("the peer negotiated no protocol of ours")),
+    };
+    let hello = read_hello(&mut tls).await?;
+    let party = Party {
+        workload: identity.name().to_owned(),
+        namespace: identity.namespace().to_owned(),
+        principal: identity.to_string(),
+        version: label(&hello.version),
+    };
+    Ok(Arrived { identity, party: Arc::new(party), protocol, stream: Stream::Accepted(Box::new(tls)) })
+}
+
+/// A peer's own words become a label only if they look like one.
+fn label(text: &str) -> String {
+    let fits = text.len() <= 63 && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    if fits { text.to_owned() } else { String::new() }
+}
+
+async fn read_hello(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Result<PeerHello> {
+    let length = stream.read_u16().await?;
+    if usize::from(length) > HELLO_BYTES {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the greeting is too long"));
+    }
+    let mut message = length.to_be_bytes().to_vec();
+    message.resize(2 + usize::from(length), 0);
+    stream.read_exact(message.get_mut(2..).unwrap_or_default()).await?;
+    let received = PeerHello::decode(&message).map_err(io::Error::other)?;
+    received.map(|received| received.hello).ok_or_else(|| io::Error::other("the greeting is incomplete"))
+}
+
+/// Terminates TLS towards the outside.
+pub async fn accept_edge(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<(Protocol, Stream)> {
+    let config = worker.shared.edge.load_full();
+    let config = config.ok_or_else(|| io::Error::other("the gateway has no certificate yet"))?;
+    let handshake = TlsAcceptor::from(config).accept(stream);
+    let tls = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)
+        .await
+        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
+    let protocol = match tls.get_ref().1.alpn_protocol() {
+        Some(b"h2") => Protocol::Http2,
+        _ => Protocol::Http1,
+    };
+    Ok((protocol, Stream::Accepted(Box::new(tls))))
+}

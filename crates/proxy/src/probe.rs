@@ -1,0 +1,73 @@
+//! Asking on purpose: whether our own application accepts connections, and whether an ejected endpoint is well again.
+
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hms_traffic::outlier::{Admission, Outcome};
+use tokio::sync::watch;
+
+use crate::endpoint;
+use crate::local_app;
+use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
+use crate::tasks;
+use crate::worker::{Shared, Worker};
+
+/// How often an application that does not listen is tried: often, because somebody waits for it.
+const WAITING: Duration = Duration::from_millis(50);
+/// How often one that listens is tried.
+const LISTENING: Duration = Duration::from_secs(1);
+/// How often the ejected endpoints are looked over.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// Watches our own application and tells of every change.
+pub async fn watch_app(shared: Arc<Shared>, changes: watch::Sender<bool>) {
+    let Some(address) = shared.settings.app else { return };
+    loop {
+        let listening = local_app::listens(address).await;
+        if shared.app.note(listening) {
+            tracing::info!(%address, listening, "application");
+            changes.send_replace(listening);
+        }
+        let pause = if listening { LISTENING } else { WAITING };
+        tokio::select! {
+            () = tokio::time::sleep(pause) => {}
+            () = shared.app.suspected() => {}
+            () = shared.drain.begun() => return,
+        }
+    }
+}
+
+/// Probes ejected endpoints when their time is up, without waiting for a request to try them (ruling R3).
+pub async fn watch_ejected(worker: Rc<Worker>) {
+    while !worker.shared.drain.is_draining() {
+        tokio::time::sleep(LOOK).await;
+        let (runtime, now) = (worker.shared.current.load(), worker.now());
+        for upstream in runtime.upstreams.values() {
+            for endpoint in &upstream.endpoints {
+                let health = &endpoint.cells.health;
+                if health.force_probe_due(now) && health.admit(now) == Admission::Probe {
+                    let probing = probe(Rc::clone(&worker), Arc::clone(upstream), Arc::clone(endpoint));
+                    tasks::spawn_local("probe", probing);
+                }
+            }
+        }
+        let generation = worker.shared.holder.current().map_or(0, |own| own.generation);
+        let alive =
+            |key: u64| key == 0 || runtime.upstreams.values().any(|u| u.endpoints.iter().any(|e| e.cells.key == key));
+        worker.pool.borrow_mut().sweep(now, generation, alive);
+    }
+}
+
+async fn probe(worker: Rc<Worker>, upstream: Arc<Upstream>, endpoint: Arc<UpstreamEndpoint>) {
+    let outcome = match endpoint::probe(&worker, &upstream, &endpoint).await {
+        Ok(()) => Outcome::Success,
+        Err(kind) => Outcome::GatewayFailure(kind),
+    };
+    let transition = {
+        let mut dice = worker.dice.borrow_mut();
+        endpoint.cells.health.observe(outcome, worker.now(), &upstream.service.policy.outlier, &mut dice)
+    };
+    tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?outcome, ?transition, "probed");
+    let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
+}

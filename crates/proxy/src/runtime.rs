@@ -1,0 +1,141 @@
+//! The live tables of the hot path, built from a [`Snapshot`] and swapped as a whole.
+//!
+//! A request takes one [`Runtime`] from its first line to its last. What a service or endpoint remembers (moving averages,
+//! ejections, budgets, buckets) lives in cells that are carried from one runtime to the next by key.
+
+pub mod local;
+pub mod upstream;
+
+use std::collections::{BTreeSet, HashMap};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use arc_swap::ArcSwap;
+use hms_model::names::ServiceName;
+use hms_model::policy::Telemetry;
+use hms_model::snapshot::Snapshot;
+use hms_traffic::clock::Moment;
+use hms_traffic::dice::Dice;
+use hms_traffic::routing::RouteTable;
+use tokio::sync::watch;
+
+use self::local::Local;
+use self::upstream::Upstream;
+use crate::filters::jwt::Verifier;
+
+/// Everything a request needs to know, at one moment.
+#[derive(Debug, Default)]
+pub struct Runtime {
+    /// Every name of the mesh this proxy may see.
+    pub directory: BTreeSet<ServiceName>,
+    /// Services this proxy knows in detail.
+    pub upstreams: HashMap<ServiceName, Arc<Upstream>>,
+    /// The service this proxy serves, with the rules that it enforces.
+    pub local: Option<Arc<Local>>,
+    /// What a gateway needs beside.
+    pub gateway: Option<Arc<GatewayTable>>,
+    /// What is told about requests.
+    pub telemetry: Telemetry,
+    /// The snapshot all this was built from, for the next one and for the last-good file.
+    pub snapshot: Arc<Snapshot>,
+}
+
+/// A gateway's own tables.
+#[derive(Debug)]
+pub struct GatewayTable {
+    /// Names it answers for.
+    pub hosts: BTreeSet<String>,
+    /// The routes of all services.
+    pub routes: RouteTable,
+    /// Whose tokens it takes.
+    pub verifier: Verifier,
+}
+
+impl Runtime {
+    /// Builds the tables of `snapshot`, with the cells of `old`. `own` is the service this proxy serves. Off the hot path.
+    pub fn build(snapshot: Snapshot, old: &Self, own: &ServiceName, keys: &KeySource) -> Self {
+        let mut upstreams = HashMap::with_capacity(snapshot.services.len());
+        for (name, state) in &snapshot.services {
+            let before = old.upstreams.get(name);
+            let unchanged = before.filter(|_| old.snapshot.services.get(name) == Some(state));
+            let upstream = match unchanged {
+                Some(upstream) => Arc::clone(upstream),
+                None => Arc::new(Upstream::build(state, before.map(Arc::as_ref), keys)),
+            };
+            upstreams.insert(name.clone(), upstream);
+        }
+        let local = snapshot.services.get(own).map(|state| Arc::new(Local::build(state, old.local.as_deref())));
+        let gateway = snapshot.gateway.as_ref().map(|gateway| {
+            let routes = snapshot.services.values().filter_map(|s| s.route.as_ref().map(|r| (&s.service.name, r)));
+            Arc::new(GatewayTable {
+                hosts: gateway.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
+                routes: RouteTable::build(routes),
+                verifier: Verifier::new(&gateway.issuers),
+            })
+        });
+        Self {
+            directory: snapshot.directory.clone(),
+            upstreams,
+            local,
+            gateway,
+            telemetry: snapshot.telemetry.clone(),
+            snapshot: Arc::new(snapshot),
+        }
+    }
+}
+
+/// Hands out numbers for endpoints, never the same twice within a process.
+#[derive(Debug, Default)]
+pub struct KeySource(AtomicU64);
+
+impl KeySource {
+    /// The next number.
+    pub fn next(&self) -> u64 {
+        self.0.fetch_add(1, Relaxed) + 1
+    }
+}
+
+/// The runtime in use.
+#[derive(Debug)]
+pub struct Current {
+    runtime: ArcSwap<Runtime>,
+    changed: watch::Sender<u64>,
+    keys: KeySource,
+    own: ServiceName,
+}
+
+impl Current {
+    /// Begins without any knowledge.
+    pub fn new(own: ServiceName) -> Self {
+        Self {
+            runtime: ArcSwap::from_pointee(Runtime::default()),
+            changed: watch::Sender::new(0),
+            keys: KeySource::default(),
+            own,
+        }
+    }
+
+    /// The runtime in use now.
+    pub fn load(&self) -> Arc<Runtime> {
+        self.runtime.load_full()
+    }
+
+    /// Builds the runtime of a snapshot and takes it into use.
+    pub fn apply(&self, snapshot: Snapshot, now: Moment, dice: &mut Dice) -> Arc<Runtime> {
+        let old = self.load();
+        let new = Arc::new(Runtime::build(snapshot, &old, &self.own, &self.keys));
+        for (name, upstream) in &new.upstreams {
+            if let Some(before) = old.upstreams.get(name) {
+                upstream.follow_health(before, now, dice);
+            }
+        }
+        self.runtime.store(Arc::clone(&new));
+        self.changed.send_modify(|count| *count += 1);
+        new
+    }
+
+    /// Hears of every swap.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
+    }
+}

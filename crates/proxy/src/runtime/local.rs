@@ -1,0 +1,60 @@
+//! The service behind this proxy: its rules, and what they remember.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use hms_model::mesh::ServiceState;
+use hms_model::policy::RateLimit;
+use hms_model::route::Route;
+use hms_model::service::Service;
+use hms_traffic::rate_limit::Bucket;
+use hms_traffic::routing::RouteTable;
+
+/// The rules that the destination enforces.
+#[derive(Debug)]
+pub struct Local {
+    /// The service.
+    pub service: Service,
+    /// Its routes, to find the rule of a request.
+    pub table: RouteTable,
+    /// The rules in the order of the route, each with its bucket.
+    pub rules: Vec<LocalRule>,
+}
+
+/// One rule with its bucket.
+#[derive(Debug)]
+pub struct LocalRule {
+    /// `GET /sum/{a}/{b}`.
+    pub name: Arc<str>,
+    /// Where it was written.
+    pub origin: String,
+    /// Its limit and the bucket that counts it.
+    pub limit: Option<(RateLimit, Arc<Bucket>)>,
+}
+
+impl Local {
+    /// Builds the rules. A bucket stays as full as it is while its rule and limit do (ruling R15).
+    pub fn build(state: &ServiceState, old: Option<&Self>) -> Self {
+        let mut buckets: HashMap<(&str, RateLimit), &Arc<Bucket>> = HashMap::new();
+        for rule in old.into_iter().flat_map(|old| &old.rules) {
+            if let Some((limit, bucket)) = &rule.limit {
+                buckets.insert((&rule.name, *limit), bucket);
+            }
+        }
+        let empty = Route { service: state.service.name.clone(), rules: Vec::new() };
+        let route = state.route.as_ref().unwrap_or(&empty);
+        let rules = route
+            .rules
+            .iter()
+            .map(|rule| {
+                let name: Arc<str> = rule.matches.to_string().into();
+                let limit = rule.rate_limit.map(|limit| {
+                    (limit, buckets.get(&(&*name, limit)).map_or_else(|| Arc::new(Bucket::new()), |b| Arc::clone(b)))
+                });
+                LocalRule { name, origin: rule.origin.clone(), limit }
+            })
+            .collect();
+        let table = RouteTable::build(std::iter::once((&route.service, route)));
+        Self { service: state.service.clone(), table, rules }
+    }
+}

@@ -1,0 +1,172 @@
+//! A service this proxy may call: its policy, its endpoints, and what is remembered of them.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
+
+use hms_model::mesh::ServiceState;
+use hms_model::service::Service;
+use hms_model::workload::{Endpoint, Health, Transport};
+use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
+use hms_traffic::clock::Moment;
+use hms_traffic::dice::Dice;
+use hms_traffic::ewma::Ewma;
+use hms_traffic::limits::Concurrency;
+use hms_traffic::outlier::{EndpointHealth, FailureKind, Outcome};
+use hms_traffic::retry::Budget;
+
+use super::KeySource;
+use crate::telemetry::metrics::Party;
+
+/// A service with its endpoints.
+#[derive(Debug)]
+pub struct Upstream {
+    /// The service and how it is called.
+    pub service: Arc<Service>,
+    /// `calc-svc.mesh`.
+    pub host: Arc<str>,
+    /// Its endpoints, ordered by id.
+    pub endpoints: Vec<Arc<UpstreamEndpoint>>,
+    /// The names of its rules, for telemetry.
+    pub rules: Vec<Arc<str>>,
+    /// What is remembered of the service as a whole.
+    pub cells: Arc<Cells>,
+}
+
+/// What is remembered of a service as a whole.
+#[derive(Debug, Default)]
+pub struct Cells {
+    /// Requests under way.
+    pub concurrency: Arc<Concurrency>,
+    /// What may be spent on retries.
+    pub budget: Budget,
+    /// Whose turn it is in round robin.
+    pub rotor: AtomicUsize,
+}
+
+/// An endpoint with what is remembered of it.
+#[derive(Debug)]
+pub struct UpstreamEndpoint {
+    /// As the registry has it.
+    pub endpoint: Endpoint,
+    /// Where to connect.
+    pub address: SocketAddr,
+    /// Labels of the other end.
+    pub party: Arc<Party>,
+    /// What is remembered.
+    pub cells: Arc<EndpointCells>,
+}
+
+/// What is remembered of an endpoint.
+#[derive(Debug)]
+pub struct EndpointCells {
+    /// Its number within this process; connections are pooled under it.
+    pub key: u64,
+    /// Failures and ejection.
+    pub health: EndpointHealth,
+    /// Latency.
+    pub latency: Ewma,
+    /// Requests under way.
+    pub in_flight: AtomicU32,
+}
+
+impl Upstream {
+    /// Builds a service's table; an endpoint that keeps its id, address and identity keeps its cells.
+    pub fn build(state: &ServiceState, old: Option<&Self>, keys: &KeySource) -> Self {
+        let known: HashMap<&str, &Arc<UpstreamEndpoint>> =
+            old.into_iter().flat_map(|old| &old.endpoints).map(|e| (e.endpoint.id.as_str(), e)).collect();
+        let endpoints = state
+            .endpoints
+            .values()
+            .map(|endpoint| {
+                let before = known.get(endpoint.id.as_str()).filter(|before| {
+                    before.endpoint.address == endpoint.address && before.endpoint.transport == endpoint.transport
+                });
+                Arc::new(UpstreamEndpoint::new(endpoint, before.map(|b| &b.cells), keys))
+            })
+            .collect();
+        let rules = state.route.iter().flat_map(|route| &route.rules).map(|rule| rule.matches.to_string().into());
+        Self {
+            service: Arc::new(state.service.clone()),
+            host: state.service.name.mesh_host().into(),
+            endpoints,
+            rules: rules.collect(),
+            cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
+        }
+    }
+
+    /// What a proxy says of its own application counts at once: one that went away is ejected like one that failed too often, with
+    /// its countdown; one that came back is taken back.
+    pub fn follow_health(&self, before: &Self, now: Moment, dice: &mut Dice) {
+        let policy = &self.service.policy.outlier;
+        for endpoint in &self.endpoints {
+            let old = before.endpoints.iter().find(|old| Arc::ptr_eq(&old.cells, &endpoint.cells));
+            match (old.map(|old| old.endpoint.health), endpoint.endpoint.health) {
+                (Some(Health::Healthy), Health::Unhealthy) => {
+                    let down = Outcome::GatewayFailure(FailureKind::AppDown);
+                    let mut failures = 0..policy.consecutive.max(1);
+                    let _ejected = failures.any(|_| endpoint.cells.health.observe(down, now, policy, dice).is_some());
+                }
+                (Some(Health::Unhealthy), Health::Healthy) => {
+                    let _restored = endpoint.cells.health.restore();
+                }
+                _ => {}
+            }
+        }
+    }
+
+    /// The state of the service's breaker (ruling R3).
+    pub fn breaker(&self, now: Moment) -> ServiceBreaker {
+        let views = self.endpoints.iter().map(|endpoint| EndpointView {
+            usable_health: endpoint.endpoint.health == Health::Healthy,
+            phase: endpoint.cells.health.phase(now),
+        });
+        breaker::phase(views, true)
+    }
+}
+
+impl UpstreamEndpoint {
+    fn new(endpoint: &Endpoint, cells: Option<&Arc<EndpointCells>>, keys: &KeySource) -> Self {
+        let fresh = || {
+            Arc::new(EndpointCells {
+                key: keys.next(),
+                health: EndpointHealth::default(),
+                latency: Ewma::new(),
+                in_flight: AtomicU32::new(0),
+            })
+        };
+        let principal = match &endpoint.transport {
+            Transport::Mesh(identity) => identity.to_string(),
+            Transport::Plain => String::new(),
+        };
+        let party = Party {
+            workload: endpoint.service.name().to_owned(),
+            namespace: endpoint.service.namespace().to_owned(),
+            principal,
+            version: endpoint.version.clone(),
+        };
+        Self {
+            address: SocketAddr::new(endpoint.address.ip, endpoint.address.port),
+            party: Arc::new(party),
+            cells: cells.map_or_else(fresh, Arc::clone),
+            endpoint: endpoint.clone(),
+        }
+    }
+
+    /// Counts a request as under way until the guard is dropped.
+    pub fn begin(&self) -> InFlight {
+        self.cells.in_flight.fetch_add(1, Relaxed);
+        InFlight(Arc::clone(&self.cells))
+    }
+}
+
+/// A request under way to an endpoint.
+#[derive(Debug)]
+pub struct InFlight(Arc<EndpointCells>);
+
+impl Drop for InFlight {
+    fn drop(&mut self) {
+        self.0.in_flight.fetch_sub(1, Relaxed);
+    }
+}

@@ -1,0 +1,342 @@
+//! What a proxy is told when it starts. The only reader of arguments and environment.
+#![expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use hms_model::listener::Role;
+use hms_model::names::{DEFAULT_NAMESPACE, Label, ServiceName};
+use hms_model::resource::valid_id;
+use hms_model::spiffe::TrustDomain;
+
+/// Port of the application when nobody names one (S4-13).
+pub const DEFAULT_SERVICE_PORT: u16 = 7000;
+
+/// How the control plane is reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ControlAddress {
+    /// Its socket on this host; it attests us by our process id.
+    Unix(PathBuf),
+    /// Its address, over TLS that is verified with the bundle at `bundle`; a join token proves who we are the first time.
+    Tcp {
+        /// Where it listens.
+        address: SocketAddr,
+        /// PEM file of the roots to believe.
+        bundle: PathBuf,
+        /// File that holds the join token, if there is one.
+        join_token: Option<PathBuf>,
+    },
+}
+
+/// Everything a proxy is told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Which kind of proxy.
+    pub role: Role,
+    /// The service served; of a gateway, its own name.
+    pub service: ServiceName,
+    /// Where the control plane is; `None` runs from the last good configuration alone.
+    pub control: ControlAddress,
+    /// The domain whose identities are believed.
+    pub trust_domain: TrustDomain,
+    /// Private directory, in memory where there is one: keys, last good configuration, `ports.json`.
+    pub runtime_dir: PathBuf,
+    /// Where other proxies connect.
+    pub inbound: SocketAddr,
+    /// Where the application sends what it calls.
+    pub outbound: SocketAddr,
+    /// Where health and metrics are served.
+    pub admin: SocketAddr,
+    /// Where outside callers connect (gateway).
+    pub https: SocketAddr,
+    /// The application; `None` for a pure client.
+    pub app: Option<SocketAddr>,
+    /// One listener per named upstream.
+    pub upstreams: BTreeMap<ServiceName, SocketAddr>,
+    /// Unique within the service.
+    pub workload_id: String,
+    /// Version label of the workload.
+    pub version: String,
+    /// Failure domain.
+    pub zone: String,
+    /// A socket whose closing means that our supervisor is gone.
+    pub lifeline: Option<PathBuf>,
+    /// How long draining may take.
+    pub drain: Duration,
+    /// Data threads.
+    pub workers: usize,
+    /// Where the access log goes; `-` is standard output, `None` is nowhere.
+    pub access_log: Option<PathBuf>,
+}
+
+/// Why the settings are none.
+#[derive(Debug, thiserror::Error)]
+pub enum SettingsError {
+    /// `--help` or `--version` was asked for; the text to print.
+    #[error("{0}")]
+    Asked(String),
+    /// An argument is wrong.
+    #[error("hms-proxy: {0} (see hms-proxy --help)")]
+    Bad(String),
+}
+
+impl From<lexopt::Error> for SettingsError {
+    fn from(error: lexopt::Error) -> Self {
+        Self::Bad(error.to_string())
+    }
+}
+
+const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `hms up` or `hms run`.
+
+  --role sidecar|gateway        which kind of proxy (sidecar)
+  --service NAME[.NAMESPACE]    the service served
+  --control unix:PATH           the control plane's socket, or
+  --control https://IP:PORT --bundle FILE.pem [--join-token-file FILE]
+  --trust-domain DOMAIN         whose identities are believed
+  --runtime-dir DIR             private directory for keys and the last good configuration
+  --inbound IP:PORT             where other proxies connect (127.0.0.1:0)
+  --outbound IP:PORT            where the application sends its calls (127.0.0.1:0)
+  --admin IP:PORT               health and metrics (127.0.0.1:0)
+  --https IP:PORT               where outside callers connect (gateway, 127.0.0.1:8443)
+  --app IP:PORT|none            the application (127.0.0.1:$SERVICE_PORT, default port 7000)
+  --upstream NAME=IP:PORT       a listener of its own for one service; may be repeated
+  --workload-id ID  --workload-version V  --zone Z
+  --lifeline PATH               leave when this socket closes
+  --drain SECONDS               how long draining may take (5)
+  --workers N                   data threads (1)
+  --access-log FILE|-           JSON lines, one per request
+";
+
+impl Settings {
+    /// Reads arguments (without the program's name) and `SERVICE_PORT`, `HMS_LOG`.
+    pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, SettingsError> {
+        let mut raw = Raw::default();
+        let mut parser = lexopt::Parser::from_args(arguments);
+        while let Some(argument) = parser.next()? {
+            match argument {
+                lexopt::Arg::Long("help") | lexopt::Arg::Short('h') => {
+                    return Err(SettingsError::Asked(HELP.to_owned()));
+                }
+                lexopt::Arg::Long("version") | lexopt::Arg::Short('V') => {
+                    return Err(SettingsError::Asked(format!("hms-proxy {}\n", env!("CARGO_PKG_VERSION"))));
+                }
+                lexopt::Arg::Long("upstream") => raw.upstreams.push(text(parser.value()?)?),
+                lexopt::Arg::Long(name) => {
+                    let name = name.to_owned();
+                    if !KNOWN.contains(&name.as_str()) {
+                        return Err(SettingsError::Bad(format!("there is no --{name}")));
+                    }
+                    let value = text(parser.value()?)?;
+                    if raw.values.insert(name.clone(), value).is_some() {
+                        return Err(SettingsError::Bad(format!("--{name} stands twice")));
+                    }
+                }
+                other => return Err(other.unexpected().into()),
+            }
+        }
+        raw.resolve(std::env::var("SERVICE_PORT").ok().as_deref())
+    }
+}
+
+/// The filter of the process's own log, from `HMS_LOG`; `info` without one.
+pub fn log_filter() -> String {
+    std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
+}
+
+const KNOWN: [&str; 20] = [
+    "role",
+    "service",
+    "control",
+    "bundle",
+    "join-token-file",
+    "trust-domain",
+    "runtime-dir",
+    "inbound",
+    "outbound",
+    "admin",
+    "https",
+    "app",
+    "workload-id",
+    "workload-version",
+    "zone",
+    "lifeline",
+    "drain",
+    "workers",
+    "access-log",
+    "upstream",
+];
+
+fn text(value: OsString) -> Result<String, SettingsError> {
+    value.into_string().map_err(|bad| SettingsError::Bad(format!("{} is not UTF-8", bad.display())))
+}
+
+/// What was said, before it means anything.
+#[derive(Default)]
+struct Raw {
+    values: BTreeMap<String, String>,
+    upstreams: Vec<String>,
+}
+
+impl Raw {
+    fn resolve(mut self, service_port: Option<&str>) -> Result<Settings, SettingsError> {
+        let role = match self.values.remove("role").as_deref() {
+            None | Some("sidecar") => Role::Sidecar,
+            Some("gateway") => Role::Gateway,
+            Some(other) => return Err(SettingsError::Bad(format!("`{other}` is no role (sidecar, gateway)"))),
+        };
+        let service = match (self.values.remove("service"), role) {
+            (Some(name), _) => service_name(&name)?,
+            (None, Role::Gateway) => service_name("gateway.hms-system")?,
+            (None, _) => return Err(SettingsError::Bad("--service is missing".to_owned())),
+        };
+        let trust_domain = self.required("trust-domain")?;
+        let version = self.values.remove("workload-version").unwrap_or_else(|| "latest".to_owned());
+        let zone = self.values.remove("zone").unwrap_or_default();
+        for (word, value) in [("--workload-version", &version), ("--zone", &zone)] {
+            if value.len() > 63 || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            {
+                return Err(SettingsError::Bad(format!("{word} takes up to 63 letters, digits, '.', '_' and '-'")));
+            }
+        }
+        let workload_id = self.values.remove("workload-id").unwrap_or_else(|| format!("pid-{}", std::process::id()));
+        if !valid_id(&workload_id) {
+            return Err(SettingsError::Bad(format!("`{workload_id}` is no workload id")));
+        }
+        Ok(Settings {
+            role,
+            control: self.control()?,
+            trust_domain: TrustDomain::new(&trust_domain).map_err(|why| SettingsError::Bad(why.to_string()))?,
+            runtime_dir: self.required("runtime-dir")?.into(),
+            inbound: self.address("inbound", 0)?,
+            outbound: self.address("outbound", 0)?,
+            admin: self.address("admin", 0)?,
+            https: self.address("https", 8443)?,
+            app: self.app(service_port)?,
+            upstreams: self.upstreams()?,
+            workload_id,
+            version,
+            zone,
+            lifeline: self.values.remove("lifeline").map(PathBuf::from),
+            drain: Duration::from_secs(self.number("drain", 5, 3600)?),
+            workers: usize::try_from(self.number("workers", 1, 256)?).unwrap_or(1).max(1),
+            access_log: self.values.remove("access-log").map(PathBuf::from),
+            service,
+        })
+    }
+
+    fn required(&mut self, name: &str) -> Result<String, SettingsError> {
+        self.values.remove(name).ok_or_else(|| SettingsError::Bad(format!("--{name} is missing")))
+    }
+
+    fn number(&mut self, name: &str, default: u64, most: u64) -> Result<u64, SettingsError> {
+        match self.values.remove(name) {
+            None => Ok(default),
+            Some(digits) => digits
+                .parse()
+                .ok()
+                .filter(|n| *n <= most)
+                .ok_or_else(|| SettingsError::Bad(format!("--{name} takes a number up to {most}, not `{digits}`"))),
+        }
+    }
+
+    fn address(&mut self, name: &str, default_port: u16) -> Result<SocketAddr, SettingsError> {
+        match self.values.remove(name) {
+            None => Ok(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), default_port)),
+            Some(text) => socket_address(name, &text),
+        }
+    }
+
+    fn control(&mut self) -> Result<ControlAddress, SettingsError> {
+        let control = self.required("control")?;
+        if let Some(path) = control.strip_prefix("unix:") {
+            return Ok(ControlAddress::Unix(path.into()));
+        }
+        let Some(address) = control.strip_prefix("https://") else {
+            return Err(SettingsError::Bad("--control takes unix:PATH or https://IP:PORT".to_owned()));
+        };
+        Ok(ControlAddress::Tcp {
+            address: socket_address("control", address)?,
+            bundle: self.required("bundle")?.into(),
+            join_token: self.values.remove("join-token-file").map(PathBuf::from),
+        })
+    }
+
+    fn app(&mut self, service_port: Option<&str>) -> Result<Option<SocketAddr>, SettingsError> {
+        match self.values.remove("app").as_deref() {
+            Some("none") => Ok(None),
+            Some(text) => socket_address("app", text).map(Some),
+            None => {
+                let port = match service_port {
+                    None => DEFAULT_SERVICE_PORT,
+                    Some(digits) => digits
+                        .parse()
+                        .ok()
+                        .filter(|port| *port != 0)
+                        .ok_or_else(|| SettingsError::Bad(format!("SERVICE_PORT is no port: `{digits}`")))?,
+                };
+                Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)))
+            }
+        }
+    }
+
+    fn upstreams(&self) -> Result<BTreeMap<ServiceName, SocketAddr>, SettingsError> {
+        let read = |text: &String| {
+            let (name, address) = text
+                .split_once('=')
+                .ok_or_else(|| SettingsError::Bad(format!("--upstream takes NAME=IP:PORT, not `{text}`")))?;
+            Ok((service_name(name)?, socket_address("upstream", address)?))
+        };
+        self.upstreams.iter().map(read).collect()
+    }
+}
+
+fn service_name(text: &str) -> Result<ServiceName, SettingsError> {
+    let (name, namespace) = text.split_once('.').unwrap_or((text, DEFAULT_NAMESPACE));
+    let checked = Label::new(namespace).and_then(|_| ServiceName::in_namespace(namespace, name));
+    checked.map_err(|why| SettingsError::Bad(format!("--service {text}: {why}")))
+}
+
+fn socket_address(name: &str, text: &str) -> Result<SocketAddr, SettingsError> {
+    text.parse().map_err(|_unreadable| SettingsError::Bad(format!("--{name} takes IP:PORT, not `{text}`")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Settings, SettingsError> {
+        Settings::parse(arguments.iter().map(OsString::from))
+    }
+
+    const LEAST: [&str; 8] =
+        ["--service", "calc-svc", "--control", "unix:/c", "--trust-domain", "k.hms", "--runtime-dir", "/r"];
+
+    #[test]
+    fn a_sidecar_needs_four_things_and_defaults_the_rest() {
+        let settings = parse(&LEAST).unwrap();
+        assert_eq!(settings.role, Role::Sidecar);
+        assert_eq!(settings.app, Some("127.0.0.1:7000".parse().unwrap()));
+        assert!(settings.inbound.ip().is_loopback());
+    }
+
+    #[test]
+    fn every_wrong_argument_is_named() {
+        for (more, word) in [
+            (["--role", "router"], "router"),
+            (["--app", "x"], "--app"),
+            (["--upstream", "calc"], "--upstream"),
+            (["--drain", "soon"], "--drain"),
+            (["--nothing", "x"], "--nothing"),
+            (["--service", "again"], "--service"),
+        ] {
+            let mut arguments = LEAST.to_vec();
+            arguments.extend(more);
+            let message = parse(&arguments).unwrap_err().to_string();
+            assert!(message.contains(word), "{message}");
+        }
+        assert!(parse(&[]).unwrap_err().to_string().contains("--service"));
+    }
+}

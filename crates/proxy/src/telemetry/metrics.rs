@@ -1,0 +1,341 @@
+//! Istio's standard series, counted in cells that only one worker writes.
+//!
+//! A cell is found once per distinct set of labels and worker; counting is a few relaxed additions without a lock shared between
+//! workers. The exposition adds the workers' cells up.
+
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt::Write as _;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use hms_model::listener::Direction;
+use parking_lot::Mutex;
+
+/// Upper bounds of the duration histogram, in milliseconds.
+pub const BUCKETS: [u64; 10] = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
+
+/// Series one proxy may have before further ones are counted as `other`.
+const MOST_SERIES: usize = 10_000;
+
+/// What is known of one end of a flow. Only names that the mesh's configuration knows appear here, so nobody outside can make
+/// series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord, Default)]
+pub struct Party {
+    /// Name of the workload; `unknown` outside the mesh.
+    pub workload: String,
+    /// Its namespace.
+    pub namespace: String,
+    /// Its SPIFFE id.
+    pub principal: String,
+    /// Its version label.
+    pub version: String,
+}
+
+impl Party {
+    /// Somebody outside the mesh.
+    pub fn unknown() -> Self {
+        let unknown = || "unknown".to_owned();
+        Self { workload: unknown(), namespace: unknown(), principal: unknown(), version: unknown() }
+    }
+}
+
+/// The labels of a series.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Labels {
+    /// Which end reports.
+    pub direction: Direction,
+    /// Who called.
+    pub source: Arc<Party>,
+    /// Who was called.
+    pub destination: Arc<Party>,
+    /// The service asked for: `calc-svc.mesh`.
+    pub service: Arc<str>,
+    /// Status answered.
+    pub status: u16,
+    /// Why the mesh answered, as Envoy's flags; `-` if it did not.
+    pub flag: &'static str,
+    /// `http` or `grpc`.
+    pub protocol: &'static str,
+    /// `grpc-status`, if it was a gRPC call.
+    pub grpc_status: Option<u8>,
+    /// Whether the mesh side was mutually authenticated.
+    pub mutual_tls: bool,
+}
+
+/// What is counted under one set of labels.
+#[derive(Debug, Default)]
+pub struct Cell {
+    requests: AtomicU64,
+    buckets: [AtomicU64; BUCKETS.len()],
+    total_us: AtomicU64,
+}
+
+/// Counts under one set of labels, added up over the workers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Counts {
+    /// Requests.
+    pub requests: u64,
+    /// Per bucket of [`BUCKETS`], not cumulative; slower ones are in none.
+    pub buckets: [u64; BUCKETS.len()],
+    /// Sum of durations in microseconds.
+    pub total_us: u64,
+}
+
+/// One worker's cells.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    cells: RefCell<HashMap<Labels, Arc<Cell>>>,
+}
+
+/// Every worker's cells.
+#[derive(Debug, Default)]
+pub struct Registry {
+    series: Mutex<Vec<(Labels, Arc<Cell>)>>,
+    retries: Mutex<BTreeMap<Arc<str>, Arc<AtomicU64>>>,
+    gauges: Mutex<BTreeMap<String, f64>>,
+}
+
+impl Metrics {
+    /// Cells for one more worker.
+    pub fn new(registry: Arc<Registry>) -> Self {
+        Self { registry, cells: RefCell::default() }
+    }
+
+    /// Counts one request.
+    pub fn request(&self, labels: &Labels, duration: Duration) {
+        let cell = self.cell(labels);
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        cell.requests.fetch_add(1, Relaxed);
+        cell.total_us.fetch_add(micros, Relaxed);
+        let bucket = BUCKETS.iter().position(|bound| micros <= bound * 1000);
+        if let Some(bucket) = bucket.and_then(|index| cell.buckets.get(index)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Counts one retry of calls to `service`.
+    pub fn retry(&self, service: &Arc<str>) {
+        let counter = Arc::clone(self.registry.retries.lock().entry(Arc::clone(service)).or_default());
+        counter.fetch_add(1, Relaxed);
+    }
+
+    fn cell(&self, labels: &Labels) -> Arc<Cell> {
+        if let Some(cell) = self.cells.borrow().get(labels) {
+            return Arc::clone(cell);
+        }
+        let mut series = self.registry.series.lock();
+        if series.len() >= MOST_SERIES {
+            let other = Labels {
+                source: Arc::default(),
+                destination: Arc::default(),
+                service: "other".into(),
+                ..labels.clone()
+            };
+            if let Some((_, cell)) = series.iter().find(|(own, _)| *own == other) {
+                return Arc::clone(cell);
+            }
+            let cell = Arc::<Cell>::default();
+            series.push((other, Arc::clone(&cell)));
+            return cell;
+        }
+        let cell = Arc::<Cell>::default();
+        series.push((labels.clone(), Arc::clone(&cell)));
+        drop(series);
+        self.cells.borrow_mut().insert(labels.clone(), Arc::clone(&cell));
+        cell
+    }
+}
+
+impl Registry {
+    /// Everything counted so far, ordered by labels.
+    pub fn counts(&self) -> BTreeMap<Labels, Counts> {
+        let mut all: BTreeMap<Labels, Counts> = BTreeMap::new();
+        for (labels, cell) in self.series.lock().iter() {
+            let counts = all.entry(labels.clone()).or_default();
+            counts.requests += cell.requests.load(Relaxed);
+            counts.total_us += cell.total_us.load(Relaxed);
+            for (sum, bucket) in counts.buckets.iter_mut().zip(&cell.buckets) {
+                *sum += bucket.load(Relaxed);
+            }
+        }
+        all
+    }
+
+    /// Retries per service.
+    pub fn retries(&self) -> BTreeMap<Arc<str>, u64> {
+        self.retries.lock().iter().map(|(service, count)| (Arc::clone(service), count.load(Relaxed))).collect()
+    }
+
+    /// Sets a gauge; `name` carries its labels.
+    pub fn gauge(&self, name: impl Into<String>, value: f64) {
+        self.gauges.lock().insert(name.into(), value);
+    }
+
+    /// Forgets every gauge whose name begins so.
+    pub fn forget_gauges(&self, prefix: &str) {
+        self.gauges.lock().retain(|name, _| !name.starts_with(prefix));
+    }
+
+    /// The Prometheus text exposition (version 0.0.4).
+    pub fn expose(&self, release: &str) -> String {
+        let mut out = String::with_capacity(16 * 1024);
+        let counts = self.counts();
+        out.push_str("# HELP istio_requests_total Requests, by both ends.\n# TYPE istio_requests_total counter\n");
+        let labelled: Vec<(String, Counts)> = counts.iter().map(|(l, c)| (l.to_string(), *c)).collect();
+        for (labels, counts) in &labelled {
+            line(&mut out, &format!("istio_requests_total{{{labels}}}"), counts.requests);
+        }
+        out.push_str(
+            "# HELP istio_request_duration_milliseconds Duration from a request's head to its response's end.\n",
+        );
+        out.push_str("# TYPE istio_request_duration_milliseconds histogram\n");
+        for (labels, counts) in &labelled {
+            histogram(&mut out, labels, counts);
+        }
+        out.push_str("# HELP hms_retries_total Tries after the first.\n# TYPE hms_retries_total counter\n");
+        for (service, count) in self.retries() {
+            line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
+        }
+        let mut family = "";
+        let gauges = self.gauges.lock();
+        for (name, value) in gauges.iter() {
+            let own = name.split('{').next().unwrap_or_default();
+            if own != family {
+                let _infallible = writeln!(out, "# TYPE {own} gauge").is_ok();
+                family = own;
+            }
+            line(&mut out, name, value);
+        }
+        let _infallible = writeln!(out, "# TYPE istio_build gauge").is_ok();
+        line(&mut out, &format!("istio_build{{component=\"proxy\",tag=\"{release}\"}}"), 1);
+        out
+    }
+}
+
+fn line(out: &mut String, name: &str, value: impl std::fmt::Display) {
+    let _infallible = writeln!(out, "{name} {value}").is_ok();
+}
+
+fn histogram(out: &mut String, labels: &str, counts: &Counts) {
+    let name = "istio_request_duration_milliseconds";
+    let mut below = 0;
+    for (bound, count) in BUCKETS.iter().zip(&counts.buckets) {
+        below += count;
+        line(out, &format!("{name}_bucket{{{labels},le=\"{bound}\"}}"), below);
+    }
+    line(out, &format!("{name}_bucket{{{labels},le=\"+Inf\"}}"), counts.requests);
+    let micros = counts.total_us;
+    line(out, &format!("{name}_sum{{{labels}}}"), format_args!("{}.{:03}", micros / 1000, micros % 1000));
+    line(out, &format!("{name}_count{{{labels}}}"), counts.requests);
+}
+
+/// The 25 labels of Istio's request series, in Istio's order. Names come from the mesh's configuration, whose grammar has nothing
+/// that would need escaping.
+impl std::fmt::Display for Labels {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let or_unknown = |text: &'static str, own: &str| if own.is_empty() { text.to_owned() } else { own.to_owned() };
+        let (source, destination) = (&*self.source, &*self.destination);
+        let reporter = match self.direction {
+            Direction::Inbound => "destination",
+            Direction::Outbound => "source",
+        };
+        let security = match (self.direction, self.mutual_tls) {
+            // Istio's calling side says `unknown`, because only the called side knows what it demanded.
+            (Direction::Outbound, _) => "unknown",
+            (Direction::Inbound, true) => "mutual_tls",
+            (Direction::Inbound, false) => "none",
+        };
+        write!(f, "reporter=\"{reporter}\"")?;
+        for (end, party) in [("source", source), ("destination", destination)] {
+            let name = or_unknown("unknown", &party.workload);
+            let namespace = or_unknown("unknown", &party.namespace);
+            let principal = or_unknown("unknown", &party.principal);
+            let version = or_unknown("unknown", &party.version);
+            let revision = or_unknown("latest", &party.version);
+            write!(
+                f,
+                ",{end}_workload=\"{name}\",{end}_canonical_service=\"{name}\",{end}_canonical_revision=\"{revision}\",\
+                 {end}_workload_namespace=\"{namespace}\",{end}_principal=\"{principal}\",{end}_app=\"{name}\",\
+                 {end}_version=\"{version}\",{end}_cluster=\"hms\""
+            )?;
+        }
+        let service_name = self.service.split('.').next().unwrap_or_default();
+        write!(
+            f,
+            ",destination_service=\"{}\",destination_service_name=\"{service_name}\",destination_service_namespace=\"{}\",\
+             request_protocol=\"{}\",response_code=\"{}\"",
+            self.service,
+            or_unknown("unknown", &destination.namespace),
+            self.protocol,
+            self.status
+        )?;
+        if let Some(status) = self.grpc_status {
+            write!(f, ",grpc_response_status=\"{status}\"")?;
+        }
+        write!(f, ",response_flags=\"{}\",connection_security_policy=\"{security}\"", self.flag)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn labels(status: u16) -> Labels {
+        Labels {
+            direction: Direction::Inbound,
+            source: Arc::new(Party::unknown()),
+            destination: Arc::new(Party {
+                workload: "calc-svc".into(),
+                namespace: "default".into(),
+                ..Party::default()
+            }),
+            service: "calc-svc.mesh".into(),
+            status,
+            flag: "-",
+            protocol: "http",
+            grpc_status: None,
+            mutual_tls: true,
+        }
+    }
+
+    #[test]
+    fn workers_add_up_and_buckets_are_cumulative() {
+        let registry = Arc::new(Registry::default());
+        let (one, two) = (Metrics::new(Arc::clone(&registry)), Metrics::new(Arc::clone(&registry)));
+        one.request(&labels(200), Duration::from_micros(900));
+        two.request(&labels(200), Duration::from_millis(7));
+        two.request(&labels(200), Duration::from_secs(9));
+        let text = registry.expose("0.0.0");
+        let find = |part: &str| text.lines().find(|l| l.contains(part)).unwrap().to_owned();
+        assert!(find("istio_requests_total{").ends_with(" 3"));
+        assert!(find("le=\"1\"").ends_with(" 1"));
+        assert!(find("le=\"10\"").ends_with(" 2"));
+        assert!(find("le=\"5000\"").ends_with(" 2"));
+        assert!(find("le=\"+Inf\"").ends_with(" 3"));
+        assert!(find("_sum").ends_with(" 9007.900"));
+    }
+
+    #[test]
+    fn a_request_series_has_istios_labels() {
+        let text = labels(200).to_string();
+        assert_eq!(text.matches("=\"").count(), 24, "25 without grpc_response_status");
+        assert!(text.contains("connection_security_policy=\"mutual_tls\""));
+        assert!(text.contains("destination_service=\"calc-svc.mesh\""));
+    }
+
+    #[test]
+    fn series_are_bounded() {
+        let registry = Arc::new(Registry::default());
+        let metrics = Metrics::new(Arc::clone(&registry));
+        for i in 0..MOST_SERIES + 50 {
+            let own = Labels { service: format!("s{i}.mesh").into(), ..labels(200) };
+            metrics.request(&own, Duration::ZERO);
+        }
+        let counts = registry.counts();
+        assert_eq!(counts.len(), MOST_SERIES + 1);
+        assert_eq!(counts.iter().find(|(l, _)| &*l.service == "other").unwrap().1.requests, 50);
+    }
+}

@@ -1,0 +1,118 @@
+//! Trace context as W3C Trace Context has it, and the mesh's own `x-trace-id` (ruling R13).
+
+use std::fmt;
+
+use hms_model::message::Fields;
+use hms_traffic::dice::Dice;
+use http::{HeaderName, HeaderValue};
+
+/// W3C Trace Context §3.2.
+pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
+/// The trace id alone, for people.
+pub const TRACE_ID: HeaderName = HeaderName::from_static("x-trace-id");
+
+/// Where a request stands in its trace.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TraceContext {
+    trace: u128,
+    span: u64,
+    sampled: bool,
+}
+
+impl TraceContext {
+    /// Continues the caller's trace with a span of our own, or begins one. Broken or all-zero values are as none at all.
+    pub fn continue_from(fields: &Fields, sample_per_million: u32, dice: &mut Dice) -> Self {
+        let span = random(dice).max(1);
+        match fields.text(&TRACEPARENT).and_then(parse) {
+            Some((trace, sampled)) => Self { trace, span, sampled },
+            None => {
+                let trace = (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1));
+                let sampled = dice.below(1_000_000) < usize::try_from(sample_per_million).unwrap_or(usize::MAX);
+                Self { trace, span, sampled }
+            }
+        }
+    }
+
+    /// The 32 hex digits of the trace.
+    pub fn trace_id(&self) -> String {
+        format!("{:032x}", self.trace)
+    }
+
+    /// Whether the trace is kept.
+    pub fn is_sampled(&self) -> bool {
+        self.sampled
+    }
+
+    /// The fields of the next hop, and of the response.
+    pub fn headers(&self) -> [(HeaderName, Option<HeaderValue>); 2] {
+        [
+            (TRACEPARENT, HeaderValue::from_str(&self.to_string()).ok()),
+            (TRACE_ID, HeaderValue::from_str(&self.trace_id()).ok()),
+        ]
+    }
+}
+
+impl fmt::Display for TraceContext {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+    }
+}
+
+fn random(dice: &mut Dice) -> u64 {
+    let half = |dice: &mut Dice| u64::try_from(dice.below(1 << 32)).unwrap_or_default();
+    (half(dice) << 32) | half(dice)
+}
+
+/// `00-<32 hex>-<16 hex>-<2 hex>`; of a later version only this beginning is read (§3.2.2.1).
+fn parse(text: &str) -> Option<(u128, bool)> {
+    let hex = |s: &str, length: usize| {
+        (s.len() == length && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(())
+    };
+    let mut parts = text.split('-');
+    let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
+    hex(version, 2).and_then(|()| hex(trace, 32)).and_then(|()| hex(span, 16)).and_then(|()| hex(flags, 2))?;
+    if version == "ff" || (version == "00" && parts.next().is_some()) {
+        return None;
+    }
+    let trace = u128::from_str_radix(trace, 16).ok().filter(|t| *t != 0)?;
+    u64::from_str_radix(span, 16).ok().filter(|s| *s != 0)?;
+    Some((trace, u8::from_str_radix(flags, 16).ok()? & 1 == 1))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn context(traceparent: &'static str) -> TraceContext {
+        let mut fields = Fields::new();
+        fields.set(TRACEPARENT, HeaderValue::from_static(traceparent));
+        TraceContext::continue_from(&fields, 1_000_000, &mut Dice::seeded(1))
+    }
+
+    #[test]
+    fn a_callers_trace_goes_on_with_a_new_span() {
+        let context = context("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert!(context.is_sampled());
+        assert!(!context.to_string().contains("00f067aa0ba902b7"));
+    }
+
+    #[test]
+    fn broken_contexts_begin_a_new_trace() {
+        for bad in [
+            "",
+            "00-00000000000000000000000000000000-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-0000000000000000-01",
+            "00-4BF92F3577B34DA6A3CE929D0E0E4736-00f067aa0ba902b7-01",
+            "ff-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
+        ] {
+            assert_ne!(context(bad).trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
+        }
+        assert_eq!(
+            context("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-later").trace_id(),
+            "4bf92f3577b34da6a3ce929d0e0e4736"
+        );
+    }
+}

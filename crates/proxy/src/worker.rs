@@ -1,0 +1,114 @@
+//! One data thread's own things, and what all threads share.
+
+use std::cell::RefCell;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use std::time::SystemTime;
+
+use arc_swap::ArcSwapOption;
+use hms_identity::clock::{Clock as _, SystemClock};
+use hms_model::names::ServiceName;
+use hms_traffic::dice::Dice;
+use rustls::ServerConfig;
+use tokio::sync::{Notify, mpsc};
+
+use crate::clock::Clock;
+use crate::credentials::Holder;
+use crate::drain::Drain;
+use crate::runtime::Current;
+use crate::settings::Settings;
+use crate::telemetry::access_log::AccessLog;
+use crate::telemetry::metrics::{Metrics, Registry};
+use crate::telemetry::tap::Tap;
+use crate::transport::pool::Pool;
+
+/// What every thread of the process shares. No locks on the way of a request.
+#[derive(Debug)]
+pub struct Shared {
+    /// What we were told.
+    pub settings: Settings,
+    /// The process's clock.
+    pub clock: Clock,
+    /// What we prove ourselves with.
+    pub holder: Holder,
+    /// The certificate shown to the outside (gateway).
+    pub edge: ArcSwapOption<ServerConfig>,
+    /// The tables in use.
+    pub current: Current,
+    /// Everything counted.
+    pub registry: Arc<Registry>,
+    /// Live taps.
+    pub tap: Tap,
+    /// The log of requests.
+    pub access_log: AccessLog,
+    /// Tells when to finish.
+    pub drain: Drain,
+    /// Services somebody asked for that are not yet known in detail.
+    pub wanted: mpsc::Sender<ServiceName>,
+    /// Whether the application accepts connections.
+    pub app: AppState,
+    /// Services whose breaker may have changed.
+    pub breakers: mpsc::Sender<ServiceName>,
+}
+
+impl Shared {
+    /// The wall clock.
+    pub fn now(&self) -> SystemTime {
+        SystemClock.now()
+    }
+}
+
+/// Whether the application behind this proxy accepts connections.
+#[derive(Debug, Default)]
+pub struct AppState {
+    listening: AtomicBool,
+    suspect: Notify,
+}
+
+impl AppState {
+    /// Whether it did when last tried.
+    pub fn is_listening(&self) -> bool {
+        self.listening.load(Relaxed)
+    }
+
+    /// Notes what a try showed; answers whether that is news.
+    pub fn note(&self, listening: bool) -> bool {
+        self.listening.swap(listening, Relaxed) != listening
+    }
+
+    /// Asks for a try at once, because a request was refused.
+    pub fn suspect(&self) {
+        self.suspect.notify_one();
+    }
+
+    /// Resolves when a try is asked for.
+    pub async fn suspected(&self) {
+        self.suspect.notified().await;
+    }
+}
+
+/// One data thread.
+#[derive(Debug)]
+pub struct Worker {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// Connections kept for later.
+    pub pool: RefCell<Pool>,
+    /// Randomness.
+    pub dice: RefCell<Dice>,
+    /// Our cells.
+    pub metrics: Metrics,
+}
+
+impl Worker {
+    /// A worker with its own dice.
+    pub fn new(shared: Arc<Shared>, seed: u64) -> Self {
+        let metrics = Metrics::new(Arc::clone(&shared.registry));
+        Self { shared, pool: RefCell::default(), dice: RefCell::new(Dice::seeded(seed)), metrics }
+    }
+
+    /// Now, on the monotonic clock.
+    pub fn now(&self) -> hms_traffic::clock::Moment {
+        self.shared.clock.now()
+    }
+}
