@@ -4,6 +4,7 @@ use std::fmt;
 
 use http::Method;
 
+use crate::message::CanonicalPath;
 use crate::names::ServiceName;
 use crate::policy::RateLimit;
 
@@ -20,7 +21,7 @@ pub enum PatternError {
     BadCharacter(char),
     /// `*` anywhere but as the last segment.
     BadWildcard,
-    /// An empty, `.` or `..` segment, which no canonical path contains.
+    /// A segment that no canonical path contains: empty, `.`, `..`, or with a bad percent-encoding.
     BadSegment,
     /// No method of HTTP; the word.
     UnknownMethod(String),
@@ -38,7 +39,7 @@ impl fmt::Display for PatternError {
             Self::Repeated(name) => write!(f, "the parameter {{{name}}} stands twice"),
             Self::BadCharacter(c) => write!(f, "`{}` cannot stand in a path; percent-encode it", c.escape_default()),
             Self::BadWildcard => f.write_str("* may only be the last segment"),
-            Self::BadSegment => f.write_str("empty, `.` and `..` segments never match"),
+            Self::BadSegment => f.write_str("empty, `.`, `..` and wrongly percent-encoded segments never match"),
             Self::UnknownMethod(word) => write!(f, "`{word}` is no HTTP method"),
             Self::Shape => f.write_str("a route reads METHOD /path, for example GET /sum/{a}/{b}"),
         }
@@ -87,7 +88,7 @@ impl PathPattern {
                 "*" if last => Segment::Rest,
                 _ if part.contains('*') => return Err(PatternError::BadWildcard),
                 _ if part.contains(['{', '}']) => Self::parameter(part, &segments)?,
-                _ => Segment::Literal(part.into()),
+                _ => Segment::Literal(canonical(part)?),
             });
         }
         Ok(Self { text: text.into(), segments: segments.into() })
@@ -127,6 +128,12 @@ impl PathPattern {
         }
         parts.next().is_none()
     }
+}
+
+/// A literal segment in the form that canonical paths have, so that `/%61` means the same as `/a`.
+fn canonical(part: &str) -> Result<Box<str>, PatternError> {
+    let path = CanonicalPath::parse(&format!("/{part}")).map_err(|_ambiguous| PatternError::BadSegment)?;
+    Ok(path.as_str().trim_start_matches('/').into())
 }
 
 impl fmt::Display for PathPattern {
@@ -228,6 +235,7 @@ mod tests {
         let rest = PathPattern::parse("/files/*").unwrap();
         assert!(rest.matches("/files/a/b"));
         assert!(!rest.matches("/files"));
+        assert!(PathPattern::parse("/%61/%c3%a4").unwrap().matches("/a/%C3%A4"));
         assert!(PathPattern::parse("/").unwrap().matches("/"));
         assert!(!PathPattern::parse("/").unwrap().matches("/x"));
     }

@@ -76,19 +76,18 @@ fn answer<B>(request: &Request<B>, shared: &Shared, configured: bool) -> Respons
 /// A page in a browser that resolves its own name to loopback may not read this (DNS rebinding).
 fn is_loopback_host<B>(request: &Request<B>) -> bool {
     let host = request.headers().get(http::header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    match host.parse::<SocketAddr>() {
-        Ok(address) => address.ip().is_loopback(),
-        Err(_) => {
-            let name = host.split(':').next().unwrap_or_default();
-            name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
-        }
+    if let Ok(address) = host.parse::<SocketAddr>() {
+        return address.ip().is_loopback();
     }
+    let name = host.split(':').next().unwrap_or_default();
+    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn refresh_gauges(shared: &Shared) {
     let (registry, now) = (&shared.registry, shared.clock.now());
     registry.forget_gauges("hms_breaker_state");
-    for upstream in shared.current.load().upstreams.values() {
+    let runtime = shared.current.load();
+    for upstream in runtime.upstreams.values() {
         let name = format!("hms_breaker_state{{destination_service=\"{}\"}}", upstream.host);
         registry.gauge(name, breaker_value(upstream.breaker(now)));
     }

@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use arc_swap::ArcSwapOption;
+use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use hms_traffic::dice::Dice;
@@ -53,6 +54,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let (tap, tap_receiver) = tap::channel();
     let shared = Arc::new(Shared {
         clock: Clock::start(),
+        wall: SystemClock,
         holder: Holder::default(),
         edge: ArcSwapOption::empty(),
         current: Current::new(settings.service.clone()),
@@ -66,7 +68,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         settings,
     });
     restore(&shared);
-    let seed = seed()?;
+    let seed = seed();
     let workers = start_workers(&shared, seed)?;
     let (configured, is_configured) = watch::channel(false);
     let (app_changes, app) = watch::channel(false);
@@ -256,7 +258,7 @@ async fn supervisor_gone(path: &std::path::Path) {
 }
 
 /// Seed of all dice, from the system's randomness.
-fn seed() -> io::Result<u64> {
+fn seed() -> u64 {
     use std::hash::{BuildHasher as _, Hasher as _};
-    Ok(std::hash::RandomState::new().build_hasher().finish())
+    std::hash::RandomState::new().build_hasher().finish()
 }

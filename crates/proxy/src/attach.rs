@@ -123,9 +123,9 @@ impl Attachment {
                 Ok(()) = self.app.changed() => self.tell_workload(reporting).await?,
                 Some(name) = self.breakers.recv() => self.tell_breaker(&name, reporting).await?,
                 () = self.certificate.changed.notified() => self.tell_certificate(reporting).await?,
-                Some(event) = self.tap.events.recv() => {
+                Some(event) = self.tap.next() => {
                     let mut events = vec![event];
-                    while events.len() < TAP_BATCH && let Ok(event) = self.tap.events.try_recv() {
+                    while events.len() < TAP_BATCH && let Some(event) = self.tap.try_next() {
                         events.push(event);
                     }
                     let dropped = self.tap.take_dropped();

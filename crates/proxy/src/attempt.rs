@@ -14,7 +14,7 @@ use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed}
 use http::{HeaderName, HeaderValue};
 
 use crate::body::Replayable;
-use crate::endpoint::{self, Sent};
+use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
@@ -64,7 +64,8 @@ pub async fn run(
         }
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, worker.now());
-        let sending = endpoint::send(worker, upstream, endpoint, &head, &edits, &body, protocol);
+        let outgoing = Outgoing { head: &head, edits: &edits, body: &body, downstream: protocol };
+        let sending = endpoint::send(worker, upstream, endpoint, outgoing);
         let outcome = once(worker, upstream, endpoint, sending, time).await;
         tried.push(index);
         let failure = match &outcome {

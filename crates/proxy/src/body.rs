@@ -131,7 +131,7 @@ impl Body {
     }
 
     /// The next frame; `None` at the end.
-    pub fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+    pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let next = match &mut self.kind {
             Kind::Empty => None,
             Kind::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::Data(bytes))),
@@ -155,7 +155,7 @@ impl Body {
 
     /// The next frame; `None` at the end.
     pub async fn frame(&mut self) -> Option<Result<Frame, BodyError>> {
-        std::future::poll_fn(|context| self.poll_frame(context)).await
+        std::future::poll_fn(|context| self.poll_next(context)).await
     }
 
     /// Reads everything, as long as it is at most `limit` bytes; a longer body comes back as it was, its beginning first.
@@ -202,9 +202,9 @@ impl http_body::Body for Body {
 
     fn poll_frame(
         mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
     ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let next = ready!(Self::poll_frame(&mut self, context));
+        let next = ready!(self.poll_next(cx));
         Poll::Ready(next.map(|frame| {
             frame.map(|frame| match frame {
                 Frame::Data(bytes) => http_body::Frame::data(bytes),
@@ -310,7 +310,7 @@ impl ReplayBody {
         if shared.complete {
             return Poll::Ready(None);
         }
-        let next = ready!(shared.source.poll_frame(context));
+        let next = ready!(shared.source.poll_next(context));
         match &next {
             None => shared.complete = true,
             Some(Err(error)) => shared.failed = Some(error.clone()),

@@ -64,12 +64,11 @@ fn client_config(shared: &Shared, file: &std::path::Path) -> io::Result<Arc<rust
     let control = SpiffeId::new(&domain, CONTROL.0, CONTROL.1).map_err(io::Error::other)?;
     let expected = BTreeSet::from([control]);
     let clock = Arc::new(SystemClock);
-    let config = match shared.holder.current() {
-        Some(own) => tls::client_config(&own.svid, &own.bundle, &expected, &[b"h2"], clock),
-        None => {
-            let roots = bundle::from_pem(domain, &std::fs::read(file)?).map_err(io::Error::other)?;
-            tls::bootstrap_client_config(&roots, &expected, &[b"h2"], clock)
-        }
+    let config = if let Some(own) = shared.holder.current() {
+        tls::client_config(&own.svid, &own.bundle, &expected, &[b"h2"], clock)
+    } else {
+        let roots = bundle::from_pem(domain, &std::fs::read(file)?).map_err(io::Error::other)?;
+        tls::bootstrap_client_config(&roots, &expected, &[b"h2"], clock)
     };
     config.map_err(io::Error::other)
 }

@@ -20,15 +20,18 @@ use crate::transport::connect::{ALPN_HTTP1, ALPN_HTTP2};
 /// A certificate with its key, and the roots to verify peers with. Never changed; replaced as a whole.
 pub struct Credentials {
     /// Our certificate.
-    pub svid: Svid,
+    pub(crate) svid: Svid,
     /// The roots.
-    pub bundle: TrustBundle,
+    pub(crate) bundle: TrustBundle,
     /// Counts up with each replacement.
-    pub generation: u64,
+    pub(crate) generation: u64,
     /// For the inbound listener.
-    pub server: Arc<ServerConfig>,
-    clients: Mutex<HashMap<(SpiffeId, Protocol), Arc<ClientConfig>>>,
+    pub(crate) server: Arc<ServerConfig>,
+    clients: Clients,
 }
+
+/// Configurations by the peer they expect, made once each.
+type Clients = Mutex<HashMap<(SpiffeId, Protocol), Arc<ClientConfig>>>;
 
 impl std::fmt::Debug for Credentials {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -11,7 +11,7 @@ use crate::transport::Protocol;
 /// What every HTTP/2 connection begins with (RFC 9113 §3.4).
 const PREFACE: &[u8] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
 /// How long a connection may stay silent before its first byte.
-const SILENCE: Duration = Duration::from_secs(60);
+const SILENCE: Duration = Duration::from_mins(1);
 
 /// Looks at the first bytes without taking them. The first byte that is not the preface's decides for HTTP/1.
 pub async fn protocol(stream: &TcpStream) -> io::Result<Protocol> {

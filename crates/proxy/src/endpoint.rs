@@ -39,16 +39,27 @@ pub enum Sent {
     TimedOut,
 }
 
+/// A request as it is sent, as often as it takes.
+#[derive(Clone, Copy)]
+pub struct Outgoing<'a> {
+    /// Its head as it came.
+    pub head: &'a RequestHead,
+    /// What this hop changes.
+    pub edits: &'a Edits,
+    /// Its body.
+    pub body: &'a Replayable,
+    /// What it came by.
+    pub downstream: Protocol,
+}
+
 /// Sends a request to `endpoint`. A pooled connection that turns out to be dead is replaced once, as long as nothing was sent.
 pub async fn send(
     worker: &Rc<Worker>,
     upstream: &Upstream,
     endpoint: &UpstreamEndpoint,
-    head: &RequestHead,
-    edits: &Edits,
-    body: &Replayable,
-    downstream: Protocol,
+    outgoing: Outgoing<'_>,
 ) -> Sent {
+    let Outgoing { head, edits, body, downstream } = outgoing;
     let protocol = match &endpoint.endpoint.transport {
         // Like to like between proxies; the far proxy knows what its application speaks.
         Transport::Mesh(_) => downstream,
@@ -71,7 +82,7 @@ pub async fn send(
         Err(message) => return Sent::Refused(message),
     };
     let timeout = upstream.service.policy.timeouts.connect;
-    match connect::open(endpoint.address, protocol, secured.as_ref(), timeout).await {
+    match Box::pin(connect::open(endpoint.address, protocol, secured.as_ref(), timeout)).await {
         Err(error) => Sent::NotConnected(error),
         Ok(connection) => {
             if let Connection::Http2(shared) = &connection {

@@ -58,7 +58,9 @@ pub fn write(dir: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
 fn read(dir: &Path, name: &str) -> io::Result<Vec<u8>> {
     let path = dir.join(name);
     let meta = fs::symlink_metadata(&path)?;
-    let ours = meta.is_file() && meta.uid() == nix::unistd::geteuid().as_raw() && meta.mode() & 0o077 == 0;
+    let ours = meta.is_file()
+        && meta.uid() == nix::unistd::geteuid().as_raw()
+        && meta.permissions().mode().trailing_zeros() >= 6;
     if !ours || meta.len() > MOST {
         return Err(io::Error::new(
             io::ErrorKind::PermissionDenied,

@@ -22,7 +22,7 @@ use crate::attempt;
 use crate::body::Body;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
-use crate::refusal::{ERROR_HEADER, Reason, Refusal};
+use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
 use crate::runtime::local::Local;
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
@@ -75,7 +75,8 @@ pub struct Serve {
 
 impl Handler for Serve {
     async fn handle(&self, request: Result<Request, BadHead>) -> Response {
-        serve(&self.worker, &self.downstream, request).await
+        // One allocation per request, so that an idle connection holds nothing of its size.
+        Box::pin(serve(&self.worker, &self.downstream, request)).await
     }
 }
 
@@ -257,12 +258,12 @@ fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &
         rate_limit::Verdict::Refused { retry_after } => {
             let seconds = retry_after.as_millis().div_ceil(1000).max(1);
             let detail = format!("{} {}: {limit} used up; next token in {seconds} s", local.service.name, rule.name);
-            let mut refusal = Refusal::new(Reason::RateLimited, detail).after(retry_after);
             let window = limit.period().as_secs().max(1);
             let policy = format!("\"{}\";q={};w={window}", local.service.name, limit.count());
             let state = format!("\"{}\";r=0;t={seconds}", local.service.name);
-            refusal.rate_limit = Some(Box::new((policy, state)));
-            Err(refusal)
+            Err(Refusal::new(Reason::RateLimited, detail)
+                .after(retry_after)
+                .rate_limit(RateLimitFields { policy, state }))
         }
     }
 }
@@ -294,13 +295,11 @@ fn destination(
         Selection::NoMethod { allowed } => {
             let words: Vec<&str> = allowed.iter().map(Method::as_str).collect();
             let detail = format!("{} takes {}, not {}", head.path, words.join(", "), head.method);
-            let mut refusal = Refusal::new(Reason::MethodNotAllowed, detail);
-            refusal.allow = allowed;
-            Err(refusal)
+            Err(Refusal::new(Reason::MethodNotAllowed, detail).allow(allowed))
         }
         Selection::NoPath { known } => {
             if let Some((name, rest)) = by_prefix(head.path.as_str(), runtime) {
-                edits.path = Some(rest);
+                edits.rewrite(rest);
                 return Ok(name);
             }
             let routes = if known.is_empty() { "nothing yet".to_owned() } else { known.join(", ") };

@@ -198,27 +198,53 @@ pub const ALL: [Reason; 26] = [
 #[derive(Debug, Clone)]
 pub struct Refusal {
     /// Why.
-    pub reason: Reason,
-    /// One sentence for the caller; nothing in it that a stranger may not know.
-    pub detail: Cow<'static, str>,
-    /// When to come back.
-    pub retry_after: Option<Duration>,
-    /// Methods that would have been taken.
-    pub allow: Vec<http::Method>,
-    /// `RateLimit` and `RateLimit-Policy` values (draft-ietf-httpapi-ratelimit-headers-10), if a bucket refused.
-    pub rate_limit: Option<Box<(String, String)>>,
+    pub(crate) reason: Reason,
+    details: Box<Details>,
+}
+
+/// What is said beside the reason.
+#[derive(Debug, Clone)]
+struct Details {
+    sentence: Cow<'static, str>,
+    retry_after: Option<Duration>,
+    allow: Vec<http::Method>,
+    rate_limit: Option<RateLimitFields>,
+}
+
+/// The fields of draft-ietf-httpapi-ratelimit-headers-10.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RateLimitFields {
+    /// `RateLimit-Policy`: what holds.
+    pub policy: String,
+    /// `RateLimit`: what is left.
+    pub state: String,
 }
 
 impl Refusal {
-    /// A refusal with its sentence.
-    pub fn new(reason: Reason, detail: impl Into<Cow<'static, str>>) -> Self {
-        Self { reason, detail: detail.into(), retry_after: None, allow: Vec::new(), rate_limit: None }
+    /// A refusal with one sentence for the caller; nothing in it that a stranger may not know.
+    pub fn new(reason: Reason, sentence: impl Into<Cow<'static, str>>) -> Self {
+        let details = Details { sentence: sentence.into(), retry_after: None, allow: Vec::new(), rate_limit: None };
+        Self { reason, details: Box::new(details) }
+    }
+
+    /// The same refusal with the methods that would have been taken.
+    #[must_use]
+    pub fn allow(mut self, methods: Vec<http::Method>) -> Self {
+        self.details.allow = methods;
+        self
+    }
+
+    /// The same refusal with the state of the bucket that refused.
+    #[must_use]
+    pub fn rate_limit(mut self, fields: RateLimitFields) -> Self {
+        self.details.rate_limit = Some(fields);
+        self
     }
 
     /// The same refusal with a time to come back.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {
-        self.retry_after = Some(delay);
+        self.details.retry_after = Some(delay);
         self
     }
 
@@ -227,7 +253,7 @@ impl Refusal {
         let mut fields = Fields::new();
         let code = self.reason.code().to_string();
         set(&mut fields, ERROR_HEADER, &code);
-        if let Some(delay) = self.retry_after {
+        if let Some(delay) = self.details.retry_after {
             set(&mut fields, RETRY_AFTER, &delay.as_millis().div_ceil(1000).max(1).to_string());
         }
         if self.reason.status() == StatusCode::UNAUTHORIZED {
@@ -237,13 +263,13 @@ impl Refusal {
             };
             set(&mut fields, WWW_AUTHENTICATE, &challenge);
         }
-        if !self.allow.is_empty() {
-            let allow: Vec<&str> = self.allow.iter().map(http::Method::as_str).collect();
+        if !self.details.allow.is_empty() {
+            let allow: Vec<&str> = self.details.allow.iter().map(http::Method::as_str).collect();
             set(&mut fields, ALLOW, &allow.join(", "));
         }
-        if let Some(limits) = &self.rate_limit {
-            set(&mut fields, HeaderName::from_static("ratelimit-policy"), &limits.0);
-            set(&mut fields, HeaderName::from_static("ratelimit"), &limits.1);
+        if let Some(limits) = &self.details.rate_limit {
+            set(&mut fields, HeaderName::from_static("ratelimit-policy"), &limits.policy);
+            set(&mut fields, HeaderName::from_static("ratelimit"), &limits.state);
         }
         if grpc {
             return self.grpc(fields);
@@ -252,7 +278,7 @@ impl Refusal {
             "type": format!("https://hms-mesh.io/errors/{code}"),
             "title": self.reason.title(),
             "status": self.reason.status().as_u16(),
-            "detail": self.detail,
+            "detail": self.details.sentence,
             "code": code,
             "trace_id": trace_id,
             "error": self.reason.title(),
@@ -275,7 +301,7 @@ impl Refusal {
         };
         set(&mut fields, CONTENT_TYPE, "application/grpc");
         set(&mut fields, HeaderName::from_static("grpc-status"), status);
-        set(&mut fields, HeaderName::from_static("grpc-message"), &percent_encode(&self.detail));
+        set(&mut fields, HeaderName::from_static("grpc-message"), &percent_encode(&self.details.sentence));
         Response { head: ResponseHead { status: StatusCode::OK, fields }, body: Body::empty() }
     }
 }

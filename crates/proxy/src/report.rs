@@ -110,7 +110,7 @@ impl Flows {
     /// there are none inside the mesh.
     pub fn since(&mut self, shared: &Shared) -> Vec<Flow> {
         let (counts, retries) = (shared.registry.counts(), shared.registry.retries());
-        let mut flows: BTreeMap<(Arc<str>, String), Flow> = BTreeMap::new();
+        let mut flows = ByVersion::new();
         for (labels, now) in counts.iter().filter(|(labels, _)| labels.direction == Direction::Outbound) {
             let before = self.counts.get(labels).copied().unwrap_or_default();
             if now.requests == before.requests {
@@ -135,8 +135,11 @@ impl Flows {
     }
 }
 
+/// Flows by service called and its version.
+type ByVersion = BTreeMap<(Arc<str>, String), Flow>;
+
 fn entry<'a>(
-    flows: &'a mut BTreeMap<(Arc<str>, String), Flow>,
+    flows: &'a mut ByVersion,
     key: (Arc<str>, String),
     labels: &Labels,
     shared: &Shared,

@@ -6,7 +6,7 @@
 pub mod local;
 pub mod upstream;
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -29,7 +29,7 @@ pub struct Runtime {
     /// Every name of the mesh this proxy may see.
     pub directory: BTreeSet<ServiceName>,
     /// Services this proxy knows in detail.
-    pub upstreams: HashMap<ServiceName, Arc<Upstream>>,
+    pub upstreams: BTreeMap<ServiceName, Arc<Upstream>>,
     /// The service this proxy serves, with the rules that it enforces.
     pub local: Option<Arc<Local>>,
     /// What a gateway needs beside.
@@ -54,7 +54,7 @@ pub struct GatewayTable {
 impl Runtime {
     /// Builds the tables of `snapshot`, with the cells of `old`. `own` is the service this proxy serves. Off the hot path.
     pub fn build(snapshot: Snapshot, old: &Self, own: &ServiceName, keys: &KeySource) -> Self {
-        let mut upstreams = HashMap::with_capacity(snapshot.services.len());
+        let mut upstreams = BTreeMap::new();
         for (name, state) in &snapshot.services {
             let before = old.upstreams.get(name);
             let unchanged = before.filter(|_| old.snapshot.services.get(name) == Some(state));

@@ -194,8 +194,7 @@ fn response_head(status: http::StatusCode, mut map: HeaderMap) -> ResponseHead {
 pub struct Edits {
     set: Vec<(HeaderName, HeaderValue)>,
     removed: Vec<HeaderName>,
-    /// The path to send instead of the head's own.
-    pub path: Option<CanonicalPath>,
+    path: Option<CanonicalPath>,
 }
 
 impl Edits {
@@ -207,6 +206,11 @@ impl Edits {
     /// Removes a field.
     pub fn remove(&mut self, name: HeaderName) {
         self.removed.push(name);
+    }
+
+    /// Sends another path than the head's own.
+    pub fn rewrite(&mut self, path: CanonicalPath) {
+        self.path = Some(path);
     }
 
     fn apply(&self, map: &mut HeaderMap) {

@@ -29,6 +29,8 @@ pub struct Shared {
     pub settings: Settings,
     /// The process's clock.
     pub clock: Clock,
+    /// The wall clock.
+    pub wall: SystemClock,
     /// What we prove ourselves with.
     pub holder: Holder,
     /// The certificate shown to the outside (gateway).
@@ -54,7 +56,7 @@ pub struct Shared {
 impl Shared {
     /// The wall clock.
     pub fn now(&self) -> SystemTime {
-        SystemClock.now()
+        self.wall.now()
     }
 }
 

@@ -61,13 +61,12 @@ impl Verifier {
         let mut keys: HashMap<(String, JwtAlgorithm), Vec<TrustedKey>> = HashMap::new();
         for (index, issuer) in issuers.iter().enumerate() {
             for key in &issuer.keys {
-                match decoding_key(key) {
-                    Some(decoding) => keys
-                        .entry((key.id.clone(), key.algorithm))
-                        .or_default()
-                        .push(TrustedKey { issuer: index, key: decoding }),
-                    None => tracing::warn!(kid = %key.id, issuer = %issuer.issuer, "unusable key left out"),
-                }
+                let Some(decoding) = decoding_key(key) else {
+                    tracing::warn!(kid = %key.id, issuer = %issuer.issuer, "unusable key left out");
+                    continue;
+                };
+                let trusted = TrustedKey { issuer: index, key: decoding };
+                keys.entry((key.id.clone(), key.algorithm)).or_default().push(trusted);
             }
         }
         Self { keys, issuers: issuers.iter().map(|i| (i.issuer.clone(), i.audiences.clone())).collect() }
@@ -255,49 +254,49 @@ impl StrictSeed {
 impl<'de> Visitor<'de> for StrictSeed {
     type Value = StrictValue;
 
-    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("JSON")
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("JSON")
     }
 
-    fn visit_map<A: MapAccess<'de>>(self, mut access: A) -> Result<StrictValue, A::Error> {
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<StrictValue, A::Error> {
         let inner = self.inner()?;
-        let mut map = serde_json::Map::new();
-        while let Some(name) = access.next_key::<String>()? {
-            let StrictValue(value) = access.next_value_seed(inner)?;
-            if map.insert(name, value).is_some() {
+        let mut object = serde_json::Map::new();
+        while let Some(name) = map.next_key::<String>()? {
+            let StrictValue(value) = map.next_value_seed(inner)?;
+            if object.insert(name, value).is_some() {
                 return Err(A::Error::custom("a name stands twice"));
             }
         }
-        Ok(StrictValue(Value::Object(map)))
+        Ok(StrictValue(Value::Object(object)))
     }
 
-    fn visit_seq<A: SeqAccess<'de>>(self, mut access: A) -> Result<StrictValue, A::Error> {
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<StrictValue, A::Error> {
         let inner = self.inner()?;
         let mut items = Vec::new();
-        while let Some(StrictValue(value)) = access.next_element_seed(inner)? {
+        while let Some(StrictValue(value)) = seq.next_element_seed(inner)? {
             items.push(value);
         }
         Ok(StrictValue(Value::Array(items)))
     }
 
-    fn visit_str<E>(self, text: &str) -> Result<StrictValue, E> {
-        Ok(StrictValue(Value::String(text.to_owned())))
+    fn visit_str<E>(self, v: &str) -> Result<StrictValue, E> {
+        Ok(StrictValue(Value::String(v.to_owned())))
     }
 
-    fn visit_bool<E>(self, value: bool) -> Result<StrictValue, E> {
-        Ok(StrictValue(Value::Bool(value)))
+    fn visit_bool<E>(self, v: bool) -> Result<StrictValue, E> {
+        Ok(StrictValue(Value::Bool(v)))
     }
 
-    fn visit_u64<E>(self, value: u64) -> Result<StrictValue, E> {
-        Ok(StrictValue(Value::from(value)))
+    fn visit_u64<E>(self, v: u64) -> Result<StrictValue, E> {
+        Ok(StrictValue(Value::from(v)))
     }
 
-    fn visit_i64<E>(self, value: i64) -> Result<StrictValue, E> {
-        Ok(StrictValue(Value::from(value)))
+    fn visit_i64<E>(self, v: i64) -> Result<StrictValue, E> {
+        Ok(StrictValue(Value::from(v)))
     }
 
-    fn visit_f64<E>(self, value: f64) -> Result<StrictValue, E> {
-        Ok(StrictValue(Value::from(value)))
+    fn visit_f64<E>(self, v: f64) -> Result<StrictValue, E> {
+        Ok(StrictValue(Value::from(v)))
     }
 
     fn visit_unit<E>(self) -> Result<StrictValue, E> {

@@ -83,18 +83,22 @@ pub struct Counts {
     pub total_us: u64,
 }
 
+type Cells = HashMap<Labels, Arc<Cell>>;
+type Series = (Labels, Arc<Cell>);
+type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
+
 /// One worker's cells.
 #[derive(Debug)]
 pub struct Metrics {
     registry: Arc<Registry>,
-    cells: RefCell<HashMap<Labels, Arc<Cell>>>,
+    cells: RefCell<Cells>,
 }
 
 /// Every worker's cells.
 #[derive(Debug, Default)]
 pub struct Registry {
-    series: Mutex<Vec<(Labels, Arc<Cell>)>>,
-    retries: Mutex<BTreeMap<Arc<str>, Arc<AtomicU64>>>,
+    series: Mutex<Vec<Series>>,
+    retries: Mutex<Retries>,
     gauges: Mutex<BTreeMap<String, f64>>,
 }
 

@@ -28,34 +28,43 @@ pub struct Exchange {
     begun: Moment,
     time: SystemTime,
     /// Its place in its trace.
-    pub trace: TraceContext,
+    pub(crate) trace: TraceContext,
     /// Which way it runs.
-    pub direction: Direction,
+    pub(crate) direction: Direction,
     /// Who called.
-    pub source: Arc<Party>,
+    pub(crate) source: Arc<Party>,
     /// Who was called in the end.
-    pub destination: Arc<Party>,
+    pub(crate) destination: Arc<Party>,
     /// The service asked for.
-    pub service: Arc<str>,
+    pub(crate) service: Arc<str>,
     /// The rule it matched: `GET /sum/{a}/{b}`.
-    pub rule: Option<Arc<str>>,
+    pub(crate) rule: Option<Arc<str>>,
     /// Address of the other end.
-    pub peer: String,
+    pub(crate) peer: String,
     /// Whether the mesh side was mutually authenticated.
-    pub mutual_tls: bool,
+    pub(crate) mutual_tls: bool,
     /// Tries made.
-    pub attempts: u32,
+    pub(crate) attempts: u32,
     /// Why the mesh answered, if it did.
-    pub reason: Option<Reason>,
+    pub(crate) reason: Option<Reason>,
     /// Status answered.
-    pub status: u16,
+    pub(crate) status: u16,
     line: Option<RequestLine>,
-    grpc: bool,
-    grpc_status: Option<u8>,
+    grpc: Option<GrpcStatus>,
     bytes: u64,
     permit: Option<Permit>,
     in_flight: Option<InFlight>,
-    told: bool,
+    told: Told,
+}
+
+/// The `grpc-status` of a gRPC call, once there is one.
+type GrpcStatus = Option<u8>;
+
+/// Whether the story was told.
+#[derive(PartialEq, Eq)]
+enum Told {
+    Yes,
+    No,
 }
 
 /// The parts of a head that are told.
@@ -102,19 +111,18 @@ impl Exchange {
             reason: None,
             status: 0,
             line,
-            grpc: head.is_some_and(RequestHead::is_grpc),
-            grpc_status: None,
+            grpc: head.filter(|head| head.is_grpc()).map(|_| None),
             bytes: 0,
             permit: None,
             in_flight: None,
-            told: false,
+            told: Told::No,
             worker: Rc::clone(worker),
         }
     }
 
     /// Whether the caller speaks gRPC.
     pub fn is_grpc(&self) -> bool {
-        self.grpc
+        self.grpc.is_some()
     }
 
     /// Holds a place among the service's requests until the end.
@@ -130,7 +138,9 @@ impl Exchange {
     /// Notes the response's head.
     pub fn answered(&mut self, status: u16, fields: &Fields) {
         self.status = status;
-        self.grpc_status = self.grpc.then(|| grpc_status(fields)).flatten();
+        if let Some(status) = &mut self.grpc {
+            *status = grpc_status(fields);
+        }
     }
 
     /// How long it has taken so far.
@@ -140,7 +150,7 @@ impl Exchange {
 
     /// Counts, logs and shows; the second and later calls do nothing.
     fn tell(&mut self, flag: &'static str) {
-        if std::mem::replace(&mut self.told, true) {
+        if std::mem::replace(&mut self.told, Told::Yes) == Told::Yes {
             return;
         }
         self.permit = None;
@@ -153,8 +163,8 @@ impl Exchange {
             service: Arc::clone(&self.service),
             status: self.status,
             flag,
-            protocol: if self.grpc { "grpc" } else { "http" },
-            grpc_status: self.grpc_status,
+            protocol: if self.grpc.is_some() { "grpc" } else { "http" },
+            grpc_status: self.grpc.flatten(),
             mutual_tls: self.mutual_tls,
         };
         self.worker.metrics.request(&labels, duration);
@@ -226,8 +236,8 @@ impl Watcher for Exchange {
     }
 
     fn trailers(&mut self, trailers: &Fields) {
-        if self.grpc {
-            self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+        if let Some(status) = &mut self.grpc {
+            *status = grpc_status(trailers).or(*status);
         }
     }
 

@@ -20,8 +20,7 @@ pub struct Tap {
 /// The control stream's side.
 #[derive(Debug)]
 pub struct TapReceiver {
-    /// Events in the order they ended.
-    pub events: mpsc::Receiver<TapEvent>,
+    events: mpsc::Receiver<TapEvent>,
     watchers: Arc<AtomicU32>,
     dropped: Arc<AtomicU64>,
 }
@@ -49,6 +48,16 @@ impl Tap {
 }
 
 impl TapReceiver {
+    /// The next finished request.
+    pub async fn next(&mut self) -> Option<TapEvent> {
+        self.events.recv().await
+    }
+
+    /// One that has finished already.
+    pub fn try_next(&mut self) -> Option<TapEvent> {
+        self.events.try_recv().ok()
+    }
+
     /// States how many watch.
     pub fn watched_by(&self, watchers: usize) {
         self.watchers.store(u32::try_from(watchers).unwrap_or(u32::MAX), Relaxed);

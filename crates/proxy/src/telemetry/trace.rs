@@ -23,14 +23,12 @@ impl TraceContext {
     /// Continues the caller's trace with a span of our own, or begins one. Broken or all-zero values are as none at all.
     pub fn continue_from(fields: &Fields, sample_per_million: u32, dice: &mut Dice) -> Self {
         let span = random(dice).max(1);
-        match fields.text(&TRACEPARENT).and_then(parse) {
-            Some((trace, sampled)) => Self { trace, span, sampled },
-            None => {
-                let trace = (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1));
-                let sampled = dice.below(1_000_000) < usize::try_from(sample_per_million).unwrap_or(usize::MAX);
-                Self { trace, span, sampled }
-            }
+        if let Some((trace, sampled)) = fields.text(&TRACEPARENT).and_then(parse) {
+            return Self { trace, span, sampled };
         }
+        let trace = (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1));
+        let sampled = dice.below(1_000_000) < usize::try_from(sample_per_million).unwrap_or(usize::MAX);
+        Self { trace, span, sampled }
     }
 
     /// The 32 hex digits of the trace.

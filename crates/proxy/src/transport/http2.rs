@@ -172,9 +172,8 @@ async fn pump(body: &mut Body, mut stream: SendStream<Bytes>) {
 async fn send_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> bool {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
-        let granted = match poll_fn(|context| stream.poll_capacity(context)).await {
-            Some(Ok(granted)) => granted,
-            Some(Err(_)) | None => return false,
+        let Some(Ok(granted)) = poll_fn(|context| stream.poll_capacity(context)).await else {
+            return false;
         };
         let piece = bytes.split_to(granted.min(bytes.len()));
         if !piece.is_empty() && stream.send_data(piece, false).is_err() {
