@@ -43,6 +43,26 @@ pub trait Watcher {
     fn ended(&mut self, outcome: Result<(), &BodyError>);
 }
 
+/// Two watchers of one body, in the order in which they hear.
+struct Both(Box<dyn Watcher>, Box<dyn Watcher>);
+
+impl Watcher for Both {
+    fn data(&mut self, bytes: usize) {
+        self.0.data(bytes);
+        self.1.data(bytes);
+    }
+
+    fn trailers(&mut self, trailers: &Fields) {
+        self.0.trailers(trailers);
+        self.1.trailers(trailers);
+    }
+
+    fn ended(&mut self, outcome: Result<(), &BodyError>) {
+        self.0.ended(outcome);
+        self.1.ended(outcome);
+    }
+}
+
 /// A body.
 pub struct Body {
     kind: Kind,
@@ -92,10 +112,13 @@ impl Body {
         Self { kind, watcher: None }
     }
 
-    /// The same body, watched. A body has one watcher; a second replaces the first.
+    /// The same body, watched; watchers that are there already hear first.
     #[must_use]
     pub fn watched(mut self, watcher: Box<dyn Watcher>) -> Self {
-        self.watcher = Some(watcher);
+        self.watcher = Some(match self.watcher.take() {
+            None => watcher,
+            Some(first) => Box::new(Both(first, watcher)),
+        });
         self
     }
 
@@ -139,6 +162,11 @@ impl Body {
             Kind::Http2(incoming) => ready!(incoming.poll_frame(context)),
             Kind::Replay(replay) => ready!(replay.poll_frame(context)),
         };
+        // A writer that knows the length stops at its last byte and never asks for the end, so the end is told with that byte.
+        let ended = match &next {
+            Some(Ok(_)) => self.is_end(),
+            Some(Err(_)) | None => true,
+        };
         if let Some(watcher) = &mut self.watcher {
             match &next {
                 Some(Ok(Frame::Data(bytes))) => watcher.data(bytes.len()),
@@ -146,7 +174,10 @@ impl Body {
                 Some(Err(error)) => watcher.ended(Err(error)),
                 None => watcher.ended(Ok(())),
             }
-            if matches!(next, None | Some(Err(_))) {
+            if ended && matches!(next, Some(Ok(_))) {
+                watcher.ended(Ok(()));
+            }
+            if ended {
                 self.watcher = None;
             }
         }

@@ -24,6 +24,9 @@ use crate::tasks;
 /// Absolute time for a request's head (reliability §6).
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
+/// How long a kept connection may take to finish with its last request.
+const OWING: Duration = Duration::from_millis(20);
+
 /// A body that arrives on an HTTP/1 connection.
 #[derive(Debug)]
 pub struct Incoming(hyper::body::Incoming);
@@ -122,11 +125,6 @@ impl Connection {
         Ok(Self { sender })
     }
 
-    /// Whether a request can be sent now.
-    pub fn is_ready(&self) -> bool {
-        self.sender.is_ready() && !self.sender.is_closed()
-    }
-
     /// Whether it will never carry another request.
     pub fn is_closed(&self) -> bool {
         self.sender.is_closed()
@@ -134,6 +132,9 @@ impl Connection {
 
     /// Sends a request and waits for the response's head.
     pub async fn send(&mut self, head: &RequestHead, edits: &Edits, body: Body) -> Result<Response, SendError> {
+        // A connection that still owes bytes of its last request is not waited for: nothing of this request was sent.
+        let ready = tokio::time::timeout(OWING, self.sender.ready()).await;
+        ready.map_err(SendError::not_processed)?.map_err(SendError::not_processed)?;
         let request = outgoing(head, edits, body).map_err(SendError::not_processed)?;
         match self.sender.try_send_request(request).await {
             Ok(response) => {

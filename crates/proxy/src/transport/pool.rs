@@ -50,7 +50,7 @@ impl Pool {
                 let idle = self.http1.get_mut(&key)?;
                 while let Some(candidate) = idle.pop() {
                     let fresh = now.saturating_since(candidate.since) < candidate.keep;
-                    if fresh && candidate.connection.is_ready() {
+                    if fresh && !candidate.connection.is_closed() {
                         return Some(Connection::Http1(candidate.connection));
                     }
                 }

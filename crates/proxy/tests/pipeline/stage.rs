@@ -1,0 +1,302 @@
+//! A proxy's data thread without its administration, and upstreams that do as told.
+
+use std::cell::RefCell;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use arc_swap::ArcSwapOption;
+use bytes::Bytes;
+use hms_identity::clock::SystemClock;
+use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
+use hms_model::names::ServiceName;
+use hms_model::policy::TrafficPolicy;
+use hms_model::resource::Resource;
+use hms_model::service::Service;
+use hms_model::snapshot::Snapshot;
+use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
+use hms_proxy::body::Body;
+use hms_proxy::clock::Clock;
+use hms_proxy::credentials::Holder;
+use hms_proxy::pipeline::{Downstream, Entrance, Serve};
+use hms_proxy::runtime::Current;
+use hms_proxy::settings::Settings;
+use hms_proxy::telemetry::access_log::AccessLog;
+use hms_proxy::telemetry::metrics::Party;
+use hms_proxy::telemetry::tap;
+use hms_proxy::transport::{Edits, Protocol, http1};
+use hms_proxy::worker::{AppState, Shared, Worker};
+use hms_proxy::{drain, probe};
+use hms_traffic::dice::Dice;
+use http::{HeaderName, Method, StatusCode};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::mpsc;
+use tokio::task::LocalSet;
+
+/// Runs a test on one thread with a bound on its time.
+pub fn run(test: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let local = LocalSet::new();
+    let bounded = async { tokio::time::timeout(Duration::from_secs(20), local.run_until(test)).await };
+    runtime.block_on(bounded).expect("the test took too long");
+}
+
+/// What an upstream does with a request.
+#[derive(Clone, Copy)]
+pub enum Answer {
+    /// Answers with this status and keeps the connection.
+    Status(u16),
+    /// Reads the request and closes.
+    CloseAfterReading,
+    /// Never answers.
+    Hang,
+}
+
+#[derive(Default)]
+struct Seen {
+    lines: Vec<String>,
+    bodies: Vec<String>,
+    connections: usize,
+}
+
+/// A server that does as told and remembers what it saw.
+pub struct Upstream {
+    address: SocketAddr,
+    seen: Rc<RefCell<Seen>>,
+}
+
+impl Upstream {
+    pub async fn start(script: impl Fn(usize) -> Answer + 'static) -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let seen = Rc::<RefCell<Seen>>::default();
+        let (script, shared) = (Rc::new(script), Rc::clone(&seen));
+        tokio::task::spawn_local(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                tokio::task::spawn_local(converse(stream, Rc::clone(&script), Rc::clone(&shared)));
+            }
+        });
+        Self { address, seen }
+    }
+
+    /// An address at which nothing listens.
+    pub async fn gone() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        Self { address: listener.local_addr().unwrap(), seen: Rc::default() }
+    }
+
+    pub fn seen(&self) -> Vec<String> {
+        self.seen.borrow().lines.clone()
+    }
+
+    pub fn bodies(&self) -> Vec<String> {
+        self.seen.borrow().bodies.clone()
+    }
+
+    pub fn count(&self) -> usize {
+        self.seen.borrow().lines.len()
+    }
+
+    /// Connections on which a request came.
+    pub fn connections(&self) -> usize {
+        self.seen.borrow().connections
+    }
+}
+
+async fn converse(mut stream: TcpStream, script: Rc<impl Fn(usize) -> Answer>, seen: Rc<RefCell<Seen>>) {
+    let mut used = false;
+    while let Some((line, body)) = request(&mut stream).await {
+        let index = {
+            let mut seen = seen.borrow_mut();
+            seen.connections += usize::from(!std::mem::replace(&mut used, true));
+            seen.lines.push(line);
+            seen.bodies.push(body);
+            seen.lines.len() - 1
+        };
+        match script(index) {
+            Answer::Status(status) => {
+                let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\n\r\nok");
+                if stream.write_all(answer.as_bytes()).await.is_err() {
+                    return;
+                }
+            }
+            Answer::CloseAfterReading => return,
+            Answer::Hang => std::future::pending().await,
+        }
+    }
+}
+
+/// Reads one request; its line without the version, and its body.
+async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
+    let mut read = Vec::new();
+    let end = loop {
+        if let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") {
+            break end + 4;
+        }
+        if stream.read_buf(&mut read).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&read[..end]).to_ascii_lowercase();
+    let length = head.lines().find_map(|l| l.strip_prefix("content-length: ")?.parse().ok()).unwrap_or(0);
+    while read.len() < end + length {
+        stream.read_buf(&mut read).await.ok()?;
+    }
+    let line = String::from_utf8_lossy(&read[..end]).lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
+    Some((line, String::from_utf8_lossy(&read[end..]).into_owned()))
+}
+
+/// What comes before a stage.
+#[derive(Default)]
+pub struct Prepared {
+    resources: Vec<Resource>,
+}
+
+/// A data thread with its configuration.
+pub struct Stage {
+    worker: Rc<Worker>,
+    _drainer: drain::Drainer,
+    _wishes: mpsc::Receiver<ServiceName>,
+    _breakers: mpsc::Receiver<ServiceName>,
+    _dir: tempfile::TempDir,
+}
+
+/// What a caller got.
+pub struct Answered {
+    pub status: StatusCode,
+    fields: Fields,
+    body: Bytes,
+}
+
+impl Answered {
+    pub fn field(&self, name: &'static str) -> Option<String> {
+        self.fields.text(&HeaderName::from_static(name)).map(str::to_owned)
+    }
+
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+}
+
+impl Stage {
+    #[expect(clippy::new_ret_no_self, reason = "a stage is prepared first")]
+    pub fn new() -> Prepared {
+        Prepared::default()
+    }
+
+    async fn connect(&self) -> tokio::io::DuplexStream {
+        let (ours, theirs) = tokio::io::duplex(64 * 1024);
+        let downstream = Rc::new(Downstream {
+            entrance: Entrance::Outbound { pinned: None },
+            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
+            party: Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() }),
+            protocol: Protocol::Http1,
+        });
+        let handler = Serve { worker: Rc::clone(&self.worker), downstream };
+        let drain = self.worker.shared.drain.clone();
+        tokio::task::spawn_local(async move { http1::serve(theirs, handler, &drain).await });
+        ours
+    }
+
+    pub async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
+        let mut connection = http1::Connection::new(self.connect().await).await.unwrap();
+        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+        let head = RequestHead {
+            method,
+            authority: Authority::parse(authority).unwrap(),
+            path: CanonicalPath::parse(path).unwrap(),
+            query: query.map(Into::into),
+            fields: Fields::new(),
+        };
+        let response = connection.send(&head, &Edits::default(), Body::full(body)).await.unwrap();
+        let body = response.body.collect(1 << 20).await.unwrap().unwrap();
+        Answered { status: response.head.status, fields: response.head.fields, body }
+    }
+
+    /// Sends bytes as they are; the status answered.
+    pub async fn raw(&self, bytes: &str) -> u16 {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = vec![0; 12];
+        stream.read_exact(&mut answer).await.unwrap();
+        String::from_utf8_lossy(&answer[9..]).parse().unwrap()
+    }
+
+    pub fn breaker(&self, service: &str) -> &'static str {
+        let name = ServiceName::new(service).unwrap();
+        self.worker.shared.current.load().upstreams[&name].breaker(self.worker.now()).as_str()
+    }
+
+    pub fn metrics(&self) -> String {
+        self.worker.shared.registry.expose("0")
+    }
+
+    /// Waits for a state.
+    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+        let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
+        while !holds() {
+            assert!(tokio::time::Instant::now() < deadline, "never: {what}");
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+impl Prepared {
+    pub fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
+        let name = ServiceName::new(name).unwrap();
+        self.resources.push(Resource::Entry(name.clone()));
+        self.resources.push(Resource::Service(Service {
+            name: name.clone(),
+            identities: std::collections::BTreeSet::new(),
+            sni: "s".to_owned(),
+            policy,
+            authorization: hms_model::policy::AuthorizationPolicy::default(),
+        }));
+        for (index, upstream) in upstreams.iter().enumerate() {
+            self.resources.push(Resource::Endpoint(Endpoint {
+                service: name.clone(),
+                id: index.to_string(),
+                address: Address { ip: upstream.address.ip(), port: upstream.address.port() },
+                app_port: 0,
+                version: "v1".to_owned(),
+                zone: String::new(),
+                health: Health::Healthy,
+                source: Registrar::Api,
+                transport: Transport::Plain,
+            }));
+        }
+        self
+    }
+
+    pub fn build(self) -> Stage {
+        let dir = tempfile::tempdir().unwrap();
+        let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
+        let settings = Settings::parse(arguments.iter().map(Into::into).chain([dir.path().into()])).unwrap();
+        let (drainer, drain) = drain::channel();
+        let (wanted, wishes) = mpsc::channel(8);
+        let (breakers, changes) = mpsc::channel(8);
+        let shared = Arc::new(Shared {
+            clock: Clock::start(),
+            wall: SystemClock,
+            holder: Holder::default(),
+            edge: ArcSwapOption::empty(),
+            current: Current::new(settings.service.clone()),
+            registry: Arc::default(),
+            tap: tap::channel().0,
+            access_log: AccessLog::default(),
+            drain,
+            wanted,
+            app: AppState::default(),
+            breakers,
+            settings,
+        });
+        let resources: Vec<&Resource> = self.resources.iter().collect();
+        let snapshot = Snapshot::from_resources(&resources);
+        shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
+        let worker = Rc::new(Worker::new(shared, 7));
+        tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
+        Stage { worker, _drainer: drainer, _wishes: wishes, _breakers: changes, _dir: dir }
+    }
+}
