@@ -275,7 +275,7 @@ impl Refusal {
             return self.grpc(fields);
         }
         let body = serde_json::json!({
-            "type": format!("https://hms-mesh.io/errors/{code}"),
+            "type": format!("urn:hms:error:{code}"),
             "title": self.reason.title(),
             "status": self.reason.status().as_u16(),
             "detail": self.details.sentence,

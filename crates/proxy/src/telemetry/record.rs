@@ -173,6 +173,11 @@ impl Exchange {
         self.show(line, duration);
     }
 
+    /// The service as people write it: `calc-svc`, or `calc-svc.NAMESPACE` outside `default`.
+    fn destination_name(&self) -> &str {
+        self.service.strip_suffix(".mesh").unwrap_or(&self.service)
+    }
+
     fn direction_word(&self) -> &'static str {
         match self.direction {
             Direction::Inbound => "inbound",
@@ -186,7 +191,7 @@ impl Exchange {
             time: rfc3339(self.time),
             direction: self.direction_word(),
             source: &self.source.workload,
-            destination: &self.service,
+            destination: self.destination_name(),
             method: &line.method,
             authority: &line.authority,
             path: &line.path,
@@ -212,7 +217,7 @@ impl Exchange {
             time_us: i64::try_from(micros(since_epoch)).unwrap_or(i64::MAX),
             direction: self.direction_word().to_owned(),
             source: self.source.workload.clone(),
-            destination: self.service.to_string(),
+            destination: self.destination_name().to_owned(),
             source_identity: self.source.principal.clone(),
             destination_identity: self.destination.principal.clone(),
             method: line.method.clone(),

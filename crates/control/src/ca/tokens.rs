@@ -1,0 +1,130 @@
+//! Join tokens: how a workload on another host gets its first certificate. A token is bound to one service, ends by itself, and
+//! works exactly once, which the store's compare-and-swap makes sure of, also when a hundred use it in the same moment. Only
+//! its hash is kept.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use bytes::Bytes;
+use hms_identity::clock::Clock;
+use hms_identity::token::JoinToken;
+use hms_model::names::ServiceName;
+
+use crate::store::{Entry, Keyspace, Precondition, Store, StoreError, Write};
+
+/// Life of a token when none is asked for. One hour.
+pub const DEFAULT_LIFE: Duration = Duration::from_hours(1);
+/// Longest life of a token. One day: it is meant for a machine that starts now.
+pub const LONGEST_LIFE: Duration = Duration::from_hours(24);
+/// Tokens that may be unused at the same time.
+pub const MOST: usize = 1024;
+
+const PREFIX: &str = "join-token/";
+
+/// The tokens given out and not yet used.
+pub struct JoinTokens {
+    store: Arc<dyn Store>,
+    clock: Arc<dyn Clock>,
+}
+
+impl fmt::Debug for JoinTokens {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("JoinTokens").finish_non_exhaustive()
+    }
+}
+
+/// Why a token was not made or not taken. It never says more of a token than that it is none.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum JoinError {
+    /// Unknown, used, or expired; a caller does not learn which.
+    #[error("the join token is not known, was used, or has expired")]
+    Refused,
+    /// [`MOST`] tokens are unused.
+    #[error("{MOST} join tokens are unused already")]
+    TooMany,
+    /// The store failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// There is no randomness.
+    #[error("cannot make a join token: {0}")]
+    Make(String),
+}
+
+impl JoinTokens {
+    /// The tokens in `store`.
+    pub fn new(store: Arc<dyn Store>, clock: Arc<dyn Clock>) -> Self {
+        Self { store, clock }
+    }
+
+    /// Makes a token that lets one workload become `service`.
+    pub async fn create(
+        &self,
+        service: &ServiceName,
+        life: Option<Duration>,
+    ) -> Result<(JoinToken, SystemTime), JoinError> {
+        let listing = self.store.list(Keyspace::Config, PREFIX).await?;
+        let now = self.clock.now();
+        let (dead, alive): (Vec<&Entry>, Vec<&Entry>) =
+            listing.entries.iter().partition(|entry| Grant::read(&entry.value).is_none_or(|grant| grant.ended(now)));
+        if alive.len() >= MOST {
+            return Err(JoinError::TooMany);
+        }
+        let token = JoinToken::generate().map_err(|error| JoinError::Make(error.to_string()))?;
+        let expires_at = now + life.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
+        let grant = Grant { service: service.clone(), expires_at };
+        let mut writes = vec![Write::Put(key(&token), grant.write())];
+        // What has ended is cleared away a little at a time, within the bounds of a commit.
+        writes.extend(dead.iter().take(64).map(|entry| Write::Delete(entry.key.clone())));
+        self.store.commit(Keyspace::Config, Vec::new(), writes).await?;
+        tracing::info!(target: "audit", %service, "made a join token");
+        Ok((token, expires_at))
+    }
+
+    /// Takes a token for good and says which service it was for. Of any number of callers with the same token one succeeds.
+    pub async fn redeem(&self, text: &str) -> Result<ServiceName, JoinError> {
+        let token = JoinToken::parse(text).map_err(|_malformed| JoinError::Refused)?;
+        let key = key(&token);
+        let entry = self.store.get(Keyspace::Config, &key).await?.ok_or(JoinError::Refused)?;
+        let only_once = vec![Precondition::At(key.clone(), entry.revision)];
+        match self.store.commit(Keyspace::Config, only_once, vec![Write::Delete(key)]).await {
+            Ok(_revision) => {}
+            Err(StoreError::Conflict(_)) => return Err(JoinError::Refused),
+            Err(error) => return Err(error.into()),
+        }
+        let grant = Grant::read(&entry.value).filter(|grant| !grant.ended(self.clock.now()));
+        grant.map(|grant| grant.service).ok_or(JoinError::Refused)
+    }
+}
+
+/// The hash finds the entry: who can guess it from how long the search takes has found a preimage of SHA-256.
+fn key(token: &JoinToken) -> String {
+    format!("{PREFIX}{}", token.hash().to_hex())
+}
+
+/// What a token is worth, as stored: `<unix seconds> <namespace> <name>`.
+struct Grant {
+    service: ServiceName,
+    expires_at: SystemTime,
+}
+
+impl Grant {
+    fn write(&self) -> Bytes {
+        let until = self.expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+        Bytes::from(format!("{until} {} {}", self.service.namespace(), self.service.name()))
+    }
+
+    fn read(bytes: &[u8]) -> Option<Self> {
+        let text = std::str::from_utf8(bytes).ok()?;
+        let mut words = text.split(' ');
+        let (until, namespace, name) = (words.next()?, words.next()?, words.next()?);
+        Some(Self {
+            service: ServiceName::in_namespace(namespace, name).ok()?,
+            expires_at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.parse().ok()?))?,
+        })
+    }
+
+    fn ended(&self, now: SystemTime) -> bool {
+        now >= self.expires_at
+    }
+}

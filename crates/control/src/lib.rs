@@ -1,0 +1,19 @@
+//! The control plane: decides what every proxy should know.
+//!
+//! ```text
+//! REST, files ─► registry ─► store ─► registry (follows the store) ─► publish: assemble, compile ─► discovery ─► proxies
+//! proxies' control streams ─► discovery ─► registry (leases), live (what proxies report)
+//! ```
+
+pub mod api;
+pub mod app;
+pub mod ca;
+pub mod compile;
+pub mod discovery;
+pub mod jwt;
+pub mod live;
+mod publish;
+pub mod registry;
+pub mod settings;
+pub mod store;
+pub mod tasks;

@@ -1,0 +1,350 @@
+//! Configuration as a history of immutable objects: every resource, every list of resources and every commit is stored under the
+//! hash of its content, and one key, `head`, names the commit that holds.
+//!
+//! A commit first writes the objects that are new, which nobody sees yet, then moves `head` with one compare-and-swap. So a
+//! change of any size is atomic within the store's bound of operations per commit, going back is the same move, and a damaged
+//! object does not go unnoticed, because its name no longer fits it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use bytes::Bytes;
+use hms_model::resource::{Resource, ResourceKey};
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use crate::store::{COMMIT_LIMIT, Entry, Keyspace, Precondition, Revision, Store, StoreError, Write};
+
+/// The key of the present commit's hash.
+pub(super) const HEAD: &str = "head";
+const OBJECT: &str = "object/";
+/// Commits that can be gone back to.
+const KEPT: usize = 50;
+/// Every so many commits what nobody refers to is removed.
+const SWEEP: u64 = 16;
+
+/// Configuration as one commit left it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Head {
+    /// The store's revision that made it the present one; 0 before the first.
+    pub(super) revision: Revision,
+    /// Hash of the commit; empty before the first.
+    hash: String,
+    /// Counts commits from 1.
+    number: u64,
+    /// Hash of every resource.
+    hashes: BTreeMap<ResourceKey, String>,
+    /// The resources.
+    pub(super) resources: BTreeMap<ResourceKey, Arc<Resource>>,
+}
+
+/// One commit of the history.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CommitRecord {
+    /// Counts commits from 1; what [`rollback`](super::Registry::rollback) takes.
+    pub number: u64,
+    /// Who made it.
+    pub actor: String,
+    /// When, in Unix seconds.
+    pub time: u64,
+}
+
+/// A commit as it is stored.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Commit {
+    number: u64,
+    parent: String,
+    /// The list of resources, in pieces.
+    tree: Vec<String>,
+    actor: String,
+    time: u64,
+}
+
+/// A piece of the list of resources as it is stored: key to hash.
+type Tree = BTreeMap<String, String>;
+/// Resources per piece, so that one stays well below the store's bound.
+const PIECE: usize = 2000;
+
+fn hash_of(bytes: &[u8]) -> String {
+    super::hex(&Sha256::digest(bytes))
+}
+
+fn damaged(what: &str) -> StoreError {
+    StoreError::Corrupt { path: "configuration".to_owned(), detail: what.to_owned() }
+}
+
+fn serialise(value: &impl Serialize) -> Result<Bytes, StoreError> {
+    serde_json::to_vec(value).map(Bytes::from).map_err(|error| damaged(&error.to_string()))
+}
+
+async fn object(store: &dyn Store, hash: &str) -> Result<Bytes, StoreError> {
+    let found = store.get(Keyspace::Config, &format!("{OBJECT}{hash}")).await?;
+    let value = found.ok_or_else(|| damaged(&format!("the object {hash} is missing")))?.value;
+    if hash_of(&value) != hash {
+        return Err(damaged(&format!("the object {hash} holds something else")));
+    }
+    Ok(value)
+}
+
+async fn read<T: for<'de> Deserialize<'de>>(store: &dyn Store, hash: &str) -> Result<T, StoreError> {
+    let bytes = object(store, hash).await?;
+    serde_json::from_slice(&bytes).map_err(|error| damaged(&format!("the object {hash}: {error}")))
+}
+
+/// The present configuration. Resources that `known` already holds are not read again.
+pub(super) async fn load(store: &dyn Store, known: &Head) -> Result<Head, StoreError> {
+    match store.get(Keyspace::Config, HEAD).await? {
+        Some(entry) => load_at(store, &entry, known).await,
+        None => Ok(Head::default()),
+    }
+}
+
+async fn load_at(store: &dyn Store, entry: &Entry, known: &Head) -> Result<Head, StoreError> {
+    let hash = String::from_utf8_lossy(&entry.value).into_owned();
+    let commit: Commit = read(store, &hash).await?;
+    let (hashes, resources) = resources(store, &commit.tree, known).await?;
+    Ok(Head { revision: entry.revision, hash, number: commit.number, hashes, resources })
+}
+
+type Resources = (BTreeMap<ResourceKey, String>, BTreeMap<ResourceKey, Arc<Resource>>);
+
+async fn tree(store: &dyn Store, pieces: &[String]) -> Result<Tree, StoreError> {
+    let mut whole = Tree::new();
+    for piece in pieces {
+        whole.append(&mut read(store, piece).await?);
+    }
+    Ok(whole)
+}
+
+async fn resources(store: &dyn Store, pieces: &[String], known: &Head) -> Result<Resources, StoreError> {
+    let tree = tree(store, pieces).await?;
+    let mut hashes = BTreeMap::new();
+    let mut resources = BTreeMap::new();
+    for (name, hash) in tree {
+        let key = ResourceKey::parse(&name).ok_or_else(|| damaged(&format!("`{name}` is no resource")))?;
+        let resource = match known.resources.get(&key) {
+            Some(resource) if known.hashes.get(&key) == Some(&hash) => Arc::clone(resource),
+            _ => {
+                let bytes = object(store, &hash).await?;
+                let resource = hms_wire::decode(&bytes).map_err(|error| damaged(&format!("`{name}`: {error}")))?;
+                Arc::new(resource)
+            }
+        };
+        resources.insert(key.clone(), resource);
+        hashes.insert(key, hash);
+    }
+    Ok((hashes, resources))
+}
+
+/// Who commits, and when (Unix seconds).
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Author<'a> {
+    pub(super) actor: &'a str,
+    pub(super) time: u64,
+}
+
+/// Makes `resources` the present configuration if `head` still is. Nothing happens if they are the same already.
+pub(super) async fn commit(
+    store: &dyn Store,
+    head: &Head,
+    author: Author<'_>,
+    resources: BTreeMap<ResourceKey, Arc<Resource>>,
+) -> Result<Head, StoreError> {
+    let mut hashes = BTreeMap::new();
+    let mut fresh: BTreeMap<String, Bytes> = BTreeMap::new();
+    for (key, resource) in &resources {
+        let unchanged = head.resources.get(key).is_some_and(|old| Arc::ptr_eq(old, resource));
+        let hash = match head.hashes.get(key) {
+            Some(hash) if unchanged => hash.clone(),
+            _ => {
+                let bytes = Bytes::from(hms_wire::encode(resource));
+                let hash = hash_of(&bytes);
+                if head.hashes.get(key) != Some(&hash) {
+                    fresh.insert(hash.clone(), bytes);
+                }
+                hash
+            }
+        };
+        hashes.insert(key.clone(), hash);
+    }
+    if hashes == head.hashes && !head.hash.is_empty() {
+        return Ok(head.clone());
+    }
+    let mut record = Commit {
+        number: head.number + 1,
+        parent: head.hash.clone(),
+        tree: Vec::new(),
+        actor: author.actor.to_owned(),
+        time: author.time,
+    };
+    let entries: Vec<(String, String)> = hashes.iter().map(|(key, hash)| (key.to_string(), hash.clone())).collect();
+    for piece in entries.chunks(PIECE) {
+        let piece = serialise(&piece.iter().cloned().collect::<Tree>())?;
+        record.tree.push(hash_of(&piece));
+        fresh.insert(hash_of(&piece), piece);
+    }
+    let number = record.number;
+    let record = serialise(&record)?;
+    let hash = hash_of(&record);
+    fresh.insert(hash.clone(), record);
+    let revision = flip(store, head, fresh, &hash).await?;
+    if number.is_multiple_of(SWEEP) {
+        sweep(store, &hash).await?;
+    }
+    Ok(Head { revision, hash, number, hashes, resources })
+}
+
+/// Writes the objects in as many steps as the store wants; the last one moves the head.
+async fn flip(
+    store: &dyn Store,
+    head: &Head,
+    fresh: BTreeMap<String, Bytes>,
+    hash: &str,
+) -> Result<Revision, StoreError> {
+    let writes: Vec<Write> =
+        fresh.into_iter().map(|(hash, bytes)| Write::Put(format!("{OBJECT}{hash}"), bytes)).collect();
+    // The last step also carries the head and its precondition.
+    let step = COMMIT_LIMIT - 2;
+    let mut rest = writes;
+    while rest.len() > step {
+        let later = rest.split_off(step);
+        store.commit(Keyspace::Config, Vec::new(), rest).await?;
+        rest = later;
+    }
+    let still = if head.hash.is_empty() {
+        Precondition::Absent(HEAD.to_owned())
+    } else {
+        Precondition::At(HEAD.to_owned(), head.revision)
+    };
+    rest.push(Write::Put(HEAD.to_owned(), Bytes::copy_from_slice(hash.as_bytes())));
+    store.commit(Keyspace::Config, vec![still], rest).await
+}
+
+/// The latest commits, newest first.
+pub(super) async fn log(store: &dyn Store, head: &Head, limit: usize) -> Result<Vec<CommitRecord>, StoreError> {
+    let commits = walk(store, &head.hash, limit.min(KEPT)).await?;
+    let record =
+        |(_, commit): (String, Commit)| CommitRecord { number: commit.number, actor: commit.actor, time: commit.time };
+    Ok(commits.into_iter().map(record).collect())
+}
+
+/// The resources as commit `number` left them; `None` if it is no longer kept.
+pub(super) async fn at(
+    store: &dyn Store,
+    head: &Head,
+    number: u64,
+) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, StoreError> {
+    let commits = walk(store, &head.hash, KEPT).await?;
+    match commits.into_iter().find(|(_, commit)| commit.number == number) {
+        Some((_, commit)) => Ok(Some(resources(store, &commit.tree, head).await?.1)),
+        None => Ok(None),
+    }
+}
+
+async fn walk(store: &dyn Store, from: &str, limit: usize) -> Result<Vec<(String, Commit)>, StoreError> {
+    let mut found = Vec::new();
+    let mut hash = from.to_owned();
+    while !hash.is_empty() && found.len() < limit {
+        // The oldest commit kept names a parent that was swept away.
+        if store.get(Keyspace::Config, &format!("{OBJECT}{hash}")).await?.is_none() {
+            break;
+        }
+        let commit: Commit = read(store, &hash).await?;
+        let parent = commit.parent.clone();
+        found.push((std::mem::replace(&mut hash, parent), commit));
+    }
+    Ok(found)
+}
+
+/// Removes what no kept commit refers to.
+async fn sweep(store: &dyn Store, head: &str) -> Result<(), StoreError> {
+    let mut used: BTreeSet<String> = BTreeSet::new();
+    for (hash, commit) in walk(store, head, KEPT).await? {
+        used.insert(hash);
+        used.extend(tree(store, &commit.tree).await?.into_values());
+        used.extend(commit.tree);
+    }
+    let objects = store.list(Keyspace::Config, OBJECT).await?.entries;
+    let dead =
+        objects.into_iter().filter(|entry| entry.key.strip_prefix(OBJECT).is_some_and(|hash| !used.contains(hash)));
+    let dead: Vec<Write> = dead.map(|entry| Write::Delete(entry.key)).collect();
+    for step in dead.chunks(COMMIT_LIMIT) {
+        store.commit(Keyspace::Config, Vec::new(), step.to_vec()).await?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use hms_model::names::ServiceName;
+    use hms_model::resource::{Declaration, Overlay};
+
+    use super::*;
+    use crate::store::MemoryStore;
+
+    fn declarations(names: impl IntoIterator<Item = String>) -> BTreeMap<ResourceKey, Arc<Resource>> {
+        let declare = |name: String| {
+            let name = ServiceName::new(&name).unwrap();
+            let declaration =
+                Declaration { name, identities: Vec::new(), overlay: Overlay::default(), authorization: None };
+            let resource = Resource::Declaration(declaration);
+            (resource.key(), Arc::new(resource))
+        };
+        names.into_iter().map(declare).collect()
+    }
+
+    const AUTHOR: Author<'static> = Author { actor: "test", time: 1 };
+
+    #[tokio::test]
+    async fn a_commit_larger_than_the_store_takes_at_once_is_atomic() {
+        let store = MemoryStore::new();
+        let many = declarations((0..500).map(|n| format!("s{n}")));
+        let head = commit(&store, &Head::default(), AUTHOR, many.clone()).await.unwrap();
+        let loaded = load(&store, &Head::default()).await.unwrap();
+        assert_eq!((loaded.revision, loaded.resources), (head.revision, many));
+    }
+
+    #[tokio::test]
+    async fn of_two_commits_on_the_same_head_one_fails() {
+        let store = MemoryStore::new();
+        let head = commit(&store, &Head::default(), AUTHOR, declarations(["a".to_owned()])).await.unwrap();
+        commit(&store, &head, AUTHOR, declarations(["b".to_owned()])).await.unwrap();
+        let late = commit(&store, &head, AUTHOR, declarations(["c".to_owned()])).await.map(|head| head.number);
+        assert_eq!(late, Err(StoreError::Conflict(HEAD.to_owned())));
+    }
+
+    #[tokio::test]
+    async fn the_same_again_is_no_commit() {
+        let store = MemoryStore::new();
+        let one = || declarations(["a".to_owned()]);
+        let head = commit(&store, &Head::default(), AUTHOR, one()).await.unwrap();
+        let again = commit(&store, &head, AUTHOR, one()).await.unwrap();
+        assert_eq!((again.number, again.revision), (1, head.revision));
+    }
+
+    #[tokio::test]
+    async fn old_commits_can_be_read_until_they_are_swept() {
+        let store = MemoryStore::new();
+        let mut head = Head::default();
+        for n in 1..=96 {
+            head = commit(&store, &head, AUTHOR, declarations([format!("s{n}")])).await.unwrap();
+        }
+        let log = log(&store, &head, 1000).await.unwrap();
+        assert_eq!((log.len(), log[0].number, log[49].number), (KEPT, 96, 47));
+        assert_eq!(at(&store, &head, 60).await.unwrap(), Some(declarations(["s60".to_owned()])));
+        assert_eq!(at(&store, &head, 46).await.unwrap(), None);
+        let objects = store.list(Keyspace::Config, OBJECT).await.unwrap().entries.len();
+        assert_eq!(objects, KEPT * 3, "a commit, a list and a resource each");
+    }
+
+    #[tokio::test]
+    async fn an_object_that_is_not_what_its_name_says_is_never_served() {
+        let store = MemoryStore::new();
+        let head = commit(&store, &Head::default(), AUTHOR, declarations(["a".to_owned()])).await.unwrap();
+        let hash = head.hashes.values().next().unwrap();
+        let forged = Write::Put(format!("{OBJECT}{hash}"), Bytes::from_static(b"x"));
+        store.commit(Keyspace::Config, Vec::new(), vec![forged]).await.unwrap();
+        assert!(matches!(load(&store, &Head::default()).await, Err(StoreError::Corrupt { .. })));
+    }
+}
