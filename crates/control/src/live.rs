@@ -184,7 +184,11 @@ impl Live {
     /// and not listed.
     pub fn breakers(&self, service: Option<&ServiceName>) -> Vec<BreakerReport> {
         let proxies = self.0.proxies.lock();
-        let reports = proxies.values().flat_map(|proxy| proxy.breakers.values());
+        // Which endpoints there are is known here; a caller that knew of none yet has nothing to say about their health.
+        let reports = proxies
+            .values()
+            .flat_map(|proxy| proxy.breakers.values())
+            .filter(|(report, _)| !report.endpoints.is_empty());
         let wanted = reports.filter(|(report, _)| service.is_none_or(|service| report.service == *service));
         wanted.map(|(report, at)| report.aged(at.elapsed())).collect()
     }

@@ -14,6 +14,7 @@ use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use hms_traffic::dice::Dice;
+use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, watch};
@@ -243,18 +244,10 @@ async fn told_to_leave(shared: &Shared) -> io::Result<()> {
 }
 
 async fn supervisor_gone(path: &std::path::Path) {
-    let Ok(stream) = UnixStream::connect(path).await else { return };
-    // Nothing is ever sent; readable means closed.
+    let Ok(mut stream) = UnixStream::connect(path).await else { return };
+    // Nothing is ever sent; the end of the stream is the message.
     let mut byte = [0];
-    loop {
-        if stream.readable().await.is_err() || !matches!(stream.try_read(&mut byte), Ok(1..)) {
-            match stream.try_read(&mut byte) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Ok(1..) => {}
-                Ok(0) | Err(_) => return,
-            }
-        }
-    }
+    while matches!(stream.read(&mut byte).await, Ok(1..)) {}
 }
 
 /// Seed of all dice, from the system's randomness.

@@ -81,8 +81,12 @@ pub async fn send(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(message),
     };
-    let timeout = upstream.service.policy.timeouts.connect;
-    match Box::pin(connect::open(endpoint.address, protocol, secured.as_ref(), timeout)).await {
+    let policy = &upstream.service.policy;
+    let Some(place) = upstream.cells.connections.try_acquire(policy.limits.connections) else {
+        return Sent::Refused("too many connections are open".to_owned());
+    };
+    let opening = connect::open(endpoint.address, protocol, secured.as_ref(), policy.timeouts.connect, Some(place));
+    match Box::pin(opening).await {
         Err(error) => Sent::NotConnected(error),
         Ok(connection) => {
             if let Connection::Http2(shared) = &connection {
@@ -209,7 +213,7 @@ pub async fn probe(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &Upstream
     let target = Target::of(worker, upstream, endpoint).map_err(|_unready| FailureKind::Tls)?;
     let secured = target.secure(worker, upstream, Protocol::Http1).map_err(|_unready| FailureKind::Tls)?;
     let timeout = upstream.service.policy.timeouts.connect;
-    let connection = connect::open(endpoint.address, Protocol::Http1, secured.as_ref(), timeout).await;
+    let connection = connect::open(endpoint.address, Protocol::Http1, secured.as_ref(), timeout, None).await;
     let mut connection = connection.map_err(|error| error.kind)?;
     if secured.is_none() {
         return Ok(());

@@ -63,7 +63,7 @@ async fn attempt(
             Err(error) => return Err(broken(worker, &error)),
         }
     }
-    match Box::pin(connect::open(address, protocol, None, CONNECT_DEADLINE)).await {
+    match Box::pin(connect::open(address, protocol, None, CONNECT_DEADLINE, None)).await {
         Err(error) => {
             tracing::debug!(error = %error.message, "application not reached");
             worker.shared.app.suspect();

@@ -171,15 +171,10 @@ async fn gateway(
     let Some(table) = &runtime.gateway else {
         return Err(Refusal::new(Reason::NoConfiguration, "the gateway has no configuration yet"));
     };
-    known_host(table, request.head.authority.host())?;
-    // Before the routes: a stranger must not learn what exists.
-    let now = worker.shared.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let claims = table.verifier.verify(&request.head.fields, now)?;
-    let mut edits = Edits::default();
-    let name = destination(table, runtime, &request.head, &mut edits)?;
-    let upstream = details(worker, &name).await?;
     let Request { mut head, body } = request;
-    forwarded::at_the_gateway(&mut head, downstream.peer, &claims, &mut edits);
+    let mut edits = Edits::default();
+    let name = admit(worker, runtime, table, downstream.peer, &mut head, &mut edits)?;
+    let upstream = details(worker, &name).await?;
     set_trace(exchange, &mut edits);
     let method = head.method.clone();
     let request = Request { head, body };
@@ -187,7 +182,26 @@ async fn gateway(
     if !runtime.telemetry.in_json_body {
         return Ok(response);
     }
-    Ok(json_body::add_trace_id(&method, response, &exchange.trace.trace_id()).await)
+    // Rare, so its future is not part of every request's.
+    Ok(Box::pin(json_body::add_trace_id(&method, response, &exchange.trace.trace_id())).await)
+}
+
+/// What a gateway decides before anything is sent: the host, the token, the route; then who the caller is, for everybody after us.
+fn admit(
+    worker: &Worker,
+    runtime: &Runtime,
+    table: &GatewayTable,
+    peer: SocketAddr,
+    head: &mut RequestHead,
+    edits: &mut Edits,
+) -> Result<ServiceName, Refusal> {
+    known_host(table, head.authority.host())?;
+    // Before the routes: a stranger must not learn what exists.
+    let now = worker.shared.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
+    let claims = table.verifier.verify(&head.fields, now)?;
+    let name = destination(table, runtime, head, edits)?;
+    forwarded::at_the_gateway(head, peer, &claims, edits);
+    Ok(name)
 }
 
 /// Adds what every answer carries, and hands the record to the body, whose end is the request's.

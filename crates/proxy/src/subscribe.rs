@@ -200,7 +200,8 @@ impl Subscription {
 fn node(shared: &Shared) -> Node {
     let settings = &shared.settings;
     Node {
-        id: format!("{}/{}/{}", settings.role, settings.service, settings.workload_id),
+        // The same as in the control stream's hello, by which the control plane knows that both streams are one proxy's.
+        id: format!("{}/{}", settings.service, settings.workload_id),
         cluster: settings.service.to_string(),
         metadata: None,
         locality: Some(Locality { zone: settings.zone.clone(), ..Locality::default() }),

@@ -35,7 +35,7 @@ async fn a_breaker_counts_down_between_reports_and_goes_with_its_proxy() {
         phase: v1::BreakerPhase::Open.into(),
         reason: "3 x connect refused\n".to_owned(),
         next_probe_ms: 30_000,
-        endpoints: Vec::new(),
+        endpoints: vec![v1::EndpointState::default()],
     }));
     tokio::time::advance(Duration::from_secs(12)).await;
     let reports = live.breakers(Some(&calc()));

@@ -39,6 +39,8 @@ pub struct Upstream {
 pub struct Cells {
     /// Requests under way.
     pub concurrency: Arc<Concurrency>,
+    /// Connections that are open.
+    pub connections: Arc<Concurrency>,
     /// What may be spent on retries.
     pub budget: Budget,
     /// Whose turn it is in round robin.

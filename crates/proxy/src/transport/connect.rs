@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_traffic::limits::Permit;
 use hms_traffic::outlier::FailureKind;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
@@ -67,20 +68,26 @@ pub struct Secured {
     pub hello: Arc<[u8]>,
 }
 
-/// Opens a connection within `timeout`, TCP and TLS together.
+/// Opens a connection within `timeout`, TCP and TLS together. It keeps `place` until it is closed.
 pub async fn open(
     address: SocketAddr,
     protocol: Protocol,
     secured: Option<&Secured>,
     timeout: Duration,
+    place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
-    tokio::time::timeout(timeout, dial(address, protocol, secured)).await.unwrap_or_else(|_elapsed| {
+    tokio::time::timeout(timeout, dial(address, protocol, secured, place)).await.unwrap_or_else(|_elapsed| {
         let message = format!("{address} did not answer within {} ms", timeout.as_millis());
         Err(ConnectError { kind: FailureKind::ConnectTimeout, message })
     })
 }
 
-async fn dial(address: SocketAddr, protocol: Protocol, secured: Option<&Secured>) -> Result<Connection, ConnectError> {
+async fn dial(
+    address: SocketAddr,
+    protocol: Protocol,
+    secured: Option<&Secured>,
+    place: Option<Permit>,
+) -> Result<Connection, ConnectError> {
     let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError {
         kind: FailureKind::ConnectRefused,
         message: format!("connect {address}: {error}"),
@@ -93,8 +100,8 @@ async fn dial(address: SocketAddr, protocol: Protocol, secured: Option<&Secured>
     };
     let reset = |error: SendError| ConnectError { kind: FailureKind::Reset, message: error.message };
     Ok(match protocol {
-        Protocol::Http1 => Connection::Http1(http1::Connection::new(stream).await.map_err(reset)?),
-        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream).await.map_err(reset)?),
+        Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place).await.map_err(reset)?),
+        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place).await.map_err(reset)?),
     })
 }
 

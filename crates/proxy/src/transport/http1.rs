@@ -5,6 +5,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use hms_model::message::{Fields, RequestHead};
+use hms_traffic::limits::Permit;
 use http::header::HOST;
 use http::{HeaderMap, HeaderValue};
 use http_body::Body as _;
@@ -106,8 +107,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 on a stream. The connection's own task ends with the stream or with `self`.
-    pub async fn new<S>(stream: S) -> Result<Self, SendError>
+    /// Speaks HTTP/1.1 on a stream. The connection's own task ends with the stream or with `self`; it holds `place` as long.
+    pub async fn new<S>(stream: S, place: Option<Permit>) -> Result<Self, SendError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -118,6 +119,7 @@ impl Connection {
             .await
             .map_err(SendError::not_processed)?;
         tasks::spawn_local("upstream http1", async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }

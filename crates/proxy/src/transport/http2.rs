@@ -8,6 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client, server};
 use hms_model::message::{Fields, RequestHead};
+use hms_traffic::limits::Permit;
 use http::{HeaderMap, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
@@ -190,8 +191,8 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// Speaks HTTP/2 on a stream; the connection's own task ends with the stream or with the last clone.
-    pub async fn new<S>(stream: S) -> Result<Self, SendError>
+    /// Speaks HTTP/2 on a stream; the connection's own task ends with the stream or with the last clone, and holds `place` as long.
+    pub async fn new<S>(stream: S, place: Option<Permit>) -> Result<Self, SendError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
@@ -203,6 +204,7 @@ impl Connection {
             .handshake::<_, Bytes>(stream);
         let (sender, connection) = handshake.await.map_err(SendError::not_processed)?;
         tasks::spawn_local("upstream http2", async move {
+            let _place = place;
             if let Err(error) = connection.await {
                 tracing::debug!(%error, "upstream connection ended");
             }

@@ -9,11 +9,8 @@ use stage::{Answer, Stage, Upstream};
 use std::time::Duration;
 
 fn quick() -> TrafficPolicy {
-    let retry = Retry {
-        backoff_other: Duration::from_millis(1),
-        backoff_same: Duration::from_millis(1),
-        ..Retry::default()
-    };
+    let retry =
+        Retry { backoff_other: Duration::from_millis(1), backoff_same: Duration::from_millis(1), ..Retry::default() };
     let outlier = Outlier { open_for: Duration::from_millis(300), jitter_percent: 0, ..Outlier::default() };
     TrafficPolicy { retry, outlier, ..TrafficPolicy::default() }
 }
@@ -23,7 +20,8 @@ fn a_request_reaches_the_service_its_authority_names() {
     stage::run(async {
         let calc = Upstream::start(|_| Answer::Status(200)).await;
         let stage = Stage::new().service("calc-svc", quick(), &[&calc]).build();
-        let answer = stage.call(Method::GET, "calc-svc.default.svc.cluster.local:80", "/sum/2/3?x=1", Bytes::new()).await;
+        let answer =
+            stage.call(Method::GET, "calc-svc.default.svc.cluster.local:80", "/sum/2/3?x=1", Bytes::new()).await;
         assert_eq!(answer.status, StatusCode::OK);
         assert_eq!(calc.seen(), ["GET /sum/2/3?x=1"]);
         assert_eq!(answer.field("x-trace-id").map(|id| id.len()), Some(32));
@@ -46,7 +44,8 @@ fn an_unknown_name_is_answered_with_the_names_there_are() {
 #[test]
 fn a_retry_goes_to_the_endpoint_that_was_not_tried() {
     stage::run(async {
-        let (bad, good) = (Upstream::start(|_| Answer::Status(500)).await, Upstream::start(|_| Answer::Status(200)).await);
+        let (bad, good) =
+            (Upstream::start(|_| Answer::Status(500)).await, Upstream::start(|_| Answer::Status(200)).await);
         let stage = Stage::new().service("calc-svc", quick(), &[&bad, &good]).build();
         // Ten retries a second are always within the budget.
         for _ in 0..10 {
@@ -207,7 +206,12 @@ fn series_and_breaker_gauge_tell_what_happened() {
         stage.call(Method::GET, "calc-svc", "/", Bytes::new()).await;
         let text = stage.metrics();
         let line = text.lines().find(|line| line.starts_with("istio_requests_total")).expect("a series");
-        for part in ["reporter=\"source\"", "destination_service=\"calc-svc.mesh\"", "response_code=\"200\"", "source_workload=\"caller\""] {
+        for part in [
+            "reporter=\"source\"",
+            "destination_service=\"calc-svc.mesh\"",
+            "response_code=\"200\"",
+            "source_workload=\"caller\"",
+        ] {
             assert!(line.contains(part), "{line}");
         }
     });

@@ -1,4 +1,5 @@
 //! A proxy's data thread without its administration, and upstreams that do as told.
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a stage that breaks fails its test")]
 
 use std::cell::RefCell;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -36,7 +37,7 @@ use tokio::sync::mpsc;
 use tokio::task::LocalSet;
 
 /// Runs a test on one thread with a bound on its time.
-pub fn run(test: impl Future<Output = ()>) {
+pub(crate) fn run(test: impl Future<Output = ()>) {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let local = LocalSet::new();
     let bounded = async { tokio::time::timeout(Duration::from_secs(20), local.run_until(test)).await };
@@ -45,7 +46,7 @@ pub fn run(test: impl Future<Output = ()>) {
 
 /// What an upstream does with a request.
 #[derive(Clone, Copy)]
-pub enum Answer {
+pub(crate) enum Answer {
     /// Answers with this status and keeps the connection.
     Status(u16),
     /// Reads the request and closes.
@@ -62,13 +63,13 @@ struct Seen {
 }
 
 /// A server that does as told and remembers what it saw.
-pub struct Upstream {
+pub(crate) struct Upstream {
     address: SocketAddr,
     seen: Rc<RefCell<Seen>>,
 }
 
 impl Upstream {
-    pub async fn start(script: impl Fn(usize) -> Answer + 'static) -> Self {
+    pub(crate) async fn start(script: impl Fn(usize) -> Answer + 'static) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Rc::<RefCell<Seen>>::default();
@@ -82,25 +83,25 @@ impl Upstream {
     }
 
     /// An address at which nothing listens.
-    pub async fn gone() -> Self {
+    pub(crate) async fn gone() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         Self { address: listener.local_addr().unwrap(), seen: Rc::default() }
     }
 
-    pub fn seen(&self) -> Vec<String> {
+    pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.borrow().lines.clone()
     }
 
-    pub fn bodies(&self) -> Vec<String> {
+    pub(crate) fn bodies(&self) -> Vec<String> {
         self.seen.borrow().bodies.clone()
     }
 
-    pub fn count(&self) -> usize {
+    pub(crate) fn count(&self) -> usize {
         self.seen.borrow().lines.len()
     }
 
     /// Connections on which a request came.
-    pub fn connections(&self) -> usize {
+    pub(crate) fn connections(&self) -> usize {
         self.seen.borrow().connections
     }
 }
@@ -150,12 +151,12 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
 
 /// What comes before a stage.
 #[derive(Default)]
-pub struct Prepared {
+pub(crate) struct Prepared {
     resources: Vec<Resource>,
 }
 
 /// A data thread with its configuration.
-pub struct Stage {
+pub(crate) struct Stage {
     worker: Rc<Worker>,
     _drainer: drain::Drainer,
     _wishes: mpsc::Receiver<ServiceName>,
@@ -164,29 +165,29 @@ pub struct Stage {
 }
 
 /// What a caller got.
-pub struct Answered {
-    pub status: StatusCode,
-    fields: Fields,
-    body: Bytes,
+pub(crate) struct Answered {
+    pub(crate) status: StatusCode,
+    pub(crate) fields: Fields,
+    pub(crate) body: Bytes,
 }
 
 impl Answered {
-    pub fn field(&self, name: &'static str) -> Option<String> {
+    pub(crate) fn field(&self, name: &'static str) -> Option<String> {
         self.fields.text(&HeaderName::from_static(name)).map(str::to_owned)
     }
 
-    pub fn text(&self) -> String {
+    pub(crate) fn text(&self) -> String {
         String::from_utf8_lossy(&self.body).into_owned()
     }
 }
 
 impl Stage {
     #[expect(clippy::new_ret_no_self, reason = "a stage is prepared first")]
-    pub fn new() -> Prepared {
+    pub(crate) fn new() -> Prepared {
         Prepared::default()
     }
 
-    async fn connect(&self) -> tokio::io::DuplexStream {
+    fn connect(&self) -> tokio::io::DuplexStream {
         let (ours, theirs) = tokio::io::duplex(64 * 1024);
         let downstream = Rc::new(Downstream {
             entrance: Entrance::Outbound { pinned: None },
@@ -200,8 +201,8 @@ impl Stage {
         ours
     }
 
-    pub async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
-        let mut connection = http1::Connection::new(self.connect().await).await.unwrap();
+    pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
+        let mut connection = http1::Connection::new(self.connect(), None).await.unwrap();
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
             method,
@@ -216,25 +217,25 @@ impl Stage {
     }
 
     /// Sends bytes as they are; the status answered.
-    pub async fn raw(&self, bytes: &str) -> u16 {
-        let mut stream = self.connect().await;
+    pub(crate) async fn raw(&self, bytes: &str) -> u16 {
+        let mut stream = self.connect();
         stream.write_all(bytes.as_bytes()).await.unwrap();
         let mut answer = vec![0; 12];
         stream.read_exact(&mut answer).await.unwrap();
         String::from_utf8_lossy(&answer[9..]).parse().unwrap()
     }
 
-    pub fn breaker(&self, service: &str) -> &'static str {
+    pub(crate) fn breaker(&self, service: &str) -> &'static str {
         let name = ServiceName::new(service).unwrap();
         self.worker.shared.current.load().upstreams[&name].breaker(self.worker.now()).as_str()
     }
 
-    pub fn metrics(&self) -> String {
+    pub(crate) fn metrics(&self) -> String {
         self.worker.shared.registry.expose("0")
     }
 
     /// Waits for a state.
-    pub async fn until(&self, what: &str, holds: impl Fn() -> bool) {
+    pub(crate) async fn until(&self, what: &str, holds: impl Fn() -> bool) {
         let deadline = tokio::time::Instant::now() + Duration::from_secs(10);
         while !holds() {
             assert!(tokio::time::Instant::now() < deadline, "never: {what}");
@@ -244,7 +245,7 @@ impl Stage {
 }
 
 impl Prepared {
-    pub fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
+    pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
         self.resources.push(Resource::Entry(name.clone()));
         self.resources.push(Resource::Service(Service {
@@ -270,7 +271,7 @@ impl Prepared {
         self
     }
 
-    pub fn build(self) -> Stage {
+    pub(crate) fn build(self) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
         let settings = Settings::parse(arguments.iter().map(Into::into).chain([dir.path().into()])).unwrap();

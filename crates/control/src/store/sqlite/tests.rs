@@ -140,19 +140,16 @@ async fn a_damaged_file_is_refused_or_reads_as_written() {
     }
 }
 
-/// Not a test of its own: the process that the next test kills. It writes to the store whose path stands on its standard input
-/// and prints each number once it is acknowledged; without a path it does nothing.
+/// Names the store that the child process of the next test writes to.
+const CHILD: &str = "HMS_TEST_STORE";
+
+/// Not a test of its own: the process that the next test kills. It prints each number once it is acknowledged.
 #[test]
-#[ignore = "the child of the test below"]
 fn child_that_writes_until_killed() {
-    let mut path = String::new();
-    std::io::stdin().lock().read_line(&mut path).unwrap();
-    if path.trim().is_empty() {
-        return;
-    }
+    let Some(path) = std::env::var_os(CHILD) else { return };
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
     runtime.block_on(async {
-        let store = open(Path::new(path.trim()));
+        let store = open(Path::new(&path));
         let first: u64 = text(&store, Keyspace::Live, "last").await.map_or(0, |n| n.parse().unwrap());
         for n in first + 1.. {
             for space in [Keyspace::Config, Keyspace::Live] {
@@ -167,13 +164,13 @@ fn child_that_writes_until_killed() {
 /// Starts the child, reads acknowledgements until `after` of them came, kills it; the last acknowledged number.
 fn write_and_kill(path: &Path, after: usize) -> u64 {
     let mut child = Command::new(std::env::current_exe().unwrap())
-        .args(["--exact", "store::sqlite::tests::child_that_writes_until_killed", "--ignored", "--nocapture"])
-        .stdin(Stdio::piped())
+        .args(["--exact", "store::sqlite::tests::child_that_writes_until_killed", "--nocapture"])
+        .env(CHILD, path)
+        .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .stderr(Stdio::null())
         .spawn()
         .unwrap();
-    writeln!(child.stdin.take().unwrap(), "{}", path.display()).unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     let number = |line: String| line.strip_prefix("acknowledged ").and_then(|n| n.parse::<u64>().ok());
     let mut last = lines.by_ref().filter_map(|line| number(line.unwrap())).nth(after).unwrap();
