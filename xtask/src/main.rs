@@ -5,6 +5,17 @@ use std::iter;
 use std::process::ExitCode;
 
 mod codegen;
+mod debian;
+mod demo;
+mod drift;
+mod process;
+mod python;
+mod reference;
+mod settings;
+mod size;
+mod steps;
+mod test;
+mod tidy;
 
 /// What a command answers: nothing, or one sentence about what went wrong.
 type Outcome = Result<(), String>;
@@ -16,11 +27,43 @@ struct Command {
     run: fn(&[String]) -> Outcome,
 }
 
-const COMMANDS: &[Command] = &[Command {
-    name: "codegen",
-    about: "regenerate crates/wire/src/gen from api/proto; --check only compares",
-    run: codegen::run,
-}];
+const COMMANDS: &[Command] = &[
+    Command {
+        name: "demo",
+        about: "start examples/hello and make the lab's calls; runs until Ctrl-C, --exit ends after the calls",
+        run: demo::run,
+    },
+    Command {
+        name: "test",
+        about: "everything CI runs, in its order; `test STEP...` runs only these, `test --list` names them",
+        run: test::run,
+    },
+    Command {
+        name: "tidy",
+        about: "our own rules over the tree: floors, sizes, left-over markers, codes, decisions, links",
+        run: tidy::run,
+    },
+    Command {
+        name: "codegen",
+        about: "regenerate crates/wire/src/gen from api/proto; --check only compares",
+        run: codegen::run,
+    },
+    Command {
+        name: "reference",
+        about: "regenerate the generated pages of docs/reference; --check only compares",
+        run: reference::run,
+    },
+    Command {
+        name: "drift",
+        about: "whether everything generated follows its source: protobuf, OpenAPI, reference pages",
+        run: drift::run,
+    },
+    Command {
+        name: "size",
+        about: "build hms-proxy for release and hold its stripped size to its bound",
+        run: size::run,
+    },
+];
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args().skip(1);
@@ -47,4 +90,13 @@ fn usage(name: &str) -> String {
     };
     let commands = COMMANDS.iter().map(|command| format!("  {:<10} {}", command.name, command.about));
     iter::once(first).chain(commands).collect::<Vec<_>>().join("\n")
+}
+
+/// The answer of a command that takes only `--check`: whether it stood there.
+fn only_check(name: &str, arguments: &[String]) -> Result<bool, String> {
+    match arguments {
+        [] => Ok(false),
+        [flag] if flag == "--check" => Ok(true),
+        _ => Err(format!("usage: cargo xtask {name} [--check]")),
+    }
 }

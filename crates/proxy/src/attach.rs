@@ -112,6 +112,7 @@ impl Attachment {
         self.tell_workload(reporting).await?;
         self.tell_certificate(reporting).await?;
         let mut incoming = client.attach(ReceiverStream::new(outgoing)).await?.into_inner();
+        let mut swaps = self.shared.current.watch();
         let mut tick = tokio::time::interval(REPORT_EVERY);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
         loop {
@@ -121,6 +122,7 @@ impl Attachment {
                     Some(message) => self.asked(message, reporting).await?,
                 },
                 Ok(()) = self.app.changed() => self.tell_workload(reporting).await?,
+                Ok(()) = swaps.changed() => self.tell_breakers(reporting).await?,
                 Some(name) = self.breakers.recv() => self.tell_breaker(&name, reporting).await?,
                 () = self.certificate.changed.notified() => self.tell_certificate(reporting).await?,
                 Some(event) = self.tap.next() => {
@@ -195,6 +197,10 @@ impl Attachment {
         if !flows.is_empty() {
             reporting.send(proxy_message::Kind::Traffic(Traffic { flows })).await?;
         }
+        self.tell_breakers(reporting).await
+    }
+
+    async fn tell_breakers(&self, reporting: &mut Reporting) -> Result<(), Failure> {
         let names: Vec<ServiceName> = self.shared.current.load().upstreams.keys().cloned().collect();
         for name in names {
             self.tell_breaker(&name, reporting).await?;
