@@ -1,0 +1,277 @@
+//! The command line: one declaration for the parser, the help and the completions.
+
+mod options;
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+pub(crate) use options::{
+    Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
+    EnforceRule, Env, Exec, Explain, Files, Help, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService, PortChoice,
+    Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
+};
+
+/// Examples come first, then what the command does, then its flags: `-h` fits one screen.
+const TEMPLATE: &str = "{before-help}{about}\n\n{usage-heading} {usage}\n\n{all-args}{after-help}";
+
+const EXAMPLES: &str = "\
+  hms up                                  start everything in this folder
+  eval \"$(hms env)\"                       make curl and $JWT work in this shell
+  curl -H \"Authorization: Bearer $JWT\" https://gateway.local/sum/2/3
+  hms status                              what runs, how it fares
+  hms tap calc-svc                        watch requests live
+  hms stop calc-svc                       break it; hms breaker show calc-svc
+  hms down                                stop everything
+";
+
+/// The whole command line.
+#[derive(Debug, Parser)]
+#[command(
+    name = "hms",
+    version,
+    about = "A service mesh on one command line: mutual TLS, retries, breakers, a gateway",
+    before_help = EXAMPLES,
+    help_template = TEMPLATE,
+    max_term_width = 110,
+    disable_help_subcommand = true,
+    subcommand_required = true,
+    arg_required_else_help = true,
+    args_override_self = true
+)]
+pub(crate) struct Cli {
+    /// Flags of every command.
+    #[command(flatten)]
+    pub(crate) globals: Globals,
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// Flags that every command understands.
+#[derive(Debug, Clone, Args)]
+#[command(next_help_heading = "Everywhere")]
+pub(crate) struct Globals {
+    /// The project's folder [default: the nearest one upward with a mesh.yaml or a mesh]
+    #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, value_name = "DIR")]
+    pub(crate) project: Option<PathBuf>,
+    /// Control plane to talk to, such as `http://127.0.0.1:15014`
+    #[arg(long, global = true, env = "HMS_SERVER", hide_env = true, hide_short_help = true, value_name = "URL")]
+    pub(crate) server: Option<String>,
+    /// Namespace of a bare service name
+    #[arg(
+        short,
+        long,
+        global = true,
+        env = "HMS_NAMESPACE",
+        hide_env = true,
+        hide_short_help = true,
+        value_name = "NAME"
+    )]
+    pub(crate) namespace: Option<String>,
+    /// Shape of the answer
+    #[arg(short, long, global = true, env = "HMS_OUTPUT", hide_env = true, value_name = "FORMAT")]
+    pub(crate) output: Option<Format>,
+    /// Only data and errors
+    #[arg(short, long, global = true)]
+    pub(crate) quiet: bool,
+    /// More on stderr; twice for debugging
+    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    pub(crate) verbose: u8,
+    /// When to use colour
+    #[arg(long, global = true, env = "HMS_COLOR", hide_env = true, hide_short_help = true, value_name = "WHEN")]
+    pub(crate) color: Option<Colour>,
+    /// Longest wait for the control plane, such as 5s
+    #[arg(long, global = true, env = "HMS_TIMEOUT", hide_env = true, hide_short_help = true, value_name = "TIME", value_parser = parse_duration)]
+    pub(crate) timeout: Option<std::time::Duration>,
+    /// Answer every question with yes
+    #[arg(short, long, global = true)]
+    pub(crate) yes: bool,
+}
+
+/// The shape of the answer on stdout.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Format {
+    /// For people.
+    #[default]
+    Table,
+    /// For people with wide screens.
+    Wide,
+    /// One document, with `apiVersion` and `kind`; streams are one document per line.
+    Json,
+    /// The same document as YAML.
+    Yaml,
+    /// Names only, one per line.
+    Name,
+}
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, ValueEnum, serde::Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Colour {
+    /// On a terminal, unless the environment says otherwise.
+    #[default]
+    Auto,
+    /// Always.
+    Always,
+    /// Never.
+    Never,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Start the control plane, the gateway, and every service with its sidecar
+    #[command(before_help = "  hms up\n  hms up -d --wait\n  hms up calc-svc -f mesh.yaml --https 9443\n", help_template = TEMPLATE)]
+    Up(Up),
+    /// Stop everything `up`, `run` and `register` started
+    #[command(before_help = "  hms down\n  hms down --purge -y\n", help_template = TEMPLATE)]
+    Down(Down),
+    /// Run one program as a service, with its sidecar
+    #[command(
+        before_help = "  hms run calc-svc -p 8000 -- uvicorn app:app --port 8000\n  hms run load -- python3 client.py\n",
+        help_template = TEMPLATE
+    )]
+    Run(Run),
+    /// Run the control plane alone
+    #[command(before_help = "  hms control\n  hms control --store memory --rest 127.0.0.1:0\n", help_template = TEMPLATE)]
+    Control(Control),
+    /// Tell the mesh about services by their route files
+    #[command(before_help = "  hms register hello_svc/route.yaml calc_svc/route.yaml\n", help_template = TEMPLATE)]
+    Register(Files),
+    /// List services with their endpoints
+    #[command(before_help = "  hms services\n  hms services -o json\n", help_template = TEMPLATE)]
+    Services,
+    /// Show what runs and how it fares
+    #[command(alias = "ps", before_help = "  hms status\n  hms ps -o wide\n", help_template = TEMPLATE)]
+    Status,
+    /// Stop a service's program; its sidecar and registration stay
+    #[command(before_help = "  hms stop calc-svc\n", help_template = TEMPLATE)]
+    Stop(OneService),
+    /// Start a stopped service's program again
+    #[command(before_help = "  hms start calc-svc\n", help_template = TEMPLATE)]
+    Start(OneService),
+    /// Stop and start a service's program
+    #[command(before_help = "  hms restart calc-svc\n", help_template = TEMPLATE)]
+    Restart(OneService),
+    /// Show circuit breakers
+    #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
+    Breaker(Breaker),
+    /// Issue or inspect tokens of the built-in issuer
+    #[command(before_help = "  hms jwt issue --sub lena --role admin --ttl 1h\n  hms jwt inspect \"$JWT\"\n", help_template = TEMPLATE)]
+    Jwt(Jwt),
+    /// Print the shell variables that make clients trust and find the gateway
+    #[command(before_help = "  eval \"$(hms env)\"\n  hms env --shell fish | source\n", help_template = TEMPLATE)]
+    Env(Env),
+    /// Look for trouble, and say how to mend it
+    #[command(before_help = "  hms check\n  hms check --only certificates,services\n", help_template = TEMPLATE)]
+    Check(Check),
+    /// Watch requests live
+    #[command(before_help = "  hms tap calc-svc\n  hms tap calc-svc --errors\n  hms tap --path '/sum/*' -o json\n", help_template = TEMPLATE)]
+    Tap(Tap),
+    /// List and rotate workload certificates
+    #[command(before_help = "  hms certificates ls\n  hms certificates rotate --validity 24h\n", help_template = TEMPLATE)]
+    Certificates(Certificates),
+    /// Hold the mesh to a rule
+    #[command(before_help = "  hms enforce mtls --mode STRICT\n", help_template = TEMPLATE)]
+    Enforce(Enforce),
+    /// Check route files and mesh.yaml without applying them
+    #[command(before_help = "  hms lint\n  hms lint calc_svc/route.yaml mesh.yaml\n", help_template = TEMPLATE)]
+    Lint(Lint),
+    /// Carry routes in and out as routes.json
+    #[command(before_help = "  hms routes export > routes.json\n  hms routes import /var/hms/routes.json\n", help_template = TEMPLATE)]
+    Routes(Routes),
+    /// Explain an HMS code
+    #[command(before_help = "  hms explain HMS-1101\n  hms explain\n", help_template = TEMPLATE)]
+    Explain(Explain),
+    /// Print versions
+    #[command(help_template = TEMPLATE)]
+    Version,
+    /// Print a completion script
+    #[command(before_help = "  hms completion bash > ~/.local/share/bash-completion/completions/hms\n", help_template = TEMPLATE)]
+    Completion(Completion),
+    /// Print help: of a command, or `hms help exit-codes`
+    #[command(help_template = TEMPLATE)]
+    Help(Help),
+    /// The verbs of another name of this program.
+    #[command(name = "__as", hide = true)]
+    As(Alias),
+    /// Holds an application: ends every process of it when the supervisor is gone.
+    #[command(name = "__shepherd", hide = true)]
+    Shepherd(Shepherd),
+    /// Becomes the application, tied to the life of its shepherd.
+    #[command(name = "__exec", hide = true)]
+    Exec(Exec),
+}
+
+/// Reads `500ms`, `5s`, `10m`, `24h`, `7d`; a bare number is refused, because people mean different units by it.
+pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
+    let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (digits, unit) = text.split_at(split);
+    let wrong = || format!("`{text}` is no duration; write 500ms, 5s, 10m, 24h or 7d");
+    let count: u64 = digits.parse().map_err(|_not_a_number| wrong())?;
+    let milliseconds: u64 = match unit {
+        "ms" => 1,
+        "s" => 1_000,
+        "m" => 60_000,
+        "h" => 3_600_000,
+        "d" => 86_400_000,
+        _ => return Err(wrong()),
+    };
+    let total = count.checked_mul(milliseconds).ok_or_else(wrong)?;
+    if total == 0 {
+        return Err("a duration must be longer than nothing".to_owned());
+    }
+    Ok(std::time::Duration::from_millis(total))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn the_declaration_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn short_help_fits_one_screen_and_starts_with_examples() {
+        let help = Cli::command().render_help().to_string();
+        assert!(help.trim_start().starts_with("hms up"), "{help}");
+        assert!(help.lines().count() <= 48, "{} lines\n{help}", help.lines().count());
+    }
+
+    #[test]
+    fn durations_need_a_unit() {
+        assert_eq!(parse_duration("24h"), Ok(Duration::from_hours(24)));
+        assert_eq!(parse_duration("500ms"), Ok(Duration::from_millis(500)));
+        for text in ["", "5", "-5s", "1h61m", "999999999999999999h", "0s", "s", "5 s", "1e3s"] {
+            assert!(parse_duration(text).is_err(), "{text}");
+        }
+    }
+
+    #[test]
+    fn the_commands_of_the_seeds_are_understood() {
+        for line in [
+            "hms up -d --wait",
+            "hms up -d --wait=10s --ports auto",
+            "hms run calc-svc -p 8000 --version v2 -- uvicorn app:app --port 8000",
+            "hms certificates rotate --validity 24h",
+            "hms enforce mtls --mode STRICT",
+            "hms enforce mtls --mode strict",
+            "hms status -o wide",
+            "hms ps",
+            "hms __as hms-api register calc_svc/route.yaml",
+            "hms breaker show calc-svc -o json",
+            "hms --project /tmp services",
+            "hms help exit-codes",
+        ] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}: {:?}", Cli::try_parse_from(line.split(' ')));
+        }
+    }
+}

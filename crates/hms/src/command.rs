@@ -1,0 +1,148 @@
+//! The commands, one file each. A command takes the settings and the printer, and returns how it ended.
+
+mod breaker;
+mod certificates;
+mod check;
+mod completion;
+mod control;
+mod down;
+mod enforce;
+mod env;
+mod explain;
+mod help;
+mod jwt;
+mod lint;
+mod register;
+mod routes;
+mod services;
+mod status;
+mod stop;
+mod tap;
+mod version;
+
+use clap::Parser as _;
+
+use crate::cli::{Cli, Command};
+use crate::client::Client;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::laptop;
+use crate::output::Output;
+use crate::project::Project;
+use crate::settings::Settings;
+
+/// What every command is given.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Context<'a> {
+    /// What was asked for.
+    pub(crate) settings: &'a Settings,
+    /// The printer.
+    pub(crate) output: &'a Output,
+}
+
+impl Context<'_> {
+    /// The project this is about.
+    pub(crate) fn project(&self) -> Result<Project, Failure> {
+        Project::find(self.settings)
+    }
+
+    /// The control plane of that project.
+    pub(crate) fn client(&self) -> Result<Client, Failure> {
+        Client::find(self.settings, &self.project()?)
+    }
+
+    /// A service's name as the control plane lists it, from any accepted spelling (ruling R7).
+    pub(crate) fn service(&self, text: &str) -> Result<String, Failure> {
+        hms_model::names::ServiceName::from_host(text, &self.settings.namespace).map(|name| name.to_string()).map_err(
+            |error| Failure::new(Exit::Usage, 1017, format!("`{text}` is no service name")).because(error.to_string()),
+        )
+    }
+}
+
+/// Runs a command.
+pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) -> Result<Exit, Failure> {
+    let context = Context { settings, output };
+    match command {
+        Command::Up(options) => {
+            logging(settings);
+            Box::pin(laptop::up::up(settings, &options, output)).await
+        }
+        Command::Run(options) => {
+            logging(settings);
+            laptop::run::run(settings, &options, output).await
+        }
+        Command::Control(options) => {
+            logging(settings);
+            control::run(context, &options).await
+        }
+        Command::Down(options) => down::run(context, &options).await,
+        Command::Register(options) => register::run(context, &options.files).await,
+        Command::Services => services::run(context).await,
+        Command::Status => status::run(context).await,
+        Command::Stop(options) => stop::run(context, &options.service, stop::Verb::Stop).await,
+        Command::Start(options) => stop::run(context, &options.service, stop::Verb::Start).await,
+        Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
+        Command::Breaker(options) => breaker::run(context, &options.verb).await,
+        Command::Jwt(options) => jwt::run(context, &options.verb).await,
+        Command::Env(options) => env::run(context, &options).await,
+        Command::Check(options) => check::run(context, &options).await,
+        Command::Tap(options) => tap::run(context, &options).await,
+        Command::Certificates(options) => certificates::run(context, &options.verb).await,
+        Command::Enforce(options) => enforce::run(context, &options.rule).await,
+        Command::Lint(options) => lint::run(context, &options.files),
+        Command::Routes(options) => routes::run(context, &options.verb).await,
+        Command::Explain(options) => explain::run(context, options.code.as_deref()),
+        Command::Version => version::run(context).await,
+        Command::Completion(options) => Ok(completion::run(context, options.shell)),
+        Command::Help(options) => help::run(context, &options.topic),
+        Command::As(alias) => Box::pin(under_another_name(alias, settings)).await,
+        // Both are handled before a runtime exists.
+        Command::Shepherd(options) => laptop::shepherd::shepherd(&options),
+        Command::Exec(options) => laptop::shepherd::become_application(&options),
+    }
+}
+
+/// `hms-api` and `envoyctl`: exactly the verbs of the seeds, nothing else (ruling R18).
+async fn under_another_name(alias: crate::cli::Alias, settings: &Settings) -> Result<Exit, Failure> {
+    let words = std::iter::once(alias.name.clone().into()).chain(alias.arguments);
+    let cli = match Cli::try_parse_from(words) {
+        Ok(cli) => cli,
+        Err(error) => {
+            drop(error.print());
+            return Ok(if error.use_stderr() { Exit::Usage } else { Exit::Ok });
+        }
+    };
+    let known = matches!(
+        (alias.name.as_str(), &cli.command),
+        ("hms-api", Command::Register(_))
+            | ("envoyctl", Command::Certificates(_) | Command::Enforce(_))
+            | (_, Command::Help(_))
+    );
+    if !known {
+        return Err(Failure::new(Exit::Usage, 1018, format!("{} has no such command", alias.name))
+            .because("hms-api knows register; envoyctl knows certificates rotate and enforce mtls")
+            .fix("hms -h"));
+    }
+    let settings = Settings::resolve(&cli.globals, settings.environment.clone())?;
+    let output = Output::new(&settings);
+    Box::pin(run(cli.command, &settings, &output)).await
+}
+
+/// Sends what the parts inside this process log to stderr: warnings, more with `-v`.
+fn logging(settings: &Settings) {
+    use tracing_subscriber::EnvFilter;
+    let default = match settings.verbose {
+        0 => "warn",
+        1 => "info",
+        _ => "debug",
+    };
+    let filter = settings.environment.text("HMS_LOG").unwrap_or(default);
+    let filter = EnvFilter::try_new(filter).unwrap_or_else(|_| EnvFilter::new(default));
+    let subscriber = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .with_ansi(settings.colour.1)
+        .finish();
+    // A second subscriber would only be set by a test; the first stays.
+    let _ = tracing::subscriber::set_global_default(subscriber);
+}

@@ -1,0 +1,90 @@
+//! `hms lint`: the verdict the control plane would give, without asking it.
+
+use std::path::PathBuf;
+
+use hms_formats::{Source, mesh_yaml};
+use hms_model::finding::Finding;
+use serde_json::json;
+
+use super::Context;
+use crate::exit::Exit;
+use crate::failure::{Failure, finding_to_json};
+use crate::laptop::{detect, plan};
+use crate::output::Mark;
+use crate::project::{MESH_FILE, unreadable};
+
+pub(super) fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
+    let (count, findings) = if files.is_empty() { whole_project(context)? } else { named(context, files)? };
+    let errors = findings.iter().filter(|finding| finding.is_error()).count();
+    let output = context.output;
+    let listed: Vec<_> = findings.iter().map(finding_to_json).collect();
+    if !output.document("Lint", &json!({"files": count, "items": listed})) {
+        output.write(&hms_formats::render(&findings, output.has_colour()));
+        let mark = if errors > 0 { Mark::Failed } else { Mark::Ok };
+        output.line(&format!(
+            "{} {}, {}, {}",
+            output.mark(mark),
+            counted(count, "file"),
+            counted(errors, "error"),
+            counted(findings.len() - errors, "warning")
+        ));
+    }
+    Ok(if findings.is_empty() { Exit::Ok } else { Exit::Findings })
+}
+
+/// `1 file`, `2 files`.
+fn counted(number: usize, what: &str) -> String {
+    format!("{number} {what}{}", if number == 1 { "" } else { "s" })
+}
+
+/// What `hms up` would read.
+fn whole_project(context: Context<'_>) -> Result<(usize, Vec<Finding>), Failure> {
+    let project = context.project()?;
+    let mut files: Vec<PathBuf> =
+        ["gateway.yaml", "mesh-config.yaml"].iter().map(|name| project.root.join(name)).collect();
+    files.retain(|path| path.is_file());
+    match project.mesh_file() {
+        Some(mesh) => files.push(mesh),
+        None => files.extend(detect::services(&project.root)?.iter().map(|one| project.root.join(&one.route_file))),
+    }
+    if files.is_empty() {
+        return Err(Failure::new(Exit::Failed, 1010, "there is nothing to check")
+            .at(project.root.display().to_string())
+            .because("no mesh.yaml here, and no route.yaml one level below")
+            .fix("hms lint FILE"));
+    }
+    named(context, &files)
+}
+
+/// Mesh files are recognised by their names, everything else is a route file.
+fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>), Failure> {
+    let lookup = |name: &str| context.settings.environment.text(name).map(str::to_owned);
+    let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
+    let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
+    for file in files {
+        let source = match plan::source(&here, file) {
+            Ok(source) => source,
+            // Bytes that are no text are a finding; a file that is not there is a failure.
+            Err(failure) if !failure.all_findings().is_empty() => {
+                return Ok((files.len(), failure.all_findings().to_vec()));
+            }
+            Err(failure) => return Err(failure),
+        };
+        match file.file_name().and_then(|name| name.to_str()) {
+            Some(MESH_FILE) => {
+                let folder = here.join(file).parent().map(std::path::Path::to_path_buf).unwrap_or_default();
+                for name in mesh_yaml::route_file_names(&Source::new(MESH_FILE, &source.text), &lookup) {
+                    routes.push(plan::source(&here, &folder.join(name))?);
+                }
+                mesh = Some(source);
+            }
+            Some("gateway.yaml") => gateway = Some(source),
+            Some("mesh-config.yaml") => config = Some(source),
+            _ => routes.push(source),
+        }
+    }
+    let count =
+        usize::from(mesh.is_some()) + usize::from(gateway.is_some()) + usize::from(config.is_some()) + routes.len();
+    let (_, findings) = mesh_yaml::translate(mesh.as_ref(), gateway.as_ref(), config.as_ref(), &routes, &lookup);
+    Ok((count, findings))
+}

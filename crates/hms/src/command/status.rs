@@ -1,0 +1,232 @@
+//! `hms status`, also `ps`: what runs, how it fares, and what needs a hand.
+
+use serde_json::{Value, json};
+
+use super::Context;
+use super::services::read;
+use crate::cli::Format;
+use crate::exit::Exit;
+use crate::failure::{Failure, finding_from_json};
+use crate::laptop::ipc::UnitReport;
+use crate::laptop::records;
+use crate::laptop::supervise::all_units;
+use crate::laptop::trust::GatewayRecord;
+use crate::laptop::up::summary::words;
+use crate::output::table::{Cell, Table};
+use crate::output::{Mark, Tone};
+use crate::views::{Items, Service, Summary};
+
+pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
+    let project = context.project()?;
+    for line in records::sweep(&project) {
+        context.output.note(&line);
+    }
+    let client = context.client()?;
+    let document: Value = client.get("/v1/services").await?;
+    let summary: Value = client.get("/v1/summary").await?;
+    let units: Vec<UnitReport> = all_units(&project).await.into_iter().map(|(_, unit)| unit).collect();
+    let whole = json!({"summary": summary, "items": document.get("items"), "units": units});
+    if context.output.document("Status", &whole) {
+        return Ok(Exit::Ok);
+    }
+    let services: Items<Service> = read(document)?;
+    let summary: Summary = read(summary)?;
+    let wide = context.output.format() == Format::Wide;
+    if services.items.is_empty() {
+        context.output.line("no services yet; next: hms register FILE, or hms run NAME -- CMD");
+    } else {
+        let now = jiff::Timestamp::now().as_second();
+        context.output.table(&table(&services.items, &units, now, wide));
+    }
+    context.output.line("");
+    context.output.line(&context.output.tint(Tone::Strong, "Health"));
+    for (mark, line) in health(&services.items, &summary, &units, GatewayRecord::read(&project).as_ref()) {
+        context.output.line(&format!("  {} {}", context.output.mark(mark), crate::output::clean(&line)));
+    }
+    Ok(Exit::Ok)
+}
+
+/// The table; `wide` adds where the proxy listens and how the program is captured.
+fn table(services: &[Service], units: &[UnitReport], now: i64, wide: bool) -> Table {
+    let mut headings = vec!["SERVICE", "VERSION", "STATE", "MTLS", "RETRIES", "BREAKER", "RPS", "SUCCESS", "P95", "UP"];
+    if wide {
+        headings.extend(["ADDRESS", "PROGRAM", "CAPTURE", "WHY"]);
+    }
+    let mut table = Table::new(&headings);
+    for service in services {
+        let name = service.display_name();
+        let mine: Vec<&UnitReport> = units.iter().filter(|unit| unit.service == name).collect();
+        let up = mine.iter().filter(|unit| unit.phase == "running").map(|unit| now.saturating_sub(unit.since)).max();
+        let mut row = vec![
+            name.as_str().into(),
+            dash(&service.versions.join(",")).into(),
+            Cell::text(&service.state).tone(state_tone(&service.state)),
+            Cell::text(&service.mtls).tone(if service.mtls == "ON" { Tone::Good } else { Tone::Warn }),
+            Cell::number(service.retries.to_string()),
+            Cell::text(&service.breaker).tone(breaker_tone(&service.breaker)),
+            Cell::number(format!("{:.1}", service.rps)),
+            Cell::number(service.success.map_or_else(|| "–".to_owned(), |share| format!("{:.1}%", share * 100.0))),
+            Cell::number(service.p95_ms.map_or_else(|| "–".to_owned(), |p95| format!("{p95:.1}ms"))),
+            Cell::number(up.map_or_else(|| "–".to_owned(), span)),
+        ];
+        if wide {
+            let addresses: Vec<&str> = service.endpoints.iter().map(|endpoint| endpoint.address.as_str()).collect();
+            let programs: Vec<String> = service
+                .endpoints
+                .iter()
+                .filter_map(|endpoint| endpoint.app_port.filter(|port| *port != 0))
+                .map(|port| format!(":{port}"))
+                .collect();
+            row.push(dash(&addresses.join(",")).into());
+            row.push(dash(&programs.join(",")).into());
+            let captured = !mine.is_empty();
+            row.push(if captured { "env" } else { "–" }.into());
+            row.push(
+                if captured {
+                    "HTTP_PROXY and <NAME>_URL; this release captures no other way"
+                } else {
+                    "not started by hms"
+                }
+                .into(),
+            );
+        }
+        table.row(row);
+    }
+    table
+}
+
+/// What is well and what is not, worst last so it stays in sight.
+fn health(
+    services: &[Service],
+    summary: &Summary,
+    units: &[UnitReport],
+    gateway: Option<&GatewayRecord>,
+) -> Vec<(Mark, String)> {
+    let mut lines = vec![(
+        if summary.breaker == "CLOSED" && summary.mtls == "ON" { Mark::Ok } else { Mark::Warning },
+        format!("{}   revision {}, {} proxies", words(summary), summary.revision, summary.proxies),
+    )];
+    match gateway {
+        Some(gateway) => {
+            let hosts = gateway.hosts.join(", ");
+            lines.push((Mark::Ok, format!("gateway https://{hosts} at {}", gateway.https)));
+        }
+        None => lines.push((Mark::Warning, "no gateway runs here; next: hms up -d".to_owned())),
+    }
+    for service in services {
+        let name = service.display_name();
+        let unit = units.iter().find(|unit| unit.service == name);
+        match (service.state.as_str(), unit) {
+            ("healthy", _) => {}
+            // A name without routes and endpoints was a client; nobody waits for it.
+            ("waiting", None) if service.routes.is_empty() => {}
+            ("waiting", None) => lines.push((Mark::Warning, crate::laptop::up::waiting_hint(&name))),
+            (_, Some(unit)) if unit.phase == "stopped" => {
+                lines.push((Mark::Failed, format!("{name} was stopped; next: hms start {name}")));
+            }
+            (_, Some(unit)) if unit.phase == "exited" || unit.phase == "failed" => {
+                let code = unit.exit_code.map(|code| format!(" with code {code}")).unwrap_or_default();
+                let last = unit.last_lines.last().map(|line| format!(" ({line})")).unwrap_or_default();
+                lines.push((Mark::Failed, format!("{name} ended{code}{last}; next: hms restart {name}")));
+            }
+            (state, _) => lines.push((Mark::Failed, format!("{name} is {state}; next: hms check --only services"))),
+        }
+    }
+    for finding in summary.findings.iter().filter_map(finding_from_json) {
+        let mark = if finding.is_error() { Mark::Failed } else { Mark::Warning };
+        lines.push((mark, format!("{} {}", finding.code, finding.message)));
+    }
+    lines
+}
+
+/// The tone of a service's or endpoint's state.
+pub(super) fn state_tone(state: &str) -> Tone {
+    match state {
+        "healthy" => Tone::Good,
+        "unhealthy" => Tone::Bad,
+        _ => Tone::Warn,
+    }
+}
+
+/// Closed is green, half-open yellow, open red.
+pub(super) fn breaker_tone(phase: &str) -> Tone {
+    match phase {
+        "CLOSED" => Tone::Good,
+        "OPEN" => Tone::Bad,
+        _ => Tone::Warn,
+    }
+}
+
+fn dash(text: &str) -> &str {
+    if text.is_empty() { "–" } else { text }
+}
+
+/// A span of seconds, in its two largest units: `45s`, `3m20s`, `5h02m`, `3d04h`.
+pub(super) fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    match seconds {
+        0..60 => format!("{seconds}s"),
+        60..3600 => format!("{}m{:02}s", seconds / 60, seconds % 60),
+        3600..86400 => format!("{}h{:02}m", seconds / 3600, seconds % 3600 / 60),
+        _ => format!("{}d{:02}h", seconds / 86400, seconds % 86400 / 3600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::output::Look;
+
+    fn services() -> Vec<Service> {
+        let items: Items<Service> = read(json!({"items": [
+            {"name": "hello-svc", "namespace": "default", "state": "healthy", "versions": [], "mtls": "ON", "retries": 0,
+             "breaker": "CLOSED", "rps": 2.12, "success": 1.0, "p95_ms": 1.84,
+             "endpoints": [{"address": "127.0.0.1:41001", "app_port": 8000, "health": "healthy"}]},
+            {"name": "calc-svc", "namespace": "default", "state": "unhealthy", "versions": ["v1", "v2"], "mtls": "ON",
+             "retries": 12, "breaker": "OPEN", "rps": 0.0, "success": null, "p95_ms": null}]}))
+        .unwrap();
+        items.items
+    }
+
+    fn unit(service: &str, phase: &str) -> UnitReport {
+        serde_json::from_value(json!({"service": service, "phase": phase, "version": null, "since": 1000, "app_pid": 1,
+            "app_port": 8000, "exit_code": 1, "proxy_pid": 2, "inbound": null, "outbound": null, "upstreams": {},
+            "log": "", "last_lines": ["ModuleNotFoundError: fastapi"], "command": ""}))
+        .unwrap()
+    }
+
+    #[test]
+    fn the_table_has_the_promised_columns() {
+        let units = [unit("hello-svc", "running")];
+        insta::assert_snapshot!(table(&services(), &units, 1200, false).render(Look::PLAIN), @r"
+        SERVICE    VERSION  STATE      MTLS  RETRIES  BREAKER  RPS  SUCCESS  P95    UP
+        hello-svc  –        healthy    ON          0  CLOSED   2.1   100.0%  1.8ms  3m20s
+        calc-svc   v1,v2    unhealthy  ON         12  OPEN     0.0        –      –      –
+        ");
+        insta::assert_snapshot!(table(&services(), &units, 1200, true).render(Look { unicode: false, ..Look::PLAIN }), @r"
+        SERVICE    VERSION  STATE      MTLS  RETRIES  BREAKER  RPS  SUCCESS  P95    UP     ADDRESS          PROGRAM  CAPTURE  WHY
+        hello-svc  -        healthy    ON          0  CLOSED   2.1   100.0%  1.8ms  3m20s  127.0.0.1:41001  :8000    env      HTTP_PROXY and <NAME>_URL; this release captures no other way
+        calc-svc   v1,v2    unhealthy  ON         12  OPEN     0.0        -      -      -  -                -        -        not started by hms
+        ");
+    }
+
+    #[test]
+    fn health_names_the_next_command() {
+        let summary =
+            Summary { mtls: "ON".into(), breaker: "OPEN".into(), revision: 42, proxies: 3, ..Summary::default() };
+        let lines: Vec<String> = health(&services(), &summary, &[unit("calc-svc", "exited")], None)
+            .into_iter()
+            .map(|(mark, line)| format!("{mark:?} {line}"))
+            .collect();
+        insta::assert_snapshot!(lines.join("\n"), @r"
+        Warning mTLS: ON, Retries: 0, Breaker: OPEN   revision 42, 3 proxies
+        Warning no gateway runs here; next: hms up -d
+        Failed calc-svc ended with code 1 (ModuleNotFoundError: fastapi); next: hms restart calc-svc
+        ");
+    }
+
+    #[test]
+    fn spans_keep_their_two_largest_units() {
+        assert_eq!([5, 200, 18_130, 273_600].map(span), ["5s", "3m20s", "5h02m", "3d04h"]);
+    }
+}

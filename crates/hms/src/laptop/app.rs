@@ -1,0 +1,181 @@
+//! Starting an application under its shepherd, and knowing how it fares.
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{ExitStatus, Stdio};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use tokio::process::{Child, Command};
+
+use super::environment::Variables;
+use super::journal::{Journal, Source};
+use super::shepherd::exit_code;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::processes::{self, ProcessId};
+
+/// What the shepherd needs at most: its five seconds, and a little to get there.
+const LONGEST_END: Duration = Duration::from_secs(7);
+
+/// How an application is started.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Program {
+    /// A line for the shell, as in `mesh.yaml`.
+    Shell(String),
+    /// A program and its arguments; an argument that is exactly `$PORT` becomes the port.
+    Arguments(Vec<OsString>),
+}
+
+impl Program {
+    /// The command line with the port filled in.
+    fn words(&self, port: u16) -> Vec<OsString> {
+        match self {
+            Self::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
+            Self::Arguments(words) => words
+                .iter()
+                .map(|word| if word == "$PORT" { OsString::from(port.to_string()) } else { word.clone() })
+                .collect(),
+        }
+    }
+
+    /// The command as a person would write it.
+    pub(crate) fn display(&self) -> String {
+        match self {
+            Self::Shell(line) => line.clone(),
+            Self::Arguments(words) => {
+                let words: Vec<_> = words.iter().map(|word| word.to_string_lossy()).collect();
+                words.join(" ")
+            }
+        }
+    }
+}
+
+/// An application to start.
+#[derive(Debug, Clone)]
+pub(crate) struct Plan {
+    /// The program.
+    pub(crate) program: Program,
+    /// Its working directory.
+    pub(crate) folder: PathBuf,
+    /// Variables the person asked for; they win over ours.
+    pub(crate) variables: BTreeMap<String, String>,
+    /// Whether it keeps the terminal and the process group of `hms run`.
+    pub(crate) interactive: bool,
+}
+
+/// A running application.
+#[derive(Debug)]
+pub(crate) struct App {
+    child: Child,
+    shepherd: ProcessId,
+}
+
+impl App {
+    /// Starts it.
+    pub(crate) fn start(
+        service: &str,
+        plan: &Plan,
+        variables: &Variables,
+        port: u16,
+        (lifeline, journal): (&Path, &Journal),
+    ) -> Result<Self, Failure> {
+        let failed = |why: String| {
+            Failure::new(Exit::Failed, 1103, format!("cannot start {service}"))
+                .at(plan.program.display())
+                .because(why)
+                .fix(format!("check that {} is a folder", plan.folder.display()))
+        };
+        let mut command = Command::new(super::shepherd::OWN_PROGRAM);
+        command.arg0("hms").arg("__shepherd").arg("--lifeline").arg(lifeline);
+        if plan.interactive {
+            command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
+        } else {
+            command.arg("--own-group").process_group(0);
+            command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        }
+        command
+            .arg("--")
+            .args(plan.program.words(port))
+            .current_dir(&plan.folder)
+            .envs(variables)
+            .envs(&plan.variables);
+        journal.forget();
+        let mut child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        if let Some(stdout) = child.stdout.take() {
+            journal.follow(Source::App, stdout);
+        }
+        if let Some(stderr) = child.stderr.take() {
+            journal.follow(Source::App, stderr);
+        }
+        let pid = child.id().unwrap_or_default();
+        Ok(Self { child, shepherd: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }) })
+    }
+
+    /// The application's process: the child of its shepherd. The shepherd's own number until it has one.
+    pub(crate) fn pid(&self) -> u32 {
+        processes::descendants(self.shepherd.pid).first().copied().unwrap_or(self.shepherd.pid)
+    }
+
+    /// Where it, or anything it started, listens.
+    pub(crate) fn listening(&self) -> Vec<SocketAddr> {
+        processes::listening(&processes::descendants(self.shepherd.pid))
+    }
+
+    /// Waits until it ends; its exit code. Safe to drop and call again.
+    pub(crate) async fn ended(&mut self) -> u8 {
+        match self.child.wait().await {
+            Ok(status) => self.after(status),
+            Err(_) => 1,
+        }
+    }
+
+    /// If the shepherd itself was killed, the kernel killed the application; what that had started came to us, and ends too.
+    fn after(&self, status: ExitStatus) -> u8 {
+        use std::os::unix::process::ExitStatusExt as _;
+        if status.signal().is_some() {
+            end_strays(self.shepherd.pid);
+        }
+        exit_code(status)
+    }
+
+    /// SIGTERM, five seconds, SIGKILL; returns when every process of it is gone.
+    pub(crate) async fn stop(&mut self) {
+        self.shepherd.signal(Signal::SIGTERM);
+        if tokio::time::timeout(LONGEST_END, self.child.wait()).await.is_err() {
+            tracing::warn!(pid = self.shepherd.pid, "shepherd did not finish; killed");
+            drop(self.child.kill().await);
+            end_strays(self.shepherd.pid);
+        }
+    }
+}
+
+/// Kills children of this process that it did not start itself: orphans that were handed to it as their reaper. Each of our
+/// own children runs one of our two programs.
+fn end_strays(shepherd: u32) {
+    for pid in processes::children(std::process::id()) {
+        if pid != shepherd && !processes::is_ours(pid) {
+            for descendant in processes::descendants(pid).into_iter().chain([pid]) {
+                if let Some(process) = ProcessId::of(descendant) {
+                    process.signal(Signal::SIGKILL);
+                }
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_port_is_filled_in_without_a_shell() {
+        let program = Program::Arguments(["uvicorn", "app:app", "--port", "$PORT"].map(OsString::from).to_vec());
+        assert_eq!(program.words(8000), ["uvicorn", "app:app", "--port", "8000"].map(OsString::from));
+        assert_eq!(program.display(), "uvicorn app:app --port $PORT");
+        let line = Program::Shell("uvicorn app:app --port $PORT".into());
+        assert_eq!(line.words(8000).first(), Some(&OsString::from("/bin/sh")));
+    }
+}

@@ -1,0 +1,437 @@
+//! `hms up`: from a folder to a running mesh, and back to nothing.
+
+pub(crate) mod summary;
+
+use std::ffi::OsString;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use hms_model::listener::Role;
+use hms_model::names::ServiceName;
+use tokio::time::Instant;
+
+use super::control_plane::{self, Choice, ControlPlane};
+use super::detach::{self, Report};
+use super::journal::{Journal, Show};
+use super::plan::{Plan, Service};
+use super::ports::{self, Free};
+use super::records::{self, Kind};
+use super::sidecar::Surroundings;
+use super::supervise::{Interrupts, Supervisor, all_units, finish_or_kill};
+use super::trust::{self, GatewayRecord};
+use super::unit::{self, Handle, Phase};
+use crate::cli::{self, PortChoice};
+use crate::client::{Client, ControlRecord};
+use crate::exit::Exit;
+use crate::failure::{Failure, finding_from_json};
+use crate::output::{Mark, Output, Tone};
+use crate::project::Project;
+use crate::settings::Settings;
+use crate::views::{Applied, Items, Service as ServiceView};
+
+/// How often the registry is asked whether everything is healthy.
+const LOOK: Duration = Duration::from_millis(50);
+
+/// Starts the project; returns when it is told to end, or at once with `-d`.
+pub(crate) async fn up(settings: &Settings, options: &cli::Up, output: &Output) -> Result<Exit, Failure> {
+    let project = project_of(settings, options)?;
+    project.prepare()?;
+    if options.detach && !options.detached {
+        detach::start(output, &project, "hms.log", &detached_arguments(options)).await?;
+        return Ok(Exit::Ok);
+    }
+    if options.detached {
+        detach::leave_session()?;
+    }
+    let mut report = Report::new(output, options.detached);
+    let result = Box::pin(live(settings, options, &project, &mut report)).await;
+    if let (Report::Parent { .. }, Err(failure)) = (&report, &result) {
+        report.done(Err(failure));
+        return Ok(failure.exit());
+    }
+    result
+}
+
+/// `-f` names a file, and by it the project.
+fn project_of(settings: &Settings, options: &cli::Up) -> Result<Project, Failure> {
+    let Some(file) = options.file.as_ref().filter(|_| settings.project.is_none()) else {
+        return Project::find(settings);
+    };
+    let file = file.canonicalize().map_err(|error| crate::project::unreadable(file, &error))?;
+    let folder = file.parent().unwrap_or(&file).to_path_buf();
+    Ok(Project::at(folder, &settings.directories))
+}
+
+/// The arguments of the detached half; its project and colours are added where it is started.
+fn detached_arguments(options: &cli::Up) -> Vec<OsString> {
+    let mut arguments: Vec<OsString> = vec!["up".into(), format!("--wait={}ms", options.wait.as_millis()).into()];
+    if let Some(file) = options.file.as_ref().and_then(|file| file.canonicalize().ok()) {
+        arguments.extend(["--file".into(), file.into_os_string()]);
+    }
+    if options.ports == PortChoice::Auto {
+        arguments.extend(["--ports".into(), "auto".into()]);
+    }
+    if let Some(port) = options.https {
+        arguments.extend(["--https".into(), port.to_string().into()]);
+    }
+    arguments.extend(options.services.iter().map(OsString::from));
+    arguments
+}
+
+async fn live(
+    settings: &Settings,
+    options: &cli::Up,
+    project: &Project,
+    report: &mut Report<'_>,
+) -> Result<Exit, Failure> {
+    let begun = Instant::now();
+    for line in records::sweep(project) {
+        report.note(&line);
+    }
+    let mut plan = if options.bare { Plan::empty() } else { Plan::read(settings, project, options.file.as_deref())? };
+    plan.only(&options.services, &settings.namespace)?;
+    let mut interrupts = Interrupts::take()?;
+    let supervisor = Supervisor::open(project, settings, Kind::Up, None)?;
+    let mut control = None;
+    let started = {
+        let work = start(settings, options, project, &plan, (&supervisor, &mut control, report));
+        tokio::select! {
+            started = tokio::time::timeout(options.wait, work) => started,
+            exit = interrupts.next() => Ok(Err(Failure::new(exit, 1015, "interrupted; nothing was left running"))),
+            () = supervisor.asked_to_end() => Ok(Err(Failure::new(Exit::Conflict, 1015, "stopped by hms down"))),
+        }
+    };
+    let result = match started {
+        Ok(Ok(())) => {
+            summary::print(settings, project, begun.elapsed(), report).await;
+            report.done(Ok(()));
+            if control.is_none() && supervisor.units().is_empty() {
+                // Everything runs already, under other supervisors; there is nothing to stay for.
+                supervisor.finish().await;
+                return Ok(Exit::Ok);
+            }
+            follow(&supervisor, &mut interrupts, report).await
+        }
+        Ok(Err(failure)) => Err(failure),
+        Err(_) => Err(late(options.wait, &supervisor)),
+    };
+    if report.output().is_for_people() && matches!(report, Report::Terminal { .. }) {
+        report.note("stopping; once more to kill");
+    }
+    finish_or_kill(supervisor, &mut interrupts).await;
+    // The gateway is gone; its record would only be swept later.
+    remove_own_gateway(project);
+    if let Some(control) = control {
+        control_plane::shutdown(control).await;
+    }
+    result
+}
+
+/// Everything up to the moment when all services are healthy.
+async fn start(
+    settings: &Settings,
+    options: &cli::Up,
+    project: &Project,
+    plan: &Plan,
+    (supervisor, control, report): (&Supervisor, &mut Option<ControlPlane>, &mut Report<'_>),
+) -> Result<(), Failure> {
+    let output = report.output();
+    let done = output.mark(Mark::Ok);
+    if let Some(text) = &plan.detected {
+        report.step(&format!("{done} {text} (no mesh.yaml)"));
+    }
+    for finding in &plan.findings {
+        report.note(&hms_formats::render(std::slice::from_ref(finding), false));
+    }
+    ensure_control(settings, options, project, (control, report)).await?;
+    let client = Client::find(settings, project)?;
+    let record = ControlRecord::read(project);
+    let trust_domain = match &record {
+        Some(record) => record.trust_domain.clone(),
+        None => client.get::<crate::views::Summary>("/v1/summary").await?.trust_domain,
+    };
+    if !options.bare {
+        register(&client, plan, report).await?;
+    }
+    let around = supervisor.surroundings(trust_domain)?;
+    let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.service).collect();
+    let gateway = start_gateway(options, project, plan, (supervisor, &around, report))?;
+    let handles = start_services(settings, plan, &running, (supervisor, &around, &client, report)).await?;
+    if let Some(gateway) = gateway {
+        await_gateway(settings, project, &client, &gateway).await?;
+    }
+    await_services(&client, &handles, report).await
+}
+
+async fn ensure_control(
+    settings: &Settings,
+    options: &cli::Up,
+    project: &Project,
+    (control, report): (&mut Option<ControlPlane>, &mut Report<'_>),
+) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let done = report.output().mark(Mark::Ok);
+    if settings.server.is_some() || ControlRecord::read(project).is_some() {
+        let client = Client::find(settings, project)?;
+        client.text("/healthz/ready").await?;
+        report.step(&format!("{done} control plane {} (already there)", client.address()));
+        return Ok(());
+    }
+    report.waiting("control plane");
+    let first = !project.control_dir().join("ca").exists();
+    let (choice, remarks) = Choice::of_laptop(project, options.ports);
+    for remark in remarks {
+        report.note(&remark);
+    }
+    // Kept at once: whatever is cut short from here on, it will be shut down politely.
+    *control = Some(control_plane::start(choice).await?);
+    if first {
+        report.step(&format!("{done} CA created ({}, local only)", tilde(settings, &project.control_dir())));
+    }
+    let client = Client::find(settings, project)?;
+    let word = client.text("/healthz/ready").await?;
+    let elapsed = begun.elapsed().as_millis();
+    report.step(&format!("{done} control plane {} {} {elapsed}ms", client.address(), word.trim()));
+    Ok(())
+}
+
+/// Applies the files as one change, and shows the control plane's warnings.
+async fn register(client: &Client, plan: &Plan, report: &mut Report<'_>) -> Result<(), Failure> {
+    let applied: Applied = client.put("/v1/mesh", &plan.request).await?;
+    for finding in applied.findings.iter().filter_map(finding_from_json) {
+        if !plan.findings.iter().any(|known| known.message == finding.message) {
+            report.note(&hms_formats::render(std::slice::from_ref(&finding), false));
+        }
+    }
+    Ok(())
+}
+
+fn start_gateway(
+    options: &cli::Up,
+    project: &Project,
+    plan: &Plan,
+    (supervisor, around, report): (&Supervisor, &Arc<Surroundings>, &mut Report<'_>),
+) -> Result<Option<Handle>, Failure> {
+    if GatewayRecord::read(project).is_some() {
+        return Ok(None);
+    }
+    let (port, remark) = ports::public(options.https.or(plan.https), options.ports)?;
+    if let Some(remark) = remark {
+        report.note(&remark);
+    }
+    let service = ServiceName::in_namespace("hms-system", "gateway")
+        .map_err(|error| Failure::new(Exit::Failed, 1017, "the gateway has no name").because(error.to_string()))?;
+    let plan = unit::Plan {
+        service,
+        workload: "1".to_owned(),
+        version: None,
+        role: Role::Gateway,
+        app: None,
+        port: 0,
+        must_listen: false,
+        start_within: Duration::from_secs(10),
+        upstreams: Vec::new(),
+        https: Some(ports::loopback(port)),
+    };
+    let journal = Journal::open(&project.sidecar_dir(), "gateway", None);
+    Ok(Some(supervisor.add(around, plan, journal)))
+}
+
+async fn start_services(
+    settings: &Settings,
+    plan: &Plan,
+    running: &[String],
+    (supervisor, around, client, report): (&Supervisor, &Arc<Surroundings>, &Client, &mut Report<'_>),
+) -> Result<Vec<Handle>, Failure> {
+    let free = Free::default();
+    let known: Items<ServiceView> = client.get("/v1/services").await?;
+    let known: Vec<String> = known.items.iter().map(ServiceView::display_name).collect();
+    let width = plan.services.iter().map(|service| service.name.to_string().len()).max().unwrap_or_default();
+    let mut handles = Vec::new();
+    for service in &plan.services {
+        let name = service.name.to_string();
+        if running.contains(&name) {
+            report.step(&format!("{} {name} already runs", report.output().mark(Mark::Ok)));
+            continue;
+        }
+        let Some(unit) = unit_plan(service, &known, &free)? else {
+            report.note(&waiting_hint(&name));
+            continue;
+        };
+        let show = matches!(report, Report::Terminal { .. }).then(|| show(settings, width));
+        let journal = Journal::open(&around.project.sidecar_dir(), &name, show);
+        handles.push(supervisor.add(around, unit, journal));
+    }
+    Ok(handles)
+}
+
+/// The unit of a service; `None` if nobody knows how to start it.
+fn unit_plan(service: &Service, known: &[String], free: &Free) -> Result<Option<unit::Plan>, Failure> {
+    let Some(app) = service.app.clone() else { return Ok(None) };
+    let name = service.name.to_string();
+    let port = match service.port {
+        Some(port) if !ports::is_free(port) => {
+            let holder = crate::processes::holder(port);
+            return Err(
+                ports::taken(&name, port, holder.as_ref()).fix("stop that process, or take `port:` out and use $PORT")
+            );
+        }
+        Some(port) => port,
+        None => free.take()?,
+    };
+    Ok(Some(unit::Plan {
+        service: service.name.clone(),
+        workload: service.version.as_ref().map_or_else(|| "1".to_owned(), |version| format!("{version}-1")),
+        version: service.version.clone(),
+        role: Role::Sidecar,
+        app: Some(app),
+        port,
+        must_listen: service.has_routes,
+        start_within: service.start_within,
+        upstreams: known.iter().filter(|other| **other != name).cloned().collect(),
+        https: None,
+    }))
+}
+
+/// What to type when a route has no program behind it.
+pub(crate) fn waiting_hint(service: &str) -> String {
+    format!("waiting: hms run {service} -p 8000 -- uvicorn app:app --port 8000")
+}
+
+/// Prints a program's line with its service's name before it.
+fn show(settings: &Settings, width: usize) -> Show {
+    let output = Output::new(settings);
+    Arc::new(move |service, line| {
+        let label = output.tint(Tone::Dim, &format!("{service:width$} |"));
+        output.line(&format!("{label} {}", crate::output::clean(line)));
+    })
+}
+
+async fn await_gateway(
+    settings: &Settings,
+    project: &Project,
+    client: &Client,
+    gateway: &Handle,
+) -> Result<(), Failure> {
+    let status = gateway.settled().await;
+    if let Phase::Failed(failure) = status.phase {
+        return Err(failure);
+    }
+    let https = status.proxy.and_then(|(_, ports)| ports.https).ok_or_else(|| {
+        Failure::new(Exit::Failed, 1105, "the gateway has no HTTPS listener").fix("hms check --only gateway")
+    })?;
+    let summary: crate::views::Summary = client.get("/v1/summary").await?;
+    let hosts = if summary.gateway.hosts.is_empty() { vec!["gateway.local".to_owned()] } else { summary.gateway.hosts };
+    let record = GatewayRecord { process: crate::processes::ProcessId::own(), https, hosts };
+    record.write(project)?;
+    trust::write(settings, project, &record).await.map(drop)
+}
+
+/// Waits until each program listens, the registry calls each service healthy, and every caller knows: right after a start
+/// the gateway may not have heard of the endpoint yet.
+async fn await_services(client: &Client, handles: &[Handle], report: &mut Report<'_>) -> Result<(), Failure> {
+    let begun = Instant::now();
+    let done = report.output().mark(Mark::Ok);
+    let mut open: Vec<&Handle> = handles.iter().collect();
+    loop {
+        for handle in &open {
+            match handle.status().phase {
+                Phase::Failed(failure) => return Err(failure),
+                Phase::Exited(code) if handle.plan.must_listen => {
+                    return Err(Failure::new(Exit::Failed, 1104, format!("{} ended", handle.plan.service))
+                        .because(format!("exit code {code}"))
+                        .log(handle.journal.last_lines()));
+                }
+                _ => {}
+            }
+        }
+        let healthy: Items<ServiceView> = client.get("/v1/services").await?;
+        let is_healthy = |name: &str| {
+            healthy
+                .items
+                .iter()
+                .any(|item| item.display_name() == name && item.state == "healthy" && item.breaker != "OPEN")
+        };
+        open.retain(|handle| {
+            let name = handle.plan.service.to_string();
+            let ready =
+                !matches!(handle.status().phase, Phase::Starting) && (!handle.plan.must_listen || is_healthy(&name));
+            if ready {
+                report.step(&format!("{done} {name} ready {:.1}s", begun.elapsed().as_secs_f64()));
+            }
+            !ready
+        });
+        let Some(slowest) = open.first() else { return Ok(()) };
+        report.waiting(&waiting_for(slowest));
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// What a service is waiting for, with its name.
+fn waiting_for(handle: &Handle) -> String {
+    let status = handle.status();
+    let what = match status.phase {
+        Phase::Starting if status.proxy.is_none() => "its proxy starts".to_owned(),
+        Phase::Starting => format!("nothing listens on 127.0.0.1:{} yet", handle.plan.port),
+        _ => "its proxy registers it".to_owned(),
+    };
+    format!("{}: {what}", handle.plan.service)
+}
+
+fn late(wait: Duration, supervisor: &Supervisor) -> Failure {
+    let slow: Vec<Handle> =
+        supervisor.units().into_iter().filter(|handle| !matches!(handle.status().phase, Phase::Stopped)).collect();
+    let waiting: Vec<String> = slow.iter().filter(|handle| handle.plan.app.is_some()).map(waiting_for).collect();
+    let lines = slow.iter().flat_map(|handle| handle.journal.last_lines()).collect();
+    Failure::new(Exit::Deadline, 1003, format!("not ready after {:.1} s", wait.as_secs_f64()))
+        .because(waiting.join("; "))
+        .log(lines)
+        .fix("hms up --wait=120s")
+}
+
+/// Keeps everything running until somebody asks for the end.
+async fn follow(
+    supervisor: &Supervisor,
+    interrupts: &mut Interrupts,
+    report: &mut Report<'_>,
+) -> Result<Exit, Failure> {
+    let told: Vec<_> = supervisor.units();
+    let mut said = std::collections::BTreeSet::new();
+    loop {
+        tokio::select! {
+            exit = interrupts.next() => return Ok(exit),
+            () = supervisor.asked_to_end() => return Ok(Exit::Ok),
+            () = tokio::time::sleep(Duration::from_millis(500)), if matches!(report, Report::Terminal { .. }) => {
+                for handle in &told {
+                    let status = handle.status();
+                    if let Phase::Exited(code) = status.phase
+                        && said.insert((handle.plan.service.clone(), status.since))
+                    {
+                        let name = &handle.plan.service;
+                        report.note(&format!("{name} ended with code {code}; again: hms start {name}"));
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn remove_own_gateway(project: &Project) {
+    let own = crate::processes::ProcessId::own();
+    if GatewayRecord::read(project).is_some_and(|record| record.process == own) {
+        drop(std::fs::remove_file(project.gateway_file()));
+    }
+}
+
+/// A path with the home folder shortened.
+pub(crate) fn tilde(settings: &Settings, path: &Path) -> String {
+    path.strip_prefix(&settings.directories.home)
+        .map_or_else(|_| path.display().to_string(), |rest| format!("~/{}", rest.display()))
+}
+
+/// A loopback address as people read it: only the port.
+pub(crate) fn port_of(address: SocketAddr) -> String {
+    format!(":{}", address.port())
+}

@@ -1,0 +1,151 @@
+//! The real `hms` in a home of its own: exit codes, exact words, and a control plane without proxies.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panicking, as the test does")]
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use tempfile::TempDir;
+
+/// A home with a lab in it. What still runs is taken down at the end.
+struct Home {
+    folder: TempDir,
+}
+
+impl Home {
+    fn new() -> Self {
+        let home = Self { folder: tempfile::tempdir().unwrap() };
+        std::fs::create_dir_all(home.lab().join("calc_svc")).unwrap();
+        home.write(
+            "calc_svc/route.yaml",
+            "service: calc-svc\nroutes:\n  - GET /sum/{a}/{b}\nrate_limit: \"20 req/min\"\n",
+        );
+        home
+    }
+
+    fn lab(&self) -> PathBuf {
+        self.folder.path().join("lab")
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.lab().join(name), text).unwrap();
+    }
+
+    fn run_as(&self, program: &str, arguments: &[&str]) -> Output {
+        Command::new(program)
+            .args(arguments)
+            .current_dir(self.lab())
+            .env_clear()
+            .env("HOME", self.folder.path())
+            .env("XDG_RUNTIME_DIR", self.folder.path())
+            .env("PATH", "/usr/local/bin:/usr/bin:/bin")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    fn hms(&self, line: &str) -> Output {
+        let arguments: Vec<&str> = line.split_whitespace().collect();
+        self.run_as(env!("CARGO_BIN_EXE_hms"), &arguments)
+    }
+
+    /// Runs a command that must end with this code; its stdout.
+    fn ends(&self, code: i32, line: &str) -> String {
+        let output = self.hms(line);
+        let (stdout, stderr) = (text(&output.stdout), text(&output.stderr));
+        assert_eq!(output.status.code(), Some(code), "hms {line}\n{stdout}{stderr}");
+        stdout
+    }
+
+    /// The folders named after the project in this one.
+    fn projects(&self, under: &str) -> usize {
+        std::fs::read_dir(self.folder.path().join(under))
+            .map_or(0, |entries| entries.filter_map(Result::ok).filter(is_lab).count())
+    }
+}
+
+impl Drop for Home {
+    fn drop(&mut self) {
+        self.hms("down");
+    }
+}
+
+fn is_lab(entry: &std::fs::DirEntry) -> bool {
+    entry.file_name().to_string_lossy().starts_with("lab-")
+}
+
+fn text(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
+
+#[test]
+fn exit_codes_are_those_that_help_lists() {
+    let home = Home::new();
+    home.ends(0, "-h");
+    home.ends(0, "help exit-codes");
+    home.ends(0, "completion bash");
+    home.ends(0, "explain HMS-1101");
+    home.ends(0, "down");
+    home.ends(1, "explain HMS-9999");
+    home.ends(2, "frobnicate");
+    home.ends(2, "down --purge");
+    home.ends(2, "--server https://example.org services");
+    home.ends(5, "status");
+    home.ends(5, "tap calc-svc");
+    home.write("calc_svc/route.yaml", "service: calc-svc\nroute: [GET /sum]\n");
+    home.ends(3, "lint");
+    home.ends(1, "register calc_svc/route.yaml calc_svc/missing.yaml");
+}
+
+#[test]
+fn lint_points_at_the_mistake_and_changes_nothing() {
+    let home = Home::new();
+    assert_eq!(home.ends(0, "lint").trim_end(), "+ 1 file, 0 errors, 0 warnings");
+    home.write("calc_svc/route.yaml", "service: calc-svc\nroutes: [GET /a]\nrate_limits: 20/min\n");
+    let said = home.ends(3, "lint calc_svc/route.yaml");
+    assert!(said.contains("calc_svc/route.yaml:3:1") && said.contains("did you mean `rate_limit`?"), "{said}");
+    let json: serde_json::Value = serde_json::from_str(&home.ends(3, "lint -o json")).unwrap();
+    assert_eq!((json["kind"].as_str(), json["items"][0]["code"].as_str()), (Some("Lint"), Some("HMS-2103")));
+    assert_eq!(home.projects(".local/state/hms"), 0, "nothing was written");
+}
+
+#[test]
+fn a_control_plane_takes_routes_and_goes_without_a_trace() {
+    let home = Home::new();
+    home.ends(0, "control -d --store memory --rest 127.0.0.1:0 --grpc 127.0.0.1:0");
+    home.ends(7, "control -d --rest 127.0.0.1:0 --grpc 127.0.0.1:0");
+
+    let api = home.run_as(env!("CARGO_BIN_EXE_hms-api"), &["register", "calc_svc/route.yaml"]);
+    assert_eq!(text(&api.stdout), "✓ registered calc-svc\n", "exactly, in every locale");
+    let hint = "waiting: hms run calc-svc -p 8000 -- uvicorn app:app --port 8000";
+    assert!(text(&api.stderr).contains(hint), "{}", text(&api.stderr));
+
+    assert_eq!(home.ends(0, "services -o name"), "calc-svc\n");
+    assert!(home.ends(0, "status").contains("SERVICE"), "a table");
+    let routes = home.ends(0, "routes export");
+    home.write("routes.json", &routes.replace("20 req/min", "30 req/min"));
+    home.ends(0, "routes import routes.json");
+    assert!(home.ends(0, "routes export").contains("30 req/min"));
+
+    let token = home.ends(0, "jwt issue --sub lena --role admin");
+    assert!(home.ends(0, &format!("jwt inspect {token}")).contains("sub: lena"));
+    let forged = token.trim().rsplit_once('.').map(|(head, _)| format!("{head}.AAAA")).unwrap();
+    home.ends(3, &format!("jwt inspect {forged}"));
+
+    let envoyctl =
+        |line: &str| home.run_as(env!("CARGO_BIN_EXE_envoyctl"), &line.split(' ').collect::<Vec<_>>()).status.code();
+    assert_eq!(envoyctl("enforce mtls --mode STRICT"), Some(0));
+    assert_eq!(envoyctl("certificates rotate --validity 24h"), Some(0));
+    assert_eq!(envoyctl("services"), Some(2), "only the seeds' verbs");
+    home.ends(7, "enforce mtls --mode PERMISSIVE");
+
+    std::fs::write(token_file(&home), "0".repeat(64)).unwrap();
+    home.ends(4, "services");
+    home.ends(0, "down --purge -y");
+    assert_eq!((home.projects(".local/state/hms"), home.projects("hms")), (0, 0));
+}
+
+fn token_file(home: &Home) -> PathBuf {
+    let state = home.folder.path().join(".local/state/hms");
+    let project = std::fs::read_dir(state).unwrap().filter_map(Result::ok).find(is_lab).unwrap();
+    Path::join(&project.path(), "control/admin.token")
+}
