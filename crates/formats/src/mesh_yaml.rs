@@ -58,8 +58,6 @@ pub struct MeshFile {
 pub struct GatewayFile {
     /// The port for HTTPS, if it is given.
     pub https: Option<u16>,
-    /// The port for plain HTTP, if one is wanted.
-    pub http: Option<u16>,
     /// The names it answers for; empty when none are given, which means [`Gateway::default`]'s.
     pub hosts: Vec<String>,
     /// Whose tokens it takes; `None` when nothing is said.

@@ -70,16 +70,15 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     });
     restore(&shared);
     let seed = seed();
-    let workers = start_workers(&shared, seed)?;
-    let (configured, is_configured) = watch::channel(false);
     let (app_changes, app) = watch::channel(false);
+    let workers = start_workers(&shared, seed, app_changes)?;
+    let (configured, is_configured) = watch::channel(false);
     let state = Arc::<certificate::State>::default();
     let (rotate, rotations) = mpsc::channel(QUEUE);
     let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
     let admin_address = bound.admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
-    tasks::spawn("application", probe::watch_app(Arc::clone(&shared), app_changes));
     tasks::spawn("admin", admin::serve(bound.admin, Arc::clone(&shared), is_configured));
     let attachment = Attachment {
         shared: Arc::clone(&shared),
@@ -202,26 +201,29 @@ impl Workers {
     }
 }
 
-fn start_workers(shared: &Arc<Shared>, seed: u64) -> io::Result<Workers> {
+fn start_workers(shared: &Arc<Shared>, seed: u64, app_changes: watch::Sender<bool>) -> io::Result<Workers> {
     let (threads, intakes) = listen::threads(shared.settings.workers);
+    // The first thread probes for all.
+    let mut probing = Some(app_changes);
     let handles = intakes.into_iter().zip(0_u64..).map(|(intake, index)| {
-        let shared = Arc::clone(shared);
+        let (shared, probing) = (Arc::clone(shared), probing.take());
         std::thread::Builder::new()
             .name(format!("data-{index}"))
-            .spawn(move || data_thread(shared, intake, seed.wrapping_add(100 + index), index == 0))
+            .spawn(move || data_thread(shared, intake, seed.wrapping_add(100 + index), probing))
     });
     Ok(Workers { handles: handles.collect::<io::Result<_>>()?, threads })
 }
 
-fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probes: bool) {
+fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<watch::Sender<bool>>) {
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return tracing::error!(%error, "a data thread could not start"),
     };
     let worker = Rc::new(Worker::new(shared, seed));
     let local = LocalSet::new();
-    if probes {
+    if let Some(app_changes) = probing {
         local.spawn_local(probe::watch_ejected(Rc::clone(&worker)));
+        local.spawn_local(probe::watch_app(Rc::clone(&worker), app_changes));
     }
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
 }

@@ -151,7 +151,8 @@ impl Attachment {
         }
     }
 
-    /// A gateway serves nothing of its own, and a pure client neither.
+    /// A gateway serves nothing of its own, and neither does a pure client. A workload is there from the moment its application
+    /// first listens.
     async fn tell_workload(&self, reporting: &Reporting) -> Result<(), Failure> {
         let health = if self.shared.app.is_listening() { Health::Healthy } else { Health::Unhealthy };
         self.tell_health(reporting, health).await
@@ -159,7 +160,8 @@ impl Attachment {
 
     async fn tell_health(&self, reporting: &Reporting, health: Health) -> Result<(), Failure> {
         let settings = &self.shared.settings;
-        let Some(app) = settings.app.filter(|_| settings.role == Role::Sidecar) else { return Ok(()) };
+        let serves = settings.role == Role::Sidecar && self.shared.app.is_known();
+        let Some(app) = settings.app.filter(|_| serves) else { return Ok(()) };
         let state = WorkloadState {
             service: Some(settings.service.to_wire()),
             id: settings.workload_id.clone(),

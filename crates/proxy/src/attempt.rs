@@ -50,7 +50,8 @@ pub async fn run(
     let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
     upstream.cells.budget.record_request(begun);
     let Request { head, body } = request;
-    let body = Replayable::new(body);
+    let idle = policy.timeouts.idle;
+    let body = Replayable::new(body.idle_limit(idle));
     let mut tried: Vec<usize> = Vec::new();
     loop {
         let Some(index) = choose(worker, upstream, &tried) else {
@@ -72,7 +73,7 @@ pub async fn run(
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
         };
-        let Some(failure) = failure else { return answer(outcome, upstream) };
+        let Some(failure) = failure else { return answer(outcome, upstream, idle) };
         let attempted = Attempted {
             method: &head.method,
             tries: exchange.attempts,
@@ -88,8 +89,8 @@ pub async fn run(
             retry::decide(&attempted, &policy.retry, &upstream.cells.budget, worker.now(), &mut dice)
         };
         match decision {
-            Decision::Stop(_) => return answer(outcome, upstream),
-            Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream),
+            Decision::Stop(_) => return answer(outcome, upstream, idle),
+            Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
                 drop(outcome);
                 tokio::time::sleep(after).await;
@@ -196,9 +197,9 @@ fn judge_answer(response: Response, endpoint: &UpstreamEndpoint) -> (Outcome, Tr
 }
 
 /// What the caller gets: the last answer there was, or our own words for there being none.
-fn answer(outcome: Tried, upstream: &Upstream) -> Result<Response, Refusal> {
+fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Response, Refusal> {
     match outcome {
-        Tried::Answered(response, _) => Ok(response),
+        Tried::Answered(response, _) => Ok(Response { head: response.head, body: response.body.idle_limit(idle) }),
         Tried::Failed(failure, message) => {
             tracing::debug!(service = %upstream.service.name, %message, "request failed");
             let name = &upstream.service.name;

@@ -5,10 +5,12 @@ use std::fmt;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hms_model::message::Fields;
 use hms_model::policy::retry::REPLAY_LIMIT;
+use tokio::time::{Instant, Sleep};
 
 use crate::transport::{http1, http2};
 
@@ -43,6 +45,8 @@ pub trait Watcher {
     fn ended(&mut self, outcome: Result<(), &BodyError>);
 }
 
+type Polled = Poll<Option<Result<Frame, BodyError>>>;
+
 /// Two watchers of one body, in the order in which they hear.
 struct Both(Box<dyn Watcher>, Box<dyn Watcher>);
 
@@ -67,6 +71,13 @@ impl Watcher for Both {
 pub struct Body {
     kind: Kind,
     watcher: Option<Box<dyn Watcher>>,
+    idle: Option<Idle>,
+}
+
+/// How long a body may be silent, and the timer that says when it was.
+struct Idle {
+    limit: Duration,
+    timer: Pin<Box<Sleep>>,
 }
 
 enum Kind {
@@ -75,6 +86,8 @@ enum Kind {
     Http1(http1::Incoming),
     Http2(http2::Incoming),
     Replay(ReplayBody),
+    #[cfg(test)]
+    Silent,
 }
 
 impl fmt::Debug for Body {
@@ -85,6 +98,8 @@ impl fmt::Debug for Body {
             Kind::Http1(_) => "Body::Http1",
             Kind::Http2(_) => "Body::Http2",
             Kind::Replay(_) => "Body::Replay",
+            #[cfg(test)]
+            Kind::Silent => "Body::Silent",
         })
     }
 }
@@ -92,24 +107,24 @@ impl fmt::Debug for Body {
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
-        Self { kind: Kind::Empty, watcher: None }
+        Self { kind: Kind::Empty, watcher: None, idle: None }
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, watcher: None }
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, watcher: None, idle: None }
     }
 
     /// What an HTTP/1 connection receives.
     pub(crate) fn http1(incoming: http1::Incoming) -> Self {
         let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http1(incoming) };
-        Self { kind, watcher: None }
+        Self { kind, watcher: None, idle: None }
     }
 
     /// What an HTTP/2 stream receives.
     pub(crate) fn http2(incoming: http2::Incoming) -> Self {
         let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(incoming) };
-        Self { kind, watcher: None }
+        Self { kind, watcher: None, idle: None }
     }
 
     /// The same body, watched; watchers that are there already hear first.
@@ -122,6 +137,15 @@ impl Body {
         self
     }
 
+    /// The same body, which breaks when nothing of it comes for `limit`. What is wholly here never does.
+    #[must_use]
+    pub fn idle_limit(mut self, limit: Duration) -> Self {
+        if !self.is_end() && !matches!(self.kind, Kind::Full(_)) {
+            self.idle = Some(Idle { limit, timer: Box::pin(tokio::time::sleep(limit)) });
+        }
+        self
+    }
+
     /// Whether there is nothing (more) to come.
     pub fn is_end(&self) -> bool {
         match &self.kind {
@@ -130,6 +154,8 @@ impl Body {
             Kind::Http1(incoming) => incoming.is_end(),
             Kind::Http2(incoming) => incoming.is_end(),
             Kind::Replay(replay) => replay.is_end(),
+            #[cfg(test)]
+            Kind::Silent => false,
         }
     }
 
@@ -141,6 +167,8 @@ impl Body {
             Kind::Http1(incoming) => incoming.length(),
             Kind::Http2(incoming) => incoming.length(),
             Kind::Replay(replay) => replay.length,
+            #[cfg(test)]
+            Kind::Silent => None,
         }
     }
 
@@ -155,13 +183,16 @@ impl Body {
 
     /// The next frame; `None` at the end.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let next = match &mut self.kind {
-            Kind::Empty => None,
-            Kind::Full(bytes) => bytes.take().map(|bytes| Ok(Frame::Data(bytes))),
-            Kind::Http1(incoming) => ready!(incoming.poll_frame(context)),
-            Kind::Http2(incoming) => ready!(incoming.poll_frame(context)),
-            Kind::Replay(replay) => ready!(replay.poll_frame(context)),
+        let polled = match &mut self.kind {
+            Kind::Empty => Poll::Ready(None),
+            Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::Data(bytes)))),
+            Kind::Http1(incoming) => incoming.poll_frame(context),
+            Kind::Http2(incoming) => incoming.poll_frame(context),
+            Kind::Replay(replay) => replay.poll_frame(context),
+            #[cfg(test)]
+            Kind::Silent => Poll::Pending,
         };
+        let next = ready!(self.within_idle_limit(polled, context));
         // A writer that knows the length stops at its last byte and never asks for the end, so the end is told with that byte.
         let ended = match &next {
             Some(Ok(_)) => self.is_end(),
@@ -182,6 +213,16 @@ impl Body {
             }
         }
         Poll::Ready(next)
+    }
+
+    fn within_idle_limit(&mut self, polled: Polled, context: &mut Context<'_>) -> Polled {
+        let Some(idle) = &mut self.idle else { return polled };
+        if polled.is_ready() {
+            idle.timer.as_mut().reset(Instant::now() + idle.limit);
+            return polled;
+        }
+        ready!(idle.timer.as_mut().poll(context));
+        Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", idle.limit.as_secs())))))
     }
 
     /// The next frame; `None` at the end.
@@ -212,7 +253,7 @@ impl Body {
     }
 
     fn with_beginning(mut self, beginning: Vec<Bytes>) -> Self {
-        let watcher = self.watcher.take();
+        let (watcher, idle) = (self.watcher.take(), self.idle.take());
         let shared = Shared {
             source: self,
             kept: beginning.into_iter().map(Frame::Data).collect(),
@@ -223,7 +264,7 @@ impl Body {
             attempt: 0,
         };
         let replay = ReplayBody { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None };
-        Self { kind: Kind::Replay(replay), watcher }
+        Self { kind: Kind::Replay(replay), watcher, idle }
     }
 }
 
@@ -315,7 +356,7 @@ impl Replayable {
             shared.attempt
         };
         let replay = ReplayBody { shared: Rc::clone(shared), position: 0, attempt, length: self.length };
-        Body { kind: Kind::Replay(replay), watcher: None }
+        Body { kind: Kind::Replay(replay), watcher: None, idle: None }
     }
 }
 
@@ -405,6 +446,14 @@ mod tests {
         let replayable = Replayable::new(Body::full(Bytes::from(large.clone())));
         assert_eq!(read(replayable.attempt()).await, Ok(large));
         assert!(!replayable.can_replay());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_silent_body_breaks_at_its_limit() {
+        let mut body = Body { kind: Kind::Silent, watcher: None, idle: None }.idle_limit(Duration::from_secs(5));
+        let begun = Instant::now();
+        assert!(body.frame().await.unwrap().is_err());
+        assert_eq!(begun.elapsed(), Duration::from_secs(5));
     }
 
     #[tokio::test]

@@ -77,6 +77,18 @@ pub async fn send(
             other => return other.map_or_else(Sent::Broken, Sent::Answered),
         }
     }
+    // Once per connection, so its future is not part of every request's.
+    Box::pin(send_on_new(worker, upstream, endpoint, outgoing, &target, protocol)).await
+}
+
+async fn send_on_new(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &UpstreamEndpoint,
+    outgoing: Outgoing<'_>,
+    target: &Target<'_>,
+    protocol: Protocol,
+) -> Sent {
     let secured = match target.secure(worker, upstream, protocol) {
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(message),
@@ -85,14 +97,15 @@ pub async fn send(
     let Some(place) = upstream.cells.connections.try_acquire(policy.limits.connections) else {
         return Sent::Refused("too many connections are open".to_owned());
     };
-    let opening = connect::open(endpoint.address, protocol, secured.as_ref(), policy.timeouts.connect, Some(place));
-    match Box::pin(opening).await {
+    let connect = policy.timeouts.connect;
+    match connect::open(endpoint.address, protocol, secured.as_ref(), connect, Some(place)).await {
         Err(error) => Sent::NotConnected(error),
         Ok(connection) => {
             if let Connection::Http2(shared) = &connection {
                 worker.pool.borrow_mut().share(target.key, shared);
             }
-            let sent = exchange(worker, &target, connection, head, edits, body.attempt()).await;
+            let Outgoing { head, edits, body, .. } = outgoing;
+            let sent = exchange(worker, target, connection, head, edits, body.attempt()).await;
             sent.map_or_else(Sent::Broken, Sent::Answered)
         }
     }

@@ -11,10 +11,11 @@ use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
-use crate::body::Replayable;
+use crate::body::{Body, Replayable};
 use crate::endpoint::{PLAIN_IDLE, returning};
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
+use crate::settings::Settings;
 use crate::transport::connect::{self, Connection};
 use crate::transport::pool::Key;
 use crate::transport::{Edits, Processed, Protocol, Request, Response, SendError};
@@ -115,14 +116,28 @@ fn down(worker: &Worker) -> Refusal {
 /// Answers another proxy's probe: does the application accept connections at this moment?
 pub async fn probe(worker: &Rc<Worker>) -> Result<Response, Refusal> {
     match worker.shared.settings.app {
-        Some(address) if listens(address).await => Ok(empty(StatusCode::OK)),
+        Some(address) if is_healthy(&worker.shared.settings, address).await => Ok(empty(StatusCode::OK)),
         _ => Err(down(worker)),
     }
 }
 
-/// Whether anything accepts connections at `address`.
-pub async fn listens(address: SocketAddr) -> bool {
-    matches!(tokio::time::timeout(CONNECT_DEADLINE, TcpStream::connect(address)).await, Ok(Ok(_)))
+/// Whether the application accepts connections, and answers its health path if it has one. It is never redirected, and only the
+/// head of its answer is read (reliability J4).
+pub async fn is_healthy(settings: &Settings, address: SocketAddr) -> bool {
+    let asked = async {
+        let Some(path) = &settings.health_path else { return TcpStream::connect(address).await.is_ok() };
+        answers(address, path).await.is_some_and(|status| status < StatusCode::BAD_REQUEST)
+    };
+    tokio::time::timeout(CONNECT_DEADLINE, asked).await.unwrap_or(false)
+}
+
+async fn answers(address: SocketAddr, path: &CanonicalPath) -> Option<StatusCode> {
+    let opening = connect::open(address, Protocol::Http1, None, CONNECT_DEADLINE, None);
+    let mut connection = Box::pin(opening).await.ok()?;
+    let authority = Authority::parse(&address.to_string()).ok()?;
+    let head = RequestHead { method: Method::GET, authority, path: path.clone(), query: None, fields: Fields::new() };
+    let response = connection.send(&head, &Edits::default(), Body::empty()).await.ok()?;
+    Some(response.head.status)
 }
 
 /// The request that asks a proxy about its application.

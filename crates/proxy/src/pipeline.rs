@@ -331,19 +331,22 @@ fn by_prefix(path: &str, runtime: &Runtime) -> Option<(ServiceName, CanonicalPat
 }
 
 /// The details of a service, asked for when they are not there yet.
-async fn details(worker: &Rc<Worker>, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
-    let current = &worker.shared.current;
-    if let Some(upstream) = current.load().upstreams.get(name) {
+async fn details(worker: &Worker, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
+    let runtime = worker.shared.current.load();
+    if let Some(upstream) = runtime.upstreams.get(name) {
         return Ok(Arc::clone(upstream));
     }
-    let unknown = |runtime: &Runtime| {
-        let names: Vec<String> = runtime.directory.iter().take(8).map(ToString::to_string).collect();
-        Refusal::new(Reason::NoService, format!("no service is called {name}; there is {}", names.join(", ")))
-    };
-    let runtime = current.load();
     if !runtime.directory.is_empty() && !runtime.directory.contains(name) {
-        return Err(unknown(&runtime));
+        let names: Vec<String> = runtime.directory.iter().take(8).map(ToString::to_string).collect();
+        let detail = format!("no service is called {name}; there is {}", names.join(", "));
+        return Err(Refusal::new(Reason::NoService, detail));
     }
+    // Once per service, so its future is not part of every request's.
+    Box::pin(first_details(worker, name)).await
+}
+
+async fn first_details(worker: &Worker, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
+    let current = &worker.shared.current;
     let mut changes = current.watch();
     // A full queue means that somebody else's wish is about to be sent; ours is repeated with the next request.
     let _asked = worker.shared.wanted.try_send(name.clone()).is_ok();

@@ -11,25 +11,24 @@ use crate::endpoint;
 use crate::local_app;
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::tasks;
-use crate::worker::{Shared, Worker};
+use crate::worker::Worker;
 
 /// How often an application that does not listen is tried: often, because somebody waits for it.
 const WAITING: Duration = Duration::from_millis(50);
-/// How often one that listens is tried.
-const LISTENING: Duration = Duration::from_secs(1);
 /// How often the ejected endpoints are looked over.
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Watches our own application and tells of every change.
-pub async fn watch_app(shared: Arc<Shared>, changes: watch::Sender<bool>) {
+pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
+    let shared = &worker.shared;
     let Some(address) = shared.settings.app else { return };
     loop {
-        let listening = local_app::listens(address).await;
+        let listening = local_app::is_healthy(&shared.settings, address).await;
         if shared.app.note(listening) {
             tracing::info!(%address, listening, "application");
             changes.send_replace(listening);
         }
-        let pause = if listening { LISTENING } else { WAITING };
+        let pause = if listening { shared.settings.health_every } else { WAITING };
         tokio::select! {
             () = tokio::time::sleep(pause) => {}
             () = shared.app.suspected() => {}

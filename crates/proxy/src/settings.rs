@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use hms_model::listener::Role;
+use hms_model::message::CanonicalPath;
 use hms_model::names::{DEFAULT_NAMESPACE, Label, ServiceName};
 use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
@@ -54,6 +55,10 @@ pub struct Settings {
     pub https: SocketAddr,
     /// The application; `None` for a pure client.
     pub app: Option<SocketAddr>,
+    /// The path that must answer below 400 for the application to be healthy; without one, accepting connections is enough.
+    pub health_path: Option<CanonicalPath>,
+    /// How often a listening application is asked.
+    pub health_every: Duration,
     /// One listener per named upstream.
     pub upstreams: BTreeMap<ServiceName, SocketAddr>,
     /// Unique within the service.
@@ -102,6 +107,8 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --admin IP:PORT               health and metrics (127.0.0.1:0)
   --https IP:PORT               where outside callers connect (gateway, 127.0.0.1:8443)
   --app IP:PORT|none            the application (127.0.0.1:$SERVICE_PORT, default port 7000)
+  --health-path PATH            healthy is who answers GET PATH below 400 (else: who accepts connections)
+  --health-every MILLISECONDS   how often (1000)
   --upstream NAME=IP:PORT       a listener of its own for one service; may be repeated
   --workload-id ID  --workload-version V  --zone Z
   --lifeline PATH               leave when this socket closes
@@ -146,7 +153,9 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 20] = [
+const KNOWN: [&str; 22] = [
+    "health-path",
+    "health-every",
     "role",
     "service",
     "control",
@@ -215,6 +224,8 @@ impl Raw {
             admin: self.address("admin", 0)?,
             https: self.address("https", 8443)?,
             app: self.app(service_port)?,
+            health_path: self.health_path()?,
+            health_every: Duration::from_millis(self.number("health-every", 1000, 3_600_000)?.max(100)),
             upstreams: self.upstreams()?,
             workload_id,
             version,
@@ -280,6 +291,13 @@ impl Raw {
                 Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)))
             }
         }
+    }
+
+    fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {
+        let read = |text: String| {
+            CanonicalPath::parse(&text).map_err(|why| SettingsError::Bad(format!("--health-path {text}: {why}")))
+        };
+        self.values.remove("health-path").map(read).transpose()
     }
 
     fn upstreams(&self) -> Result<BTreeMap<ServiceName, SocketAddr>, SettingsError> {

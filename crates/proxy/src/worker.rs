@@ -64,6 +64,7 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct AppState {
     listening: AtomicBool,
+    known: AtomicBool,
     suspect: Notify,
 }
 
@@ -73,8 +74,16 @@ impl AppState {
         self.listening.load(Relaxed)
     }
 
+    /// Whether it ever did. One that never listens is a pure client and serves nothing (ruling R6).
+    pub fn is_known(&self) -> bool {
+        self.known.load(Relaxed)
+    }
+
     /// Notes what a try showed; answers whether that is news.
     pub fn note(&self, listening: bool) -> bool {
+        if listening {
+            self.known.store(true, Relaxed);
+        }
         self.listening.swap(listening, Relaxed) != listening
     }
 

@@ -7,7 +7,7 @@ use crate::document::{Node, Value};
 use crate::mesh_yaml::{GatewayFile, Tokens, paths};
 use crate::read::{Field, Keys, Reader, Table};
 
-pub(crate) const KEYS: Keys = Keys::new(&["https", "http", "hosts", "jwt"]);
+pub(crate) const KEYS: Keys = Keys { known: &["https", "hosts", "jwt"], later: &["http"] };
 const JWT: Keys = Keys::new(&["issuer", "jwks", "audience", "roles"]);
 /// The issuer that is built in, as files call it.
 const BUILT_IN: &str = "dev";
@@ -27,14 +27,9 @@ pub(crate) fn inside(root: &Node) -> &Node {
 
 pub(crate) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> GatewayFile {
     let https = table.field("https").and_then(|field| reader.port(field));
-    let http = table.field("http").and_then(|field| reader.port(field));
-    if let (Some(field), true) = (table.field("http"), http.is_some() && http == https) {
-        let finding = Finding::error(2110, "`http` and `https` want the same port");
-        reader.report(field.node.span, finding.fix("give one of them another port"));
-    }
     let hosts = table.field("hosts").map(|field| hosts(reader, field)).unwrap_or_default();
     let jwt = table.field("jwt").and_then(|field| jwt(reader, field));
-    GatewayFile { https, http, hosts, jwt }
+    GatewayFile { https, hosts, jwt }
 }
 
 fn hosts(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<String> {

@@ -3,9 +3,9 @@
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::time::Duration;
 
 use hms_formats::Source;
+use hms_formats::mesh_yaml::HealthFile;
 use hms_formats::mesh_yaml::{self, MeshFile, Tokens};
 use hms_model::finding::{Finding, did_you_mean};
 use hms_model::names::ServiceName;
@@ -62,7 +62,7 @@ pub(crate) struct Service {
     /// Its version.
     pub(crate) version: Option<String>,
     /// How long it may take until it listens.
-    pub(crate) start_within: Duration,
+    pub(crate) health: HealthFile,
     /// Whether it serves anything. A service without routes may be a pure client.
     pub(crate) has_routes: bool,
 }
@@ -220,7 +220,7 @@ fn services(settings: &Settings, project: &Project, meaning: &MeshFile) -> Vec<S
             }),
             port: service.port,
             version: service.version.clone(),
-            start_within: service.health.start_within,
+            health: service.health.clone(),
             has_routes: service.route.is_some() || service.port.is_some(),
         }
     };

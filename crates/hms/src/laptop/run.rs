@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hms_formats::mesh_yaml::HealthFile;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 
@@ -79,7 +80,7 @@ async fn live(
         }),
         port,
         must_listen: false,
-        start_within: HEADER,
+        health: HealthFile { start_within: HEADER, ..HealthFile::default() },
         upstreams,
         https: None,
         workload: format!("run-{}", std::process::id()),

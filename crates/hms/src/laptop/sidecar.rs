@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 use std::time::Duration;
 
+use hms_formats::mesh_yaml::HealthFile;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use nix::sys::signal::Signal;
@@ -65,6 +66,8 @@ pub(crate) struct Plan {
     pub(crate) upstreams: Vec<String>,
     /// Where a gateway listens.
     pub(crate) https: Option<SocketAddr>,
+    /// When the application counts as healthy.
+    pub(crate) health: HealthFile,
 }
 
 /// What every proxy of a supervisor shares.
@@ -185,6 +188,10 @@ fn command(around: &Surroundings, plan: &Plan, runtime: &Path, before: Option<&P
         .args(["--app", &plan.app.map_or_else(|| "none".to_owned(), |address| address.to_string())]);
     if let Some(version) = &plan.version {
         command.args(["--workload-version", version]);
+    }
+    command.args(["--health-every", &plan.health.every.as_millis().to_string()]);
+    if let Some(path) = &plan.health.path {
+        command.args(["--health-path", path]);
     }
     for service in &plan.upstreams {
         let address = before.and_then(|ports| ports.upstreams.get(service));

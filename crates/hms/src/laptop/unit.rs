@@ -7,6 +7,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_formats::mesh_yaml::HealthFile;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -48,8 +49,8 @@ pub(crate) struct Plan {
     pub(crate) port: u16,
     /// Whether it must listen; a pure client never does and is never waited for.
     pub(crate) must_listen: bool,
-    /// How long it may take until it listens.
-    pub(crate) start_within: Duration,
+    /// When it counts as healthy, and how long it may take.
+    pub(crate) health: HealthFile,
     /// Other services, each with a listener of its own.
     pub(crate) upstreams: Vec<String>,
     /// Where a gateway listens.
@@ -261,6 +262,7 @@ impl Unit {
             app: plan.app.as_ref().map(|_| loopback(plan.port)),
             upstreams: plan.upstreams.clone(),
             https: plan.https,
+            health: plan.health.clone(),
         };
         let sidecar = Sidecar::start(&self.around, &proxy, &self.journal, self.ports.as_ref()).await?;
         self.ports = Some(sidecar.ports().clone());
@@ -375,11 +377,11 @@ impl Unit {
         let waited = since.elapsed();
         self.looks = self.looks.wrapping_add(1);
         // Reading every process's sockets is work; twice a second is often enough for this.
-        if self.looks.is_multiple_of(25) || waited > self.plan.start_within {
+        if self.looks.is_multiple_of(25) || waited > self.plan.health.start_within {
             let elsewhere = app.listening();
             let stubborn =
                 !elsewhere.is_empty() && self.elsewhere_since.get_or_insert_with(Instant::now).elapsed() >= ELSEWHERE;
-            if stubborn || waited > self.plan.start_within {
+            if stubborn || waited > self.plan.health.start_within {
                 let failure = self.listens_elsewhere(&elsewhere, waited);
                 self.enter(Phase::Failed(failure));
             }
@@ -444,6 +446,7 @@ fn attested_plan(plan: &Plan) -> sidecar::Plan {
         app: None,
         upstreams: Vec::new(),
         https: None,
+        health: HealthFile::default(),
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_formats::mesh_yaml::HealthFile;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use tokio::time::Instant;
@@ -231,7 +232,7 @@ fn start_gateway(
         app: None,
         port: 0,
         must_listen: false,
-        start_within: Duration::from_secs(10),
+        health: HealthFile { start_within: Duration::from_secs(10), ..HealthFile::default() },
         upstreams: Vec::new(),
         https: Some(ports::loopback(port)),
     };
@@ -289,7 +290,7 @@ fn unit_plan(service: &Service, known: &[String], free: &Free) -> Result<Option<
         app: Some(app),
         port,
         must_listen: service.has_routes,
-        start_within: service.start_within,
+        health: service.health.clone(),
         upstreams: known.iter().filter(|other| **other != name).cloned().collect(),
         https: None,
     }))

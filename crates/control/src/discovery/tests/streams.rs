@@ -122,8 +122,8 @@ async fn a_workload_is_there_while_its_stream_is() {
     let present = |view: &View| view.mesh.services.get(&name("calc-svc")).is_some_and(|s| !s.endpoints.is_empty());
     mesh.until(present).await;
     // Long after, still there without a word: pings hold the connection.
-    tokio::time::sleep(Duration::from_mins(2)).await;
-    assert!(present(&mesh.registry.view()));
+    let gone = tokio::time::timeout(Duration::from_mins(2), mesh.until(|view| !present(view))).await;
+    assert!(gone.is_err(), "it left while its stream was open");
     frozen.store(true, Ordering::Relaxed);
     let began = Instant::now();
     mesh.until(|view| !present(view)).await;
