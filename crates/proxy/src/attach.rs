@@ -244,8 +244,9 @@ impl Attachment {
         });
     }
 
-    /// Says that nothing new should come, and gives it time to be heard.
-    async fn leave(&self, reporting: &Reporting) -> Result<(), Failure> {
+    /// Tells what was counted and that nothing new should come, and gives both time to be heard.
+    async fn leave(&self, reporting: &mut Reporting) -> Result<(), Failure> {
+        self.report(reporting).await?;
         self.tell_health(reporting, Health::Draining).await?;
         tokio::time::sleep(Duration::from_millis(100)).await;
         Ok(())
