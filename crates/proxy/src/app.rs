@@ -221,6 +221,7 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
     };
     let worker = Rc::new(Worker::new(shared, seed));
     let local = LocalSet::new();
+    local.spawn_local(probe::sweep_pool(Rc::clone(&worker)));
     if let Some(app_changes) = probing {
         local.spawn_local(probe::watch_ejected(Rc::clone(&worker)));
         local.spawn_local(probe::watch_app(Rc::clone(&worker), app_changes));

@@ -73,17 +73,17 @@ impl Attachment {
         let mut failures = 0;
         let mut flows = Flows::default();
         while !self.shared.drain.is_draining() {
-            if self.shared.holder.current().is_none() {
-                tokio::select! {
-                    () = self.shared.holder.changed() => {}
-                    () = tokio::time::sleep(Duration::from_millis(50)) => {}
-                }
-                continue;
+            let mut certificates = self.shared.holder.watch();
+            tokio::select! {
+                Ok(_) = certificates.wait_for(|generation| *generation > 0) => {}
+                () = self.shared.drain.begun() => return,
             }
+            let begun = self.shared.clock.now();
             let (outcome, counted) = self.stream(flows).await;
             flows = counted;
             self.tap.watched_by(0);
-            failures = if outcome.is_ok() { 0 } else { failures + 1 };
+            let lasted = self.shared.clock.now().saturating_since(begun);
+            failures = if outcome.is_ok() || lasted > REPORT_EVERY { 1 } else { failures + 1 };
             if let Err(error) = outcome {
                 tracing::debug!(%error, failures, "not attached");
             }

@@ -162,9 +162,12 @@ fn judge(sent: Sent, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
     }
 }
 
-fn judge_answer(response: Response, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
-    let meshed = matches!(endpoint.endpoint.transport, Transport::Mesh(_));
-    let code = response.head.fields.first(&ERROR_HEADER).filter(|_| meshed).and_then(Reason::from_code);
+fn judge_answer(mut response: Response, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
+    if endpoint.endpoint.transport == Transport::Plain {
+        // Only a proxy may speak in the mesh's name.
+        response.head.fields.remove(&ERROR_HEADER);
+    }
+    let code = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
     let status = response.head.status;
     match code {
         Some(Reason::AppDown) => {

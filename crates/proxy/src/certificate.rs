@@ -132,8 +132,12 @@ async fn renew(shared: &Arc<Shared>, validity: Option<Duration>) -> Result<(), C
     let response = issue(shared, &mut client, &key, validity, false).await?;
     let (chain, bundle) = checked(shared, response)?;
     let svid = Svid::new(chain, key).map_err(|error| CertificateError::Unusable(error.to_string()))?;
-    last_good::save_credentials(&shared.settings.runtime_dir, &svid, &bundle)?;
+    let saved = last_good::save_credentials(&shared.settings.runtime_dir, &svid, &bundle);
     shared.holder.replace(svid, bundle).map_err(|error| CertificateError::Unusable(error.to_string()))?;
+    // A certificate that cannot be kept is still a good one.
+    if let Err(error) = saved {
+        tracing::warn!(%error, "the certificate could not be kept for a restart");
+    }
     if shared.settings.role == Role::Gateway {
         renew_edge(shared, &mut client).await?;
     }

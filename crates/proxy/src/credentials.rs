@@ -12,7 +12,7 @@ use hms_model::spiffe::SpiffeId;
 use hms_model::trust::TrustBundle;
 use parking_lot::Mutex;
 use rustls::{ClientConfig, ServerConfig};
-use tokio::sync::Notify;
+use tokio::sync::watch;
 
 use crate::transport::Protocol;
 use crate::transport::connect::{ALPN_HTTP1, ALPN_HTTP2};
@@ -65,7 +65,7 @@ impl Credentials {
 pub struct Holder {
     current: ArcSwapOption<Credentials>,
     generations: AtomicU64,
-    changed: Notify,
+    changed: watch::Sender<u64>,
 }
 
 impl Holder {
@@ -81,7 +81,7 @@ impl Holder {
         let clients = Mutex::default();
         let credentials = Arc::new(Credentials { svid, bundle, generation, server, clients });
         self.current.store(Some(Arc::clone(&credentials)));
-        self.changed.notify_waiters();
+        self.changed.send_replace(generation);
         Ok(credentials)
     }
 
@@ -96,8 +96,8 @@ impl Holder {
         }
     }
 
-    /// Resolves at the next replacement.
-    pub async fn changed(&self) {
-        self.changed.notified().await;
+    /// Hears of every replacement; the value is the generation in use.
+    pub fn watch(&self) -> watch::Receiver<u64> {
+        self.changed.subscribe()
     }
 }

@@ -19,8 +19,9 @@ use crate::transport::pool::Key;
 use crate::transport::{Edits, Protocol, Response, SendError, http1};
 use crate::worker::Worker;
 
-/// How long a connection to another proxy may be idle; shorter than the other side's patience.
-const MESH_IDLE: Duration = Duration::from_secs(45);
+/// How long a connection to another proxy may be idle; shorter than the other side's patience, which for HTTP/1 is the time for a
+/// head ([`http1::HEAD_DEADLINE`]).
+const MESH_IDLE: Duration = Duration::from_secs(8);
 /// How long a connection to a server that is no proxy may be idle: shorter than uvicorn's and Node's 5 s.
 pub const PLAIN_IDLE: Duration = Duration::from_secs(4);
 

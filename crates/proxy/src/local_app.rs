@@ -59,8 +59,8 @@ async fn attempt(
     if let Some(connection) = pooled {
         match exchange(worker, connection, head, edits, body).await {
             Ok(response) => return Ok(response),
-            // A kept connection that the application closed at this moment; asking once more harms nobody.
-            Err(error) if stale(&error, head) && body.can_replay() => {}
+            // A kept connection that the application had closed: not a byte was sent. Any other failure is the caller's to retry.
+            Err(error) if error.processed == Processed::No && body.can_replay() => {}
             Err(error) => return Err(broken(worker, &error)),
         }
     }
@@ -93,10 +93,6 @@ async fn exchange(
             Ok(returning(worker, KEY, PLAIN_IDLE, response, connection))
         }
     }
-}
-
-fn stale(error: &SendError, head: &RequestHead) -> bool {
-    error.processed == Processed::No || head.method.is_idempotent()
 }
 
 fn broken(worker: &Worker, error: &SendError) -> Refusal {

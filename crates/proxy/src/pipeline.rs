@@ -19,7 +19,7 @@ use http::header::MAX_FORWARDS;
 use http::{Method, StatusCode};
 
 use crate::attempt;
-use crate::body::Body;
+use crate::body::{Body, Watcher as _};
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
@@ -134,7 +134,7 @@ async fn inbound(
     let mut edits = Edits::default();
     set_trace(exchange, &mut edits);
     if let Some(own) = worker.shared.holder.current() {
-        forwarded::at_the_destination(peer, own.svid.identity(), &mut edits);
+        forwarded::at_the_destination(&request.head, peer, own.svid.identity(), &mut edits);
     }
     exchange.attempts = 1;
     let mut response = local_app::forward(worker, &local.service.policy, request, &edits).await?;
@@ -226,6 +226,11 @@ fn finish(answer: Result<Response, Refusal>, mut exchange: Exchange) -> Response
         exchange.reason = Reason::from_code(code);
     }
     exchange.answered(response.head.status.as_u16(), &response.head.fields);
+    if response.body.is_end() {
+        // Nobody asks a body without bytes for its end.
+        exchange.ended(Ok(()));
+        return response;
+    }
     Response { head: response.head, body: response.body.watched(Box::new(exchange)) }
 }
 

@@ -17,6 +17,8 @@ use crate::worker::Worker;
 const WAITING: Duration = Duration::from_millis(50);
 /// How often the ejected endpoints are looked over.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often the kept connections are looked over.
+const SWEEP: Duration = Duration::from_secs(1);
 
 /// Watches our own application and tells of every change.
 pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
@@ -51,10 +53,18 @@ pub async fn watch_ejected(worker: Rc<Worker>) {
                 }
             }
         }
+    }
+}
+
+/// Closes this thread's connections that nobody will use again.
+pub async fn sweep_pool(worker: Rc<Worker>) {
+    while !worker.shared.drain.is_draining() {
+        tokio::time::sleep(SWEEP).await;
+        let runtime = worker.shared.current.load();
         let generation = worker.shared.holder.current().map_or(0, |own| own.generation);
         let alive =
             |key: u64| key == 0 || runtime.upstreams.values().any(|u| u.endpoints.iter().any(|e| e.cells.key == key));
-        worker.pool.borrow_mut().sweep(now, generation, alive);
+        worker.pool.borrow_mut().sweep(worker.now(), generation, alive);
     }
 }
 

@@ -126,8 +126,8 @@ impl Flows {
         }
         for (service, now) in &retries {
             let new = now - self.retries.get(service).copied().unwrap_or_default();
-            if let Some(flow) = flows.values_mut().find(|_| new > 0).filter(|flow| is_of(flow, service)) {
-                flow.retries += new;
+            if new > 0 {
+                retried(&mut flows, service, shared).retries += new;
             }
         }
         (self.counts, self.retries) = (counts, retries);
@@ -156,6 +156,19 @@ fn entry<'a>(
     }))
 }
 
+/// A flow to this service, a new one if no request to it ended since the last report.
+fn retried<'a>(flows: &'a mut ByVersion, service: &Arc<str>, shared: &Shared) -> &'a mut Flow {
+    let key =
+        flows.keys().find(|(own, _)| own == service).cloned().unwrap_or_else(|| (Arc::clone(service), String::new()));
+    flows.entry(key).or_insert_with(|| Flow {
+        source: shared.settings.service.to_string(),
+        destination: ServiceName::from_host(service, "default").ok().map(|name| name.to_wire()),
+        latency: vec![0; now_buckets()],
+        mtls: true,
+        ..Flow::default()
+    })
+}
+
 fn now_buckets() -> usize {
     crate::telemetry::metrics::BUCKETS.len() + 1
 }
@@ -169,9 +182,4 @@ fn add_latency(flow: &mut Flow, before: &Counts, now: &Counts, requests: u64) {
     if let Some(slowest) = flow.latency.last_mut() {
         *slowest += requests.saturating_sub(counted);
     }
-}
-
-fn is_of(flow: &Flow, service: &str) -> bool {
-    let name = flow.destination.clone().and_then(|name| ServiceName::from_wire(name).ok());
-    name.is_some_and(|name| name.mesh_host() == service)
 }

@@ -37,6 +37,8 @@ pub struct Subscription {
     held: Held,
     wanted: mpsc::Receiver<ServiceName>,
     dice: Dice,
+    /// Updates applied so far; a stream that brought one was a good one.
+    applied: u64,
     /// Becomes true with the first configuration, from wherever.
     configured: watch::Sender<bool>,
 }
@@ -66,7 +68,7 @@ impl Subscription {
             let _surplus =
                 client.subscribe(used.chain(shared.settings.upstreams.keys().cloned().map(Scope::Service))).is_empty();
         }
-        let mut subscription = Self { shared, client, held, wanted, dice, configured };
+        let mut subscription = Self { shared, client, held, wanted, dice, applied: 0, configured };
         if !subscription.held.is_empty() {
             subscription.swap();
         }
@@ -78,15 +80,16 @@ impl Subscription {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(30));
         let mut failures = 0;
         loop {
-            while self.shared.holder.current().is_none() {
-                self.shared.holder.changed().await;
+            if self.shared.holder.watch().wait_for(|generation| *generation > 0).await.is_err() {
+                return;
             }
-            match self.stream().await {
-                Ok(()) => failures = 0,
-                Err(error) => {
-                    failures += 1;
-                    tracing::debug!(%error, failures, "not subscribed");
-                }
+            let before = self.applied;
+            if let Err(error) = self.stream().await {
+                failures += 1;
+                tracing::debug!(%error, failures, "not subscribed");
+            }
+            if self.applied != before {
+                failures = 0;
             }
             self.client.disconnected();
             if self.shared.drain.is_draining() {
@@ -114,6 +117,7 @@ impl Subscription {
         requests: &mpsc::Sender<DeltaDiscoveryRequest>,
         responses: &mut Streaming<DeltaDiscoveryResponse>,
     ) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
+        let mut certificates = self.shared.holder.watch();
         loop {
             tokio::select! {
                 response = responses.message() => {
@@ -125,6 +129,8 @@ impl Subscription {
                         requests.send(acknowledgement).await?;
                     }
                 }
+                // The file is authenticated with the certificate's key, so a new one needs a new file.
+                Ok(()) = certificates.changed() => self.keep(),
                 Some(name) = self.wanted.recv() => {
                     let surplus = self.client.subscribe([Scope::Service(name)]);
                     if !surplus.is_empty() {
@@ -141,6 +147,7 @@ impl Subscription {
 
     /// Everything of an update at once: what could be read is taken, the rest was refused by name.
     fn apply(&mut self, update: Update) {
+        self.applied += 1;
         for upsert in update.upserts {
             match upsert.resource {
                 Ok(resource) => {
@@ -159,6 +166,11 @@ impl Subscription {
             self.held.remove(name);
         }
         self.swap();
+        self.keep();
+    }
+
+    /// Keeps what is held for a start without a control plane.
+    fn keep(&self) {
         let Some(own) = self.shared.holder.current() else { return };
         if let Err(error) = last_good::save_resources(&self.shared.settings.runtime_dir, &self.held, own.svid.key()) {
             tracing::warn!(%error, "the last good configuration could not be kept");

@@ -16,8 +16,8 @@ use tokio::time::Instant;
 pub const GRACE: Duration = Duration::from_secs(3);
 /// How long after a start of the control plane nothing leaves.
 pub const START_GRACE: Duration = Duration::from_secs(15);
-/// Lapses within this time count together.
-pub const PERIOD: Duration = Duration::from_secs(15);
+/// Lapses within this time count together; longer than [`START_GRACE`], so that those of a start are still counted when it ends.
+pub const PERIOD: Duration = Duration::from_secs(30);
 /// How long everything stays once too much lapsed together.
 pub const HOLD: Duration = Duration::from_mins(1);
 /// Too much: so many, and more than a fifth of all.

@@ -18,25 +18,40 @@ pub(crate) const GRPC: u16 = 15012;
 /// Port of the gateway.
 pub(crate) const HTTPS: u16 = 8443;
 
+/// The first port given out; below it are those that people give their servers.
+const LOWEST: u16 = 20_000;
+/// Where the kernel's own choice begins unless the machine says otherwise.
+const KERNELS: u16 = 32_768;
+
 /// Free ports handed out by this process; none twice.
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Free(Arc<Mutex<BTreeSet<u16>>>);
 
 impl Free {
-    /// A free loopback port. It is released again before its user binds it, so a stranger may still take it meanwhile; the
-    /// user then fails and says so.
+    /// A free loopback port below the range from which the kernel serves whoever asks for any port or connects: our own
+    /// proxies do both while the application starts. It is not held until its user binds it, so a stranger may still take it
+    /// meanwhile; the user then fails and says so.
     pub(crate) fn take(&self) -> Result<u16, Failure> {
-        const TRIES: usize = 64;
-        let failed = |why: String| Failure::new(Exit::Failed, 1101, "no free port on 127.0.0.1").because(why);
-        for _ in 0..TRIES {
-            let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).map_err(|error| failed(error.to_string()))?;
-            let port = listener.local_addr().map_err(|error| failed(error.to_string()))?.port();
-            if self.0.lock().insert(port) {
-                return Ok(port);
-            }
-        }
-        Err(failed(format!("{TRIES} tries found only ports already promised")))
+        let span = kernels_range().saturating_sub(LOWEST).max(1000);
+        // Each process begins elsewhere, so that two that start at the same time seldom meet.
+        let begin = std::process::id().wrapping_mul(61);
+        let port =
+            |step: u16| LOWEST + u16::try_from(begin.wrapping_add(step.into()) % u32::from(span)).unwrap_or_default();
+        let mut given = self.0.lock();
+        let found = (0..span).map(port).find(|port| !given.contains(port) && is_free(*port));
+        let port = found.ok_or_else(|| {
+            Failure::new(Exit::Failed, 1101, "no free port on 127.0.0.1")
+                .because(format!("every port from {LOWEST} to {} is taken", u32::from(LOWEST) + u32::from(span) - 1))
+        })?;
+        given.insert(port);
+        Ok(port)
     }
+}
+
+/// The first port of the kernel's own choice (`ip_local_port_range`, ip(7)).
+fn kernels_range() -> u16 {
+    let text = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range").unwrap_or_default();
+    text.split_ascii_whitespace().next().and_then(|first| first.parse().ok()).unwrap_or(KERNELS)
 }
 
 /// A loopback address with this port.
@@ -117,6 +132,8 @@ mod tests {
         let free = Free::default();
         let taken: BTreeSet<u16> = (0..50).map(|_| free.take().unwrap()).collect();
         assert_eq!(taken.len(), 50);
+        let below = kernels_range() <= LOWEST || taken.iter().all(|port| *port < kernels_range());
+        assert!(below, "our proxies cannot be given one of these: {taken:?}");
         assert_eq!(public(None, PortChoice::Auto).unwrap(), (0, None));
     }
 }

@@ -47,8 +47,12 @@ pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims,
     }
 }
 
-/// At the destination: who called, from the certificate and nothing else.
-pub fn at_the_destination(caller: &SpiffeId, own: &SpiffeId, edits: &mut Edits) {
+/// At the destination: who called, from the certificate and nothing else. Other spellings of the field reach some applications as
+/// the same variable, so they go too.
+pub fn at_the_destination(head: &RequestHead, caller: &SpiffeId, own: &SpiffeId, edits: &mut Edits) {
+    for (name, _) in head.fields.iter().filter(|(name, _)| folded(name.as_str()) == CLIENT_CERT.as_str()) {
+        edits.remove(name.clone());
+    }
     set(edits, CLIENT_CERT, &format!("By={own};URI={caller}"));
 }
 

@@ -26,7 +26,9 @@ impl TraceContext {
         if let Some((trace, sampled)) = fields.text(&TRACEPARENT).and_then(parse) {
             return Self { trace, span, sampled };
         }
-        let trace = (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1));
+        // An application that forwards only the mesh's own field continues the trace as well (S4-22).
+        let named = fields.text(&TRACE_ID).and_then(parse_trace_id);
+        let trace = named.unwrap_or_else(|| (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1)));
         let sampled = dice.below(1_000_000) < usize::try_from(sample_per_million).unwrap_or(usize::MAX);
         Self { trace, span, sampled }
     }
@@ -61,6 +63,12 @@ fn random(dice: &mut Dice) -> u64 {
     (half(dice) << 32) | half(dice)
 }
 
+/// 32 lower-case hex digits that are not all zero.
+fn parse_trace_id(text: &str) -> Option<u128> {
+    let digits = text.len() == 32 && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    digits.then(|| u128::from_str_radix(text, 16).ok()).flatten().filter(|trace| *trace != 0)
+}
+
 /// `00-<32 hex>-<16 hex>-<2 hex>`; of a later version only this beginning is read (§3.2.2.1).
 fn parse(text: &str) -> Option<(u128, bool)> {
     let hex = |s: &str, length: usize| {
@@ -93,6 +101,17 @@ mod tests {
         assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(context.is_sampled());
         assert!(!context.to_string().contains("00f067aa0ba902b7"));
+    }
+
+    #[test]
+    fn a_forwarded_trace_id_alone_continues_the_trace() {
+        let mut fields = Fields::new();
+        fields.set(TRACE_ID, HeaderValue::from_static("4bf92f3577b34da6a3ce929d0e0e4736"));
+        let context = TraceContext::continue_from(&fields, 0, &mut Dice::seeded(1));
+        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        fields.set(TRACE_ID, HeaderValue::from_static("7f23ab"));
+        let context = TraceContext::continue_from(&fields, 0, &mut Dice::seeded(1));
+        assert!(!context.trace_id().contains("7f23ab"));
     }
 
     #[test]

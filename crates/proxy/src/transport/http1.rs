@@ -22,8 +22,8 @@ use crate::body::{Body, BodyError, Frame};
 use crate::drain::Drain;
 use crate::tasks;
 
-/// Absolute time for a request's head (reliability §6).
-const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// Absolute time for a request's head (reliability §6). hyper counts it from the end of the request before.
+pub const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 
 /// How long a kept connection may take to finish with its last request.
 const OWING: Duration = Duration::from_millis(20);

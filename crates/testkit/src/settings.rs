@@ -1,0 +1,28 @@
+//! What the environment says about this test run. The only reader of the environment.
+#![expect(clippy::disallowed_methods, reason = "this is the place that reads the environment")]
+
+use std::path::PathBuf;
+
+/// `HMS_TEST_BIN`: the folder of the built binaries, instead of the one this test was built into.
+pub fn binaries() -> Option<PathBuf> {
+    path("HMS_TEST_BIN")
+}
+
+/// `HMS_TEST_PYTHON`: a Python with fastapi, uvicorn, httpx and grpcio, instead of `target/venv`.
+pub fn python() -> Option<PathBuf> {
+    path("HMS_TEST_PYTHON")
+}
+
+/// `HMS_TEST_PROXY_RELEASE`: the release build of `hms-proxy`, instead of `target/release/hms-proxy`.
+pub fn release_proxy() -> Option<PathBuf> {
+    path("HMS_TEST_PROXY_RELEASE")
+}
+
+/// `PATH`, so that programs find what they need.
+pub fn search_path() -> String {
+    std::env::var("PATH").unwrap_or_else(|_unset| "/usr/local/bin:/usr/bin:/bin".to_owned())
+}
+
+fn path(name: &str) -> Option<PathBuf> {
+    std::env::var(name).ok().filter(|value| !value.is_empty()).map(PathBuf::from)
+}
