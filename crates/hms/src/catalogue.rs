@@ -223,6 +223,8 @@ pub(crate) const CODES: &[Entry] = &[
         "call the service by its name"),
     Entry::new(3303, "431: the head is too large", "headers beyond the limit",
         "send fewer or smaller headers"),
+    Entry::new(3304, "408: the request's body broke off", "the caller stopped sending before the end, or sent nothing for half a minute",
+        "send the body whole, and without long pauses"),
     Entry::new(3401, "404: no route", "no service has a route for this path",
         "hms services -o json"),
     Entry::new(3402, "405: the method is not allowed", "the path has routes for other methods; Allow names them",

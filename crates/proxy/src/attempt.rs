@@ -1,5 +1,6 @@
 //! Sending a request to one of a service's endpoints, and again while that helps (rulings R1 to R3).
 
+use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
@@ -13,9 +14,10 @@ use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
-use crate::body::Replayable;
+use crate::body::{Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
+use crate::local_app::{BODY_IDLE, incomplete};
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
@@ -31,6 +33,8 @@ enum Tried {
     Answered(Response, Option<Failure>),
     /// No answer.
     Failed(Failure, String),
+    /// Not tried, or not the endpoint's doing.
+    Refused(Refusal),
 }
 
 /// Sends a request to `upstream`.
@@ -51,7 +55,7 @@ pub async fn run(
     upstream.cells.budget.record_request(begun);
     let Request { head, body } = request;
     let idle = policy.timeouts.idle;
-    let body = Replayable::new(body.idle_limit(idle));
+    let body = Replayable::new(body.idle_limit(BODY_IDLE));
     let mut tried: Vec<usize> = Vec::new();
     loop {
         let Some(index) = choose(worker, upstream, &tried) else {
@@ -66,12 +70,13 @@ pub async fn run(
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, worker.now());
         let outgoing = Outgoing { head: &head, edits: &edits, body: &body, downstream: protocol };
-        let sending = endpoint::send(worker, upstream, endpoint, outgoing);
-        let outcome = once(worker, upstream, endpoint, sending, time).await;
+        let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
+        let outcome = once(worker, upstream, endpoint, sending, &body, time).await;
         tried.push(index);
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
+            Tried::Refused(_) => Some(Failure::Shed),
         };
         let Some(failure) = failure else { return answer(outcome, upstream, idle) };
         let attempted = Attempted {
@@ -107,16 +112,21 @@ async fn once(
     worker: &Rc<Worker>,
     upstream: &Arc<Upstream>,
     endpoint: &Arc<UpstreamEndpoint>,
-    sending: impl Future<Output = Sent>,
+    sending: Pin<&mut impl Future<Output = Sent>>,
+    body: &Replayable,
     time: Option<Duration>,
 ) -> Tried {
     let begun = worker.now();
     let sent = match time {
         None => sending.await,
-        Some(time) => tokio::time::timeout(time, sending).await.unwrap_or(Sent::TimedOut),
+        Some(time) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
     };
     let now = worker.now();
-    let (outcome, tried) = judge(sent, endpoint);
+    let (outcome, tried) = match (body.source(), sent) {
+        // The caller broke off; that says nothing about the endpoint.
+        (Source::Broken, Sent::Broken(_) | Sent::TimedOut) => (Outcome::Ignored, Tried::Refused(incomplete())),
+        (_, sent) => judge(sent, endpoint),
+    };
     if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
@@ -157,7 +167,7 @@ fn judge(sent: Sent, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
             };
             (Outcome::GatewayFailure(FailureKind::Reset), Tried::Failed(failure, error.message))
         }
-        Sent::Refused(message) => (Outcome::Ignored, Tried::Failed(Failure::Shed, message)),
+        Sent::Refused(refusal) => (Outcome::Ignored, Tried::Refused(refusal)),
         Sent::Answered(response) => judge_answer(response, endpoint),
     }
 }
@@ -203,12 +213,12 @@ fn judge_answer(mut response: Response, endpoint: &UpstreamEndpoint) -> (Outcome
 fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Response, Refusal> {
     match outcome {
         Tried::Answered(response, _) => Ok(Response { head: response.head, body: response.body.idle_limit(idle) }),
+        Tried::Refused(refusal) => Err(refusal),
         Tried::Failed(failure, message) => {
             tracing::debug!(service = %upstream.service.name, %message, "request failed");
             let name = &upstream.service.name;
             Err(match failure {
                 Failure::Timeout => Refusal::new(Reason::Timeout, format!("{name} did not answer in time")),
-                Failure::Shed => overloaded(upstream),
                 Failure::NotProcessed(_) => {
                     Refusal::new(Reason::ConnectFailed, format!("no endpoint of {name} could be reached"))
                 }

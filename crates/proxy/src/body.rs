@@ -295,6 +295,34 @@ impl http_body::Body for Body {
     }
 }
 
+/// How far the sender of a body has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// Something is still to come.
+    Sending,
+    /// All of it came.
+    Complete,
+    /// It broke off; what fails now is not the receiver's fault.
+    Broken,
+}
+
+/// Waits for an answer at most `limit`, counted from when the request's body has come: a long upload is no slow answer. The body's
+/// own idle limit bounds the upload.
+pub async fn answer_within<T>(
+    limit: Duration,
+    body: &Replayable,
+    mut sending: Pin<&mut impl Future<Output = T>>,
+) -> Option<T> {
+    loop {
+        let uploading = body.source() == Source::Sending;
+        match tokio::time::timeout(limit, sending.as_mut()).await {
+            Ok(answer) => return Some(answer),
+            Err(_elapsed) if uploading => {}
+            Err(_elapsed) => return None,
+        }
+    }
+}
+
 /// A request body that can be sent more than once, as long as what was read of it fits [`REPLAY_LIMIT`] (ruling R2).
 #[derive(Clone)]
 pub struct Replayable {
@@ -345,6 +373,17 @@ impl Replayable {
             let shared = shared.borrow();
             !shared.overflowed && shared.failed.is_none()
         })
+    }
+
+    /// How far the sender of the body has come.
+    pub fn source(&self) -> Source {
+        let Some(shared) = &self.shared else { return Source::Complete };
+        let shared = shared.borrow();
+        match (&shared.failed, shared.complete || shared.source.is_end()) {
+            (Some(_), _) => Source::Broken,
+            (None, true) => Source::Complete,
+            (None, false) => Source::Sending,
+        }
     }
 
     /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.

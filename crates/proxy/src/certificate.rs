@@ -1,6 +1,7 @@
 //! Getting a certificate, and another before it ends. The key is made here and never leaves this process but for its private
 //! directory in memory.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -73,6 +74,8 @@ pub struct Plan {
 /// asks.
 pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Receiver<RotateNow>, mut dice: Dice) {
     let mut validity = None;
+    let mut swaps = shared.current.watch();
+    let mut hosts = None;
     loop {
         let due = due(&shared, &state, &mut dice);
         let wait = due.duration_since(shared.now()).unwrap_or_default();
@@ -80,6 +83,12 @@ pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Rece
         let nap = wait.min(Duration::from_mins(1));
         let wish = tokio::select! {
             () = tokio::time::sleep(nap) => None,
+            Ok(()) = swaps.changed() => {
+                if edge_is_outdated(&shared, &mut hosts) {
+                    state.plan.lock().rotates_at = Some(shared.now());
+                }
+                None
+            }
             wish = wishes.recv() => match wish {
                 Some(wish) => Some(wish),
                 None => return,
@@ -105,6 +114,16 @@ pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Rece
         }
         state.changed.notify_one();
     }
+}
+
+/// Whether the gateway's certificate names other hosts than the gateway answers for.
+fn edge_is_outdated(shared: &Shared, known: &mut Option<BTreeSet<String>>) -> bool {
+    let now = shared.current.load().gateway.as_ref().map(|gateway| gateway.hosts.clone());
+    if shared.settings.role != Role::Gateway || now.is_none() {
+        return false;
+    }
+    let before = std::mem::replace(known, now.clone());
+    before.is_some() && before != now || shared.edge.load().is_none() && shared.holder.current().is_some()
 }
 
 /// When the next renewal is due; rolled once per certificate or failure.

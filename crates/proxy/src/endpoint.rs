@@ -13,6 +13,7 @@ use hms_wire::LEVEL;
 use hms_wire::hello::PeerHello;
 
 use crate::body::{Body, BodyError, Frame, Replayable, Watcher};
+use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::transport::connect::{self, ConnectError, Connection, Secured};
 use crate::transport::pool::Key;
@@ -34,8 +35,8 @@ pub enum Sent {
     NotConnected(ConnectError),
     /// The connection broke before an answer.
     Broken(SendError),
-    /// Not sent, because of a bound of our own.
-    Refused(String),
+    /// Not sent, for a reason of our own.
+    Refused(Refusal),
     /// No answer in time.
     TimedOut,
 }
@@ -69,7 +70,7 @@ pub async fn send(
     };
     let target = match Target::of(worker, upstream, endpoint) {
         Ok(target) => target,
-        Err(message) => return Sent::Refused(message),
+        Err(message) => return Sent::Refused(unready(message)),
     };
     let pooled = worker.pool.borrow_mut().take(target.key, protocol, worker.now());
     if let Some(connection) = pooled {
@@ -92,11 +93,12 @@ async fn send_on_new(
 ) -> Sent {
     let secured = match target.secure(worker, upstream, protocol) {
         Ok(secured) => secured,
-        Err(message) => return Sent::Refused(message),
+        Err(message) => return Sent::Refused(unready(message)),
     };
     let policy = &upstream.service.policy;
     let Some(place) = upstream.cells.connections.try_acquire(policy.limits.connections) else {
-        return Sent::Refused("too many connections are open".to_owned());
+        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
+        return Sent::Refused(refusal.after(Duration::from_secs(1)));
     };
     let connect = policy.timeouts.connect;
     match connect::open(endpoint.address, protocol, secured.as_ref(), connect, Some(place)).await {
@@ -112,6 +114,10 @@ async fn send_on_new(
     }
 }
 
+fn unready(message: String) -> Refusal {
+    Refusal::new(Reason::NoConfiguration, message).after(Duration::from_secs(1))
+}
+
 /// Where a connection leads, and how it is kept.
 struct Target<'a> {
     key: Key,
@@ -125,6 +131,10 @@ impl<'a> Target<'a> {
             Transport::Plain => (0, PLAIN_IDLE),
             Transport::Mesh(_) => {
                 let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
+                if credentials.svid.not_after() <= worker.shared.now() {
+                    // Every endpoint would refuse it, and none of them is to blame.
+                    return Err("this proxy's certificate has expired".to_owned());
+                }
                 (credentials.generation, MESH_IDLE)
             }
         };

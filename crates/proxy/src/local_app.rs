@@ -1,6 +1,7 @@
 //! The application beside this proxy.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -11,7 +12,7 @@ use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
-use crate::body::{Body, Replayable};
+use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{PLAIN_IDLE, returning};
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
@@ -23,6 +24,8 @@ use crate::worker::Worker;
 
 /// The application's place in the pool; endpoints count from 1.
 const KEY: Key = Key { endpoint: 0, generation: 0 };
+/// How long a request's body may be silent (reliability §6).
+pub const BODY_IDLE: Duration = Duration::from_secs(30);
 /// How long the application may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
@@ -37,11 +40,11 @@ pub async fn forward(
     // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1.
     let protocol = if request.head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
     let Request { head, body } = request;
-    let body = Replayable::new(body);
-    let sending = attempt(worker, address, protocol, &head, edits, &body);
+    let body = Replayable::new(body.idle_limit(BODY_IDLE));
+    let sending = pin!(attempt(worker, address, protocol, &head, edits, &body));
     match policy.timeouts.request {
         None => sending.await,
-        Some(limit) => tokio::time::timeout(limit, sending).await.unwrap_or_else(|_elapsed| {
+        Some(limit) => answer_within(limit, &body, sending).await.unwrap_or_else(|| {
             Err(Refusal::new(Reason::Timeout, format!("{} did not answer in time", worker.shared.settings.service)))
         }),
     }
@@ -61,7 +64,7 @@ async fn attempt(
             Ok(response) => return Ok(response),
             // A kept connection that the application had closed: not a byte was sent. Any other failure is the caller's to retry.
             Err(error) if error.processed == Processed::No && body.can_replay() => {}
-            Err(error) => return Err(broken(worker, &error)),
+            Err(error) => return Err(broken(worker, &error, body)),
         }
     }
     match Box::pin(connect::open(address, protocol, None, CONNECT_DEADLINE, None)).await {
@@ -74,7 +77,7 @@ async fn attempt(
             if let Connection::Http2(shared) = &connection {
                 worker.pool.borrow_mut().share(KEY, shared);
             }
-            exchange(worker, connection, head, edits, body).await.map_err(|error| broken(worker, &error))
+            exchange(worker, connection, head, edits, body).await.map_err(|error| broken(worker, &error, body))
         }
     }
 }
@@ -95,13 +98,21 @@ async fn exchange(
     }
 }
 
-fn broken(worker: &Worker, error: &SendError) -> Refusal {
+fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
+    if body.source() == Source::Broken {
+        return incomplete();
+    }
     tracing::debug!(%error, "application broke off");
     worker.shared.app.suspect();
     Refusal::new(
         Reason::UpstreamReset,
         format!("{} closed the connection before an answer", worker.shared.settings.service),
     )
+}
+
+/// The caller's own doing.
+pub fn incomplete() -> Refusal {
+    Refusal::new(Reason::Incomplete, "the request's body broke off before its end")
 }
 
 fn down(worker: &Worker) -> Refusal {

@@ -62,6 +62,8 @@ pub enum Reason {
     ConnectMethod,
     /// Too many or too large header fields.
     HeadTooLarge,
+    /// The request's body broke off or stopped coming.
+    Incomplete,
     /// No route has this path.
     NoRoute,
     /// A route has this path, but not this method.
@@ -124,6 +126,7 @@ impl Reason {
             Self::HeadTooLarge => {
                 entry(3303, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Downstream, "DPE", "head too large")
             }
+            Self::Incomplete => entry(3304, StatusCode::REQUEST_TIMEOUT, Downstream, "DR", "request incomplete"),
             Self::NoRoute => entry(3401, StatusCode::NOT_FOUND, Downstream, "NR", "no route"),
             Self::MethodNotAllowed => {
                 entry(3402, StatusCode::METHOD_NOT_ALLOWED, Downstream, "NR", "method not allowed")
@@ -165,7 +168,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 26] = [
+pub const ALL: [Reason; 27] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -188,6 +191,7 @@ pub const ALL: [Reason; 26] = [
     Reason::Malformed,
     Reason::ConnectMethod,
     Reason::HeadTooLarge,
+    Reason::Incomplete,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
     Reason::NoService,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use hms_model::policy::authorization::Source;
-use hms_model::resource::Resource;
+use hms_model::resource::{Kind, Resource, ResourceKey};
 use hms_model::snapshot::{Scope, Snapshot};
 use hms_traffic::backoff::Backoff;
 use hms_traffic::dice::Dice;
@@ -172,6 +172,11 @@ impl Subscription {
     /// Keeps what is held for a start without a control plane.
     fn keep(&self) {
         let Some(own) = self.shared.holder.current() else { return };
+        let service = ResourceKey::of(Kind::Service, &self.shared.settings.service).to_string();
+        if self.shared.settings.role == Role::Sidecar && !self.held.contains_key(&service) {
+            // A control plane that lost its store knows nothing of us; what it knew before is the better start.
+            return;
+        }
         if let Err(error) = last_good::save_resources(&self.shared.settings.runtime_dir, &self.held, own.svid.key()) {
             tracing::warn!(%error, "the last good configuration could not be kept");
         }
