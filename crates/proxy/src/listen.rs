@@ -17,7 +17,7 @@ use crate::peer;
 use crate::pipeline::{Downstream, Entrance, Serve};
 use crate::tasks;
 use crate::telemetry::metrics::Party;
-use crate::transport::tls_stream::Stream;
+use crate::transport::tls_stream::{Impatient, Stream};
 use crate::transport::{Protocol, http1, http2};
 use crate::worker::{Shared, Worker};
 
@@ -155,6 +155,7 @@ async fn connection(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
     let downstream = Rc::new(Downstream { entrance, peer, party, protocol });
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let drain = &worker.shared.drain;
+    let stream = Impatient::new(stream);
     match protocol {
         Protocol::Http1 => http1::serve(stream, handler, drain).await,
         Protocol::Http2 => http2::serve(stream, handler, drain).await,

@@ -13,7 +13,7 @@ use std::fmt;
 
 use hms_model::message::{Authority, CanonicalPath, Fields, Malformed, RequestHead, ResponseHead};
 use http::header::{
-    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRAILER, TRANSFER_ENCODING, UPGRADE,
+    CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
@@ -166,7 +166,7 @@ fn strip_hop_by_hop(map: &mut HeaderMap) -> Result<(), BadHead> {
         map.remove(name);
     }
     let trailers = map.get(TE).is_some_and(|te| te.as_bytes().eq_ignore_ascii_case(b"trailers"));
-    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, TRAILER, PROXY_AUTHENTICATE] {
+    for name in [CONNECTION, TRANSFER_ENCODING, UPGRADE, TE, PROXY_AUTHENTICATE] {
         map.remove(name);
     }
     for name in ["keep-alive", "proxy-connection", "http2-settings"] {

@@ -1,5 +1,6 @@
 //! HTTP/2 on the `h2` crate directly.
 
+use std::cell::Cell;
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -23,6 +24,12 @@ const MAX_STREAMS: u32 = 200;
 const STREAM_WINDOW: u32 = 64 * 1024;
 /// Receive window of a connection: every stream's, so that one stalled stream cannot stop the others.
 const CONNECTION_WINDOW: u32 = STREAM_WINDOW * MAX_STREAMS;
+/// Streams that this side opens on one connection; more requests at once get another connection.
+const MOST_OPEN: usize = 100;
+/// How long a connection may be without a request before it is closed politely.
+const IDLE: Duration = Duration::from_mins(5);
+/// How long a peer may keep a stream's window closed.
+const STALLED: Duration = Duration::from_secs(30);
 /// How long the handshake may take.
 const HANDSHAKE_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -32,13 +39,32 @@ pub struct Incoming {
     stream: RecvStream,
     length: Option<u64>,
     data_ended: bool,
+    /// Counts as an open stream of its upstream connection.
+    _open: Option<Open>,
+}
+
+/// One of a connection's open streams.
+#[derive(Debug)]
+struct Open(Rc<Cell<u32>>);
+
+impl Open {
+    fn new(count: &Rc<Cell<u32>>) -> Self {
+        count.set(count.get() + 1);
+        Self(Rc::clone(count))
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.0.set(self.0.get().saturating_sub(1));
+    }
 }
 
 impl Incoming {
-    fn new(stream: RecvStream, map: &HeaderMap) -> Self {
+    fn new(stream: RecvStream, map: &HeaderMap, open: Option<Open>) -> Self {
         let declared = map.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let length = if stream.is_end_stream() { Some(0) } else { declared };
-        Self { stream, length, data_ended: false }
+        Self { stream, length, data_ended: false, _open: open }
     }
 
     pub(crate) fn is_empty(&self) -> bool {
@@ -92,10 +118,19 @@ where
         Err(_elapsed) => return tracing::debug!("HTTP/2 handshake took too long"),
     };
     let handler = Rc::new(handler);
+    let streams = Rc::<Cell<u32>>::default();
     let mut draining = false;
     loop {
         let accepted = tokio::select! {
             accepted = connection.accept() => accepted,
+            () = tokio::time::sleep(IDLE), if !draining => {
+                // No new stream for that long; those that are open may go on.
+                if streams.get() == 0 {
+                    draining = true;
+                    connection.graceful_shutdown();
+                }
+                continue;
+            }
             () = drain.begun(), if !draining => {
                 draining = true;
                 connection.graceful_shutdown();
@@ -106,8 +141,11 @@ where
             None => return,
             Some(Err(error)) => return tracing::debug!(%error, "downstream connection ended"),
             Some(Ok((request, respond))) => {
-                let handler = Rc::clone(&handler);
-                tasks::spawn_local("downstream stream", answer(request, respond, handler));
+                let (handler, open) = (Rc::clone(&handler), Open::new(&streams));
+                tasks::spawn_local("downstream stream", async move {
+                    let _open = open;
+                    answer(request, respond, handler).await;
+                });
             }
         }
     }
@@ -119,7 +157,7 @@ async fn answer<H: Handler>(
     handler: Rc<H>,
 ) {
     let (parts, stream) = request.into_parts();
-    let body = Body::http2(Incoming::new(stream, &parts.headers));
+    let body = Body::http2(Incoming::new(stream, &parts.headers, None));
     let head = request_head(parts.method, &parts.uri, parts.headers, Protocol::Http2);
     let handling = handler.handle(head.map(|head| Request { head, body }));
     let response = tokio::select! {
@@ -173,7 +211,10 @@ async fn pump(body: &mut Body, mut stream: SendStream<Bytes>) {
 async fn send_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> bool {
     while !bytes.is_empty() {
         stream.reserve_capacity(bytes.len());
-        let Some(Ok(granted)) = poll_fn(|context| stream.poll_capacity(context)).await else {
+        let capacity = tokio::time::timeout(STALLED, poll_fn(|context| stream.poll_capacity(context)));
+        let Ok(Some(Ok(granted))) = capacity.await else {
+            // Gone, or not reading: either way nothing may wait for it.
+            stream.send_reset(Reason::CANCEL);
             return false;
         };
         let piece = bytes.split_to(granted.min(bytes.len()));
@@ -188,6 +229,7 @@ async fn send_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> bool {
 #[derive(Debug, Clone)]
 pub struct Connection {
     sender: client::SendRequest<Bytes>,
+    open: Rc<Cell<u32>>,
 }
 
 impl Connection {
@@ -209,10 +251,15 @@ impl Connection {
                 tracing::debug!(%error, "upstream connection ended");
             }
         });
-        Ok(Self { sender })
+        Ok(Self { sender, open: Rc::default() })
     }
 
-    /// Whether another stream can be opened, now or as soon as the peer allows.
+    /// Whether another stream can be opened without waiting for one to end.
+    pub fn has_room(&self) -> bool {
+        usize::try_from(self.open.get()).unwrap_or(usize::MAX) < self.sender.current_max_send_streams().min(MOST_OPEN)
+    }
+
+    /// Whether the connection lives.
     pub fn is_open(&mut self) -> bool {
         let waker = std::task::Waker::noop();
         !matches!(self.sender.poll_ready(&mut Context::from_waker(waker)), Poll::Ready(Err(_)))
@@ -220,6 +267,7 @@ impl Connection {
 
     /// Sends a request and waits for the response's head.
     pub async fn send(&self, head: &RequestHead, edits: &Edits, mut body: Body) -> Result<Response, SendError> {
+        let open = Open::new(&self.open);
         let mut sender = self.sender.clone().ready().await.map_err(SendError::not_processed)?;
         let request = outgoing(head, edits).map_err(SendError::not_processed)?;
         let end = body.is_end();
@@ -232,7 +280,7 @@ impl Connection {
             if refused { SendError::not_processed(error) } else { SendError::maybe_processed(error) }
         })?;
         let (parts, stream) = response.into_parts();
-        let body = Body::http2(Incoming::new(stream, &parts.headers));
+        let body = Body::http2(Incoming::new(stream, &parts.headers, Some(open)));
         Ok(Response { head: response_head(parts.status, parts.headers), body })
     }
 }

@@ -24,7 +24,7 @@ pub struct Key {
 #[derive(Debug, Default)]
 pub struct Pool {
     http1: HashMap<Key, Vec<Idle>>,
-    http2: HashMap<Key, http2::Connection>,
+    http2: HashMap<Key, Vec<http2::Connection>>,
 }
 
 #[derive(Debug)]
@@ -39,12 +39,9 @@ impl Pool {
     pub fn take(&mut self, key: Key, protocol: Protocol, now: Moment) -> Option<Connection> {
         match protocol {
             Protocol::Http2 => {
-                let connection = self.http2.get_mut(&key)?;
-                if connection.is_open() {
-                    return Some(Connection::Http2(connection.clone()));
-                }
-                self.http2.remove(&key);
-                None
+                let connections = self.http2.get_mut(&key)?;
+                connections.retain_mut(http2::Connection::is_open);
+                connections.iter().find(|connection| connection.has_room()).cloned().map(Connection::Http2)
             }
             Protocol::Http1 => {
                 let idle = self.http1.get_mut(&key)?;
@@ -69,7 +66,7 @@ impl Pool {
 
     /// Shares an HTTP/2 connection from its first request on.
     pub fn share(&mut self, key: Key, connection: &http2::Connection) {
-        self.http2.insert(key, connection.clone());
+        self.http2.entry(key).or_default().push(connection.clone());
     }
 
     /// Closes what has been idle too long, was opened with an old certificate, or leads to an endpoint that is gone.
@@ -79,7 +76,10 @@ impl Pool {
             idle.retain(|i| !i.connection.is_closed() && now.saturating_since(i.since) < i.keep);
             current(key) && !idle.is_empty()
         });
-        self.http2.retain(|key, connection| current(key) && connection.is_open());
+        self.http2.retain(|key, connections| {
+            connections.retain_mut(http2::Connection::is_open);
+            current(key) && !connections.is_empty()
+        });
     }
 
     /// How many idle HTTP/1 connections there are.

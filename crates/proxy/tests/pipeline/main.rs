@@ -137,6 +137,19 @@ fn a_request_past_its_time_is_a_504_and_its_connection_is_not_used_again() {
 }
 
 #[test]
+fn a_caller_that_breaks_off_its_upload_ejects_nobody() {
+    stage::run(async {
+        let calc = Upstream::start(|_| Answer::Status(200)).await;
+        let stage = Stage::new().service("calc-svc", quick(), &[&calc]).build();
+        for _ in 0..5 {
+            stage.break_off("POST /up HTTP/1.1\r\nhost: calc-svc\r\ncontent-length: 100\r\n\r\nhalf").await;
+        }
+        assert_eq!(stage.breaker("calc-svc"), "CLOSED");
+        assert_eq!(stage.call(Method::GET, "calc-svc", "/", Bytes::new()).await.status, StatusCode::OK);
+    });
+}
+
+#[test]
 fn connections_are_kept_and_used_again() {
     stage::run(async {
         let calc = Upstream::start(|_| Answer::Status(200)).await;

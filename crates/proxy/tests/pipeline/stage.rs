@@ -225,6 +225,17 @@ impl Stage {
         String::from_utf8_lossy(&answer[9..]).parse().unwrap()
     }
 
+    /// Sends bytes and goes away; resolves when the proxy has taken that in.
+    pub(crate) async fn break_off(&self, bytes: &str) {
+        let before = self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>();
+        let mut stream = self.connect();
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        tokio::task::yield_now().await;
+        drop(stream);
+        let told = || self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>() > before;
+        self.until("the broken request is recorded", told).await;
+    }
+
     pub(crate) fn breaker(&self, service: &str) -> &'static str {
         let name = ServiceName::new(service).unwrap();
         self.worker.shared.current.load().upstreams[&name].breaker(self.worker.now()).as_str()
