@@ -13,6 +13,7 @@ pub(crate) mod environment;
 pub(crate) mod ipc;
 pub(crate) mod journal;
 pub(crate) mod lifeline;
+pub(crate) mod lock;
 pub(crate) mod plan;
 pub(crate) mod ports;
 pub(crate) mod records;

@@ -100,6 +100,11 @@ impl Project {
         self.run.join("gateway.json")
     }
 
+    /// Held by the command that starts the control plane or services.
+    pub(crate) fn start_lock(&self) -> PathBuf {
+        self.run.join(".lock")
+    }
+
     /// Private folders of the proxies.
     pub(crate) fn proxies_dir(&self) -> PathBuf {
         self.run.join("proxies")

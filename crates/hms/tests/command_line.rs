@@ -31,16 +31,31 @@ impl Home {
     }
 
     fn run_as(&self, program: &str, arguments: &[&str]) -> Output {
-        Command::new(program)
+        self.command(Path::new(program), arguments).output().unwrap()
+    }
+
+    fn command(&self, program: &Path, arguments: &[&str]) -> Command {
+        let mut command = Command::new(program);
+        command
             .args(arguments)
             .current_dir(self.lab())
             .env_clear()
             .env("HOME", self.folder.path())
             .env("XDG_RUNTIME_DIR", self.folder.path())
             .env("PATH", "/usr/local/bin:/usr/bin:/bin")
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// Runs `hms` several times at once, as so many shells would.
+    fn at_once(&self, hms: &Path, lines: &[&str]) -> Vec<Output> {
+        let mut children = Vec::new();
+        for line in lines {
+            let arguments: Vec<&str> = line.split_whitespace().collect();
+            let mut command = self.command(hms, &arguments);
+            children.push(command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap());
+        }
+        children.into_iter().map(|child| child.wait_with_output().unwrap()).collect()
     }
 
     fn hms(&self, line: &str) -> Output {
@@ -148,4 +163,78 @@ fn token_file(home: &Home) -> PathBuf {
     let state = home.folder.path().join(".local/state/hms");
     let project = std::fs::read_dir(state).unwrap().filter_map(Result::ok).find(is_lab).unwrap();
     Path::join(&project.path(), "control/admin.token")
+}
+
+/// Listens nowhere, but says so as `hms-proxy` does, and keeps a list of those that were started.
+const PROXY: &str = r#"#!/bin/sh
+while [ $# -gt 1 ]; do
+  case $1 in --service) service=$2 ;; --runtime-dir) run=$2 ;; --https) https=$2 ;; esac
+  shift
+done
+echo "$service" >> "$(dirname "$0")/started"
+echo "{\"inbound\":\"127.0.0.1:1\",\"outbound\":\"127.0.0.1:2\",\"admin\":\"127.0.0.1:3\",\"https\":\"$https\",\"upstreams\":{},\"pid\":$$}" > "$run/new"
+sed -i 's/"https":""/"https":null/' "$run/new"
+mv "$run/new" "$run/ports.json"
+exec sleep 1000
+"#;
+
+/// A folder with `hms` and that proxy beside it, so that no other crate has to be built.
+fn installed() -> TempDir {
+    use std::os::unix::fs::PermissionsExt as _;
+    let folder = tempfile::tempdir_in(env!("CARGO_TARGET_TMPDIR")).unwrap();
+    std::fs::hard_link(env!("CARGO_BIN_EXE_hms"), folder.path().join("hms")).unwrap();
+    let proxy = folder.path().join("hms-proxy");
+    std::fs::write(&proxy, PROXY).unwrap();
+    std::fs::set_permissions(&proxy, std::fs::Permissions::from_mode(0o755)).unwrap();
+    folder
+}
+
+/// What the proxies of [`installed`] were started for, in order of name.
+fn started(folder: &TempDir) -> Vec<String> {
+    let list = std::fs::read_to_string(folder.path().join("started")).unwrap();
+    let mut names: Vec<String> = list.lines().map(str::to_owned).collect();
+    names.sort();
+    names
+}
+
+fn all_succeed(outputs: &[Output]) {
+    for output in outputs {
+        assert!(output.status.success(), "{}{}", text(&output.stdout), text(&output.stderr));
+    }
+}
+
+#[test]
+fn commands_that_race_in_a_fresh_project_share_one_control_plane() {
+    let (home, programs) = (Home::new(), installed());
+    let hms = programs.path().join("hms");
+    let lines = ["run one -- true", "run two -- true", "register calc_svc/route.yaml", "up -d"];
+    let outputs = home.at_once(&hms, &lines);
+    all_succeed(&outputs);
+    let said = outputs.iter().filter(|output| text(&output.stderr).contains("started control plane")).count();
+    assert!(said <= 1, "at most one of them can have started it");
+    assert_eq!(started(&programs), ["gateway.hms-system", "one.default", "two.default"]);
+    home.ends(0, "services");
+}
+
+#[test]
+fn services_are_started_once_however_many_start_the_project() {
+    let (home, programs) = (Home::new(), installed());
+    let hms = programs.path().join("hms");
+    home.write("mesh.yaml", "services:\n  worker: {run: sleep 1000}\n");
+    std::fs::remove_dir_all(home.lab().join("calc_svc")).unwrap();
+    let outputs = home.at_once(&hms, &["up -d", "up -d", "up -d"]);
+    all_succeed(&outputs);
+    let joined = outputs.iter().filter(|output| text(&output.stdout).contains("worker already runs")).count();
+    assert_eq!(joined, 2);
+    assert_eq!(started(&programs), ["gateway.hms-system", "worker.default"]);
+}
+
+#[test]
+fn of_two_control_planes_at_once_one_is_refused() {
+    let home = Home::new();
+    let line = "control -d --store memory --rest 127.0.0.1:0 --grpc 127.0.0.1:0";
+    let outputs = home.at_once(Path::new(env!("CARGO_BIN_EXE_hms")), &[line, line]);
+    let mut codes: Vec<_> = outputs.iter().map(|output| output.status.code()).collect();
+    codes.sort_unstable();
+    assert_eq!(codes, [Some(0), Some(7)]);
 }

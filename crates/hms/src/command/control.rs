@@ -2,12 +2,15 @@
 
 use std::ffi::OsString;
 
+use tokio::time::Instant;
+
 use super::Context;
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::laptop::control_plane::{self, Choice};
 use crate::laptop::detach::{self, Report};
+use crate::laptop::lock::{self, StartLock};
 use crate::laptop::records::{self, Kind};
 use crate::laptop::supervise::{Interrupts, Supervisor};
 use crate::output::Mark;
@@ -38,6 +41,7 @@ async fn serve(
     project: &Project,
     report: &mut Report<'_>,
 ) -> Result<Exit, Failure> {
+    let lock = StartLock::take(project, Instant::now() + lock::PATIENCE, |what| report.waiting(what)).await?;
     for line in records::sweep(project) {
         report.note(&line);
     }
@@ -53,6 +57,7 @@ async fn serve(
         report.note(&remark);
     }
     let control = control_plane::start(choice).await?;
+    drop(lock);
     let record = crate::client::ControlRecord::read(project);
     let address =
         record.map_or_else(|| "an address of its own choice".to_owned(), |record| format!("http://{}", record.rest));

@@ -120,13 +120,13 @@ fn tell(output: &Output, news: &News) {
 }
 
 /// Starts `hms ARGUMENTS` in the background and shows its account until it is ready. It ends with this process if that is
-/// interrupted before.
+/// interrupted before. Returns its process number; `None` if it has ended since.
 pub(crate) async fn start(
     output: &Output,
     project: &Project,
     log: &str,
     arguments: &[OsString],
-) -> Result<(), Failure> {
+) -> Result<Option<u32>, Failure> {
     let failed = |why: String| Failure::new(Exit::Failed, 1014, "cannot go to the background").because(why);
     let own = std::env::current_exe().map_err(|error| failed(error.to_string()))?;
     let path = project.sidecar_dir().join(log);
@@ -182,7 +182,7 @@ pub(crate) async fn start(
                 progress.clear();
                 output.note(&text);
             }
-            Ok(News::Ready) => return Ok(()),
+            Ok(News::Ready) => return Ok(child.id()),
             Ok(News::Failed(failure)) => {
                 drop(child.wait().await);
                 return Err(Failure::from_json(&failure));

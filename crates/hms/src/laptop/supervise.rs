@@ -261,19 +261,40 @@ impl Interrupts {
 
 /// Ends everything politely; a further interrupt kills what is left.
 pub(crate) async fn finish_or_kill(supervisor: Supervisor, interrupts: &mut Interrupts) {
+    let project = supervisor.inner.project.clone();
     tokio::select! {
         () = supervisor.finish() => {}
-        _ = interrupts.next() => kill_descendants(),
+        _ = interrupts.next() => kill_descendants(&background(&project)).await,
     }
 }
 
-/// SIGKILL for every process below this one.
-fn kill_descendants() {
-    for pid in processes::descendants(std::process::id()) {
-        if let Some(process) = ProcessId::of(pid) {
+/// The supervisors this process has put in the background: its children until it ends, but everybody's.
+fn background(project: &Project) -> Vec<u32> {
+    let children = processes::children(std::process::id());
+    records::living(project).iter().map(|record| record.process.pid).filter(|pid| children.contains(pid)).collect()
+}
+
+/// SIGKILL for every process below this one, until there is none: what the dying have started since the list was read comes
+/// to us, their reaper, and dies in the next round. Spares the processes that `spared` names, and what is below those.
+async fn kill_descendants(spared: &[u32]) {
+    /// Two seconds; only a process that hangs in the kernel outlives that.
+    const ROUNDS: u32 = 200;
+    const TICK: Duration = Duration::from_millis(10);
+    for _ in 0..ROUNDS {
+        let mut left = processes::descendants(std::process::id());
+        for root in spared {
+            let below = processes::descendants(*root);
+            left.retain(|pid| pid != root && !below.contains(pid));
+        }
+        if left.is_empty() {
+            return;
+        }
+        for process in left.into_iter().filter_map(ProcessId::of) {
             process.signal(Signal::SIGKILL);
         }
+        tokio::time::sleep(TICK).await;
     }
+    tracing::warn!("some processes were killed and are not gone yet");
 }
 
 /// Finds the supervisor that has a service's application, and asks it.

@@ -16,6 +16,7 @@ use tokio::time::Instant;
 use super::control_plane::{self, Choice, ControlPlane};
 use super::detach::{self, Report};
 use super::journal::{Journal, Show};
+use super::lock::StartLock;
 use super::plan::{Plan, Service};
 use super::ports::{self, Free};
 use super::records::{self, Kind};
@@ -81,6 +82,15 @@ fn detached_arguments(options: &cli::Up) -> Vec<OsString> {
     arguments
 }
 
+/// What a starting `hms up` holds.
+#[derive(Default)]
+struct Held {
+    /// Its control plane, unless another process has one.
+    control: Option<ControlPlane>,
+    /// Until others can see what was started; after a failure until all of it has ended, so that nobody joins what goes away.
+    lock: Option<StartLock>,
+}
+
 async fn live(
     settings: &Settings,
     options: &cli::Up,
@@ -88,16 +98,20 @@ async fn live(
     report: &mut Report<'_>,
 ) -> Result<Exit, Failure> {
     let begun = Instant::now();
-    for line in records::sweep(project) {
-        report.note(&line);
-    }
     let mut plan = if options.bare { Plan::empty() } else { Plan::read(settings, project, options.file.as_deref())? };
     plan.only(&options.services, &settings.namespace)?;
     let mut interrupts = Interrupts::take()?;
     let supervisor = Supervisor::open(project, settings, Kind::Up, None)?;
-    let mut control = None;
+    let mut held = Held::default();
     let started = {
-        let work = start(settings, options, project, &plan, (&supervisor, &mut control, report));
+        let work = async {
+            held.lock = Some(StartLock::take(project, begun + options.wait, |what| report.waiting(what)).await?);
+            // Not before: another command may be replacing a stale record just now.
+            for line in records::sweep(project) {
+                report.note(&line);
+            }
+            start(settings, options, project, &plan, (&supervisor, &mut held, report)).await
+        };
         tokio::select! {
             started = tokio::time::timeout(options.wait, work) => started,
             exit = interrupts.next() => Ok(Err(Failure::new(exit, 1015, "interrupted; nothing was left running"))),
@@ -108,7 +122,7 @@ async fn live(
         Ok(Ok(())) => {
             summary::print(settings, project, begun.elapsed(), report).await;
             report.done(Ok(()));
-            if control.is_none() && supervisor.units().is_empty() {
+            if held.control.is_none() && supervisor.units().is_empty() {
                 // Everything runs already, under other supervisors; there is nothing to stay for.
                 supervisor.finish().await;
                 return Ok(Exit::Ok);
@@ -124,19 +138,20 @@ async fn live(
     finish_or_kill(supervisor, &mut interrupts).await;
     // The gateway is gone; its record would only be swept later.
     remove_own_gateway(project);
-    if let Some(control) = control {
+    if let Some(control) = held.control {
         control_plane::shutdown(control).await;
     }
+    drop(held.lock);
     result
 }
 
-/// Everything up to the moment when all services are healthy.
+/// Everything up to the moment when all services are healthy. Gives the lock back as soon as others can see what was started.
 async fn start(
     settings: &Settings,
     options: &cli::Up,
     project: &Project,
     plan: &Plan,
-    (supervisor, control, report): (&Supervisor, &mut Option<ControlPlane>, &mut Report<'_>),
+    (supervisor, held, report): (&Supervisor, &mut Held, &mut Report<'_>),
 ) -> Result<(), Failure> {
     let output = report.output();
     let done = output.mark(Mark::Ok);
@@ -146,7 +161,7 @@ async fn start(
     for finding in &plan.findings {
         report.note(&hms_formats::render(std::slice::from_ref(finding), false));
     }
-    ensure_control(settings, options, project, (control, report)).await?;
+    ensure_control(settings, options, project, (&mut held.control, report)).await?;
     let client = Client::find(settings, project)?;
     let record = ControlRecord::read(project);
     let trust_domain = match &record {
@@ -163,6 +178,7 @@ async fn start(
     if let Some(gateway) = gateway {
         await_gateway(settings, project, &client, &gateway).await?;
     }
+    held.lock = None;
     await_services(&client, &handles, report).await
 }
 
