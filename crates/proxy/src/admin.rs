@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::{Method, Request, Response, StatusCode};
@@ -92,10 +92,10 @@ fn refresh_gauges(shared: &Shared) {
         registry.gauge(name, breaker_value(upstream.breaker(now)));
     }
     if let Some(own) = shared.holder.current() {
-        let ends = own.svid.not_after().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let left = own.svid.not_after().duration_since(shared.now()).unwrap_or_default();
         registry.forget_gauges("hms_cert_expiry_seconds");
         let name = format!("hms_cert_expiry_seconds{{identity=\"{}\"}}", own.svid.identity());
-        registry.gauge(name, ends.as_secs_f64());
+        registry.gauge(name, left.as_secs_f64());
     }
 }
 

@@ -113,7 +113,7 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --workload-id ID  --workload-version V  --zone Z
   --lifeline PATH               leave when this socket closes
   --drain SECONDS               how long draining may take (5)
-  --workers N                   data threads (1)
+  --workers N                   data threads (sidecar 1, gateway one per processor)
   --access-log FILE|-           JSON lines, one per request
 ";
 
@@ -232,7 +232,7 @@ impl Raw {
             zone,
             lifeline: self.values.remove("lifeline").map(PathBuf::from),
             drain: Duration::from_secs(self.number("drain", 5, 3600)?),
-            workers: usize::try_from(self.number("workers", 1, 256)?).unwrap_or(1).max(1),
+            workers: self.workers(role)?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
@@ -291,6 +291,14 @@ impl Raw {
                 Ok(Some(SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), port)))
             }
         }
+    }
+
+    /// A sidecar has one data thread, a gateway as many as the processors it may use (its CPU quota counts).
+    fn workers(&mut self, role: Role) -> Result<usize, SettingsError> {
+        let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+        let default = if role == Role::Gateway { processors() } else { 1 };
+        let asked = self.number("workers", u64::try_from(default).unwrap_or(1), 256)?;
+        Ok(usize::try_from(asked).unwrap_or(1).max(1))
     }
 
     fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {
