@@ -46,7 +46,7 @@ fn pause() -> impl Strategy<Value = Duration> {
 }
 
 fn matches() -> impl Strategy<Value = Match> {
-    ("(\\* |GET |POST |DELETE |)", "(/[a-z0-9%.~-]*[a-z0-9]|/\\{[a-z]{1,9}\\})?(/[a-z]{1,9})?(/\\*|/)")
+    ("(\\* |GET |POST |DELETE |)", "(/[a-z0-9.~-]*(%[2-7][0-9])?[a-z0-9]|/\\{[a-z]{1,9}\\})?(/[a-z]{1,9})?(/\\*|/)")
         .prop_map(|(method, path)| Match::parse(&format!("{method}{path}")).expect("a pattern"))
 }
 
