@@ -323,6 +323,13 @@ fn render_failure(failure: &Failure, colour: bool) -> String {
     if !failure.all_findings().is_empty() {
         lines.push(hms_formats::render(failure.all_findings(), colour));
     }
+    let errors = failure.all_findings().iter().filter(|finding| finding.is_error()).count();
+    if errors > 0 {
+        // Everything was said where it is wrong; what is left to say is that nothing happened.
+        let noun = if errors == 1 { "error" } else { "errors" };
+        lines.push(format!("{errors} {noun}, nothing was changed"));
+        return lines.join("\n");
+    }
     let head = tint(colour, Tone::Bad, &format!("error[{}]", failure.code()));
     lines.push(format!("{head}: {}", clean(failure.message())));
     if let Some(location) = failure.location() {
@@ -366,6 +373,16 @@ mod tests {
           fix: hms up --https 8444
           docs: hms explain HMS-1101
         ");
+    }
+
+    #[test]
+    fn findings_are_said_once_and_counted() {
+        let finding = |message: &str| Finding::error(2103, message);
+        let failure =
+            Failure::new(Exit::Failed, 2212, "the input is refused").findings(vec![finding("one"), finding("two")]);
+        let said = render_failure(&failure, false);
+        assert!(said.ends_with("2 errors, nothing was changed"), "{said}");
+        assert_eq!(said.matches("one").count(), 1, "{said}");
     }
 
     #[test]
