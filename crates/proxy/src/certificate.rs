@@ -76,6 +76,7 @@ pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Rece
     let mut validity = None;
     let mut swaps = shared.current.watch();
     let mut hosts = None;
+    let mut key = None;
     loop {
         let due = due(&shared, &state, &mut dice);
         let wait = due.duration_since(shared.now()).unwrap_or_default();
@@ -100,7 +101,7 @@ pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Rece
         if let Some(wish) = &wish {
             validity = wish.validity.or(validity);
         }
-        let renewed = renew(&shared, validity).await;
+        let renewed = renew(&shared, validity, &mut key).await;
         if let Err(error) = &renewed {
             tracing::warn!(%error, "no certificate");
         }
@@ -144,11 +145,25 @@ fn due(shared: &Shared, state: &State, dice: &mut Dice) -> SystemTime {
     due
 }
 
-async fn renew(shared: &Arc<Shared>, validity: Option<Duration>) -> Result<(), CertificateError> {
-    let key = PrivateKey::generate().map_err(|error| CertificateError::Unusable(error.to_string()))?;
-    let channel = control_channel::open(shared).await?;
-    let mut client = AuthorityClient::new(channel);
-    let response = issue(shared, &mut client, &key, validity, false).await?;
+/// Asks for a certificate for a new key. A key that got no answer is kept in `pending` and asked for again: a join token belongs to
+/// the first key that came with it.
+async fn renew(
+    shared: &Arc<Shared>,
+    validity: Option<Duration>,
+    pending: &mut Option<PrivateKey>,
+) -> Result<(), CertificateError> {
+    let key = match pending.take() {
+        Some(key) => key,
+        None => PrivateKey::generate().map_err(|error| CertificateError::Unusable(error.to_string()))?,
+    };
+    let asked = ask(shared, &key, validity).await;
+    let (mut client, response) = match asked {
+        Ok(answer) => answer,
+        Err(error) => {
+            *pending = Some(key);
+            return Err(error);
+        }
+    };
     let (chain, bundle) = checked(shared, response)?;
     let svid = Svid::new(chain, key).map_err(|error| CertificateError::Unusable(error.to_string()))?;
     let saved = last_good::save_credentials(&shared.settings.runtime_dir, &svid, &bundle);
@@ -161,6 +176,16 @@ async fn renew(shared: &Arc<Shared>, validity: Option<Duration>) -> Result<(), C
         renew_edge(shared, &mut client).await?;
     }
     Ok(())
+}
+
+async fn ask(
+    shared: &Arc<Shared>,
+    key: &PrivateKey,
+    validity: Option<Duration>,
+) -> Result<(AuthorityClient<tonic::transport::Channel>, IssueResponse), CertificateError> {
+    let mut client = AuthorityClient::new(control_channel::open(shared).await?);
+    let response = issue(shared, &mut client, key, validity, false).await?;
+    Ok((client, response))
 }
 
 /// The certificate for the outside; its key is as private as the other.

@@ -49,15 +49,20 @@ impl AuthorityService {
         Self { ca, edge, tokens, hosts }
     }
 
-    /// Who asks. The request must be known to be good before this is called: it uses up a join token.
-    async fn caller(&self, peer: Option<PeerIdentity>, token: Option<String>) -> Result<PeerIdentity, Status> {
+    /// Who asks, with the key of this fingerprint. The request must be known to be good before this is called: it binds a join token.
+    async fn caller(
+        &self,
+        peer: Option<PeerIdentity>,
+        token: Option<String>,
+        fingerprint: &[u8; 32],
+    ) -> Result<PeerIdentity, Status> {
         if let Some(peer) = peer {
             return Ok(peer);
         }
         let token = token.ok_or_else(|| {
             Status::unauthenticated("HMS-4210: the caller is not attested, has no certificate and brings no join token")
         })?;
-        let service = self.tokens.redeem(&token).await.map_err(|error| match error {
+        let service = self.tokens.redeem(&token, fingerprint).await.map_err(|error| match error {
             JoinError::Refused => {
                 tracing::warn!(target: "audit", "refused a join token");
                 Status::unauthenticated(format!("HMS-4211: {error}"))
@@ -102,7 +107,9 @@ impl Authority for AuthorityService {
     async fn issue(&self, request: Request<v1::IssueRequest>) -> Result<Response<v1::IssueResponse>, Status> {
         let (peer, token, asked) = parts(request);
         requested_key(&asked.csr).map_err(|error| refusal(&error))?;
-        let caller = self.caller(peer, token).await?;
+        let requested =
+            hms_identity::csr::parse(&asked.csr).map_err(|error| Status::invalid_argument(error.to_string()))?;
+        let caller = self.caller(peer, token, &requested.fingerprint()).await?;
         let validity = (asked.validity_seconds > 0).then(|| Duration::from_secs(asked.validity_seconds));
         let issued = self.ca.issue(&asked.csr, &caller.identity, validity, &caller.attestation);
         let issued = issued.map_err(|error| refusal(&error))?;

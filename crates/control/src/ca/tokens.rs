@@ -1,6 +1,6 @@
 //! Join tokens: how a workload on another host gets its first certificate. A token is bound to one service, ends by itself, and
-//! works exactly once, which the store's compare-and-swap makes sure of, also when a hundred use it in the same moment. Only
-//! its hash is kept.
+//! works for exactly one key, the first that comes with it, which the store's compare-and-swap makes sure of, also when a hundred
+//! come in the same moment. Only its hash is kept.
 
 use std::fmt;
 use std::sync::Arc;
@@ -22,7 +22,7 @@ pub const MOST: usize = 1024;
 
 const PREFIX: &str = "join-token/";
 
-/// The tokens given out and not yet used.
+/// The tokens given out.
 pub struct JoinTokens {
     store: Arc<dyn Store>,
     clock: Arc<dyn Clock>,
@@ -67,12 +67,13 @@ impl JoinTokens {
         let now = self.clock.now();
         let (dead, alive): (Vec<&Entry>, Vec<&Entry>) =
             listing.entries.iter().partition(|entry| Grant::read(&entry.value).is_none_or(|grant| grant.ended(now)));
-        if alive.len() >= MOST {
+        let unused = alive.iter().filter(|entry| Grant::read(&entry.value).is_some_and(|grant| grant.owner.is_none()));
+        if unused.count() >= MOST {
             return Err(JoinError::TooMany);
         }
         let token = JoinToken::generate().map_err(|error| JoinError::Make(error.to_string()))?;
         let expires_at = now + life.unwrap_or(DEFAULT_LIFE).min(LONGEST_LIFE);
-        let grant = Grant { service: service.clone(), expires_at };
+        let grant = Grant { service: service.clone(), expires_at, owner: None };
         let mut writes = vec![Write::Put(key(&token), grant.write())];
         // What has ended is cleared away a little at a time, within the bounds of a commit.
         writes.extend(dead.iter().take(64).map(|entry| Write::Delete(entry.key.clone())));
@@ -81,20 +82,35 @@ impl JoinTokens {
         Ok((token, expires_at))
     }
 
-    /// Takes a token for good and says which service it was for. Of any number of callers with the same token one succeeds.
-    pub async fn redeem(&self, text: &str) -> Result<ServiceName, JoinError> {
+    /// Takes a token for good, for the key with this fingerprint, and says which service it was for. Of any number of keys that come
+    /// with the same token one gets it. That key may ask again until the token ends: an answer may be lost on its way.
+    pub async fn redeem(&self, text: &str, fingerprint: &[u8; 32]) -> Result<ServiceName, JoinError> {
         let token = JoinToken::parse(text).map_err(|_malformed| JoinError::Refused)?;
-        let key = key(&token);
+        let (key, owner) = (key(&token), hex(fingerprint));
         let entry = self.store.get(Keyspace::Config, &key).await?.ok_or(JoinError::Refused)?;
-        let only_once = vec![Precondition::At(key.clone(), entry.revision)];
-        match self.store.commit(Keyspace::Config, only_once, vec![Write::Delete(key)]).await {
-            Ok(_revision) => {}
-            Err(StoreError::Conflict(_)) => return Err(JoinError::Refused),
-            Err(error) => return Err(error.into()),
+        let grant =
+            Grant::read(&entry.value).filter(|grant| !grant.ended(self.clock.now())).ok_or(JoinError::Refused)?;
+        match &grant.owner {
+            Some(known) if *known == owner => return Ok(grant.service),
+            Some(_other) => return Err(JoinError::Refused),
+            None => {}
         }
-        let grant = Grant::read(&entry.value).filter(|grant| !grant.ended(self.clock.now()));
-        grant.map(|grant| grant.service).ok_or(JoinError::Refused)
+        let taken = Grant { owner: Some(owner), ..grant };
+        let only_once = vec![Precondition::At(key.clone(), entry.revision)];
+        match self.store.commit(Keyspace::Config, only_once, vec![Write::Put(key, taken.write())]).await {
+            Ok(_revision) => Ok(taken.service),
+            Err(StoreError::Conflict(_)) => Err(JoinError::Refused),
+            Err(error) => Err(error.into()),
+        }
     }
+}
+
+fn hex(bytes: &[u8; 32]) -> String {
+    use std::fmt::Write as _;
+    bytes.iter().fold(String::with_capacity(64), |mut text, byte| {
+        let _infallible = write!(text, "{byte:02x}").is_ok();
+        text
+    })
 }
 
 /// The hash finds the entry: who can guess it from how long the search takes has found a preimage of SHA-256.
@@ -102,16 +118,18 @@ fn key(token: &JoinToken) -> String {
     format!("{PREFIX}{}", token.hash().to_hex())
 }
 
-/// What a token is worth, as stored: `<unix seconds> <namespace> <name>`.
+/// What a token is worth, as stored: `<unix seconds> <namespace> <name>`, then the fingerprint of the key that took it.
 struct Grant {
     service: ServiceName,
     expires_at: SystemTime,
+    owner: Option<String>,
 }
 
 impl Grant {
     fn write(&self) -> Bytes {
         let until = self.expires_at.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-        Bytes::from(format!("{until} {} {}", self.service.namespace(), self.service.name()))
+        let owner = self.owner.as_ref().map(|owner| format!(" {owner}")).unwrap_or_default();
+        Bytes::from(format!("{until} {} {}{owner}", self.service.namespace(), self.service.name()))
     }
 
     fn read(bytes: &[u8]) -> Option<Self> {
@@ -121,6 +139,7 @@ impl Grant {
         Some(Self {
             service: ServiceName::in_namespace(namespace, name).ok()?,
             expires_at: SystemTime::UNIX_EPOCH.checked_add(Duration::from_secs(until.parse().ok()?))?,
+            owner: words.next().map(str::to_owned),
         })
     }
 

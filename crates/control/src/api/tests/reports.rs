@@ -167,7 +167,7 @@ async fn roots_join_tokens_and_attestations_are_given_out() {
     let token = world.call(Method::POST, "/v1/join-tokens", Some(json!({ "service": "calc-svc" }))).await;
     assert_eq!(token.status, StatusCode::CREATED);
     let text = token.json()["token"].as_str().unwrap().to_owned();
-    let redeemed = world.context.parts().tokens.redeem(&text).await;
+    let redeemed = world.context.parts().tokens.redeem(&text, &[7; 32]).await;
     assert_eq!(redeemed, Ok(ServiceName::new("calc-svc").unwrap()));
     let own = std::process::id();
     for (service, role, expected) in

@@ -60,6 +60,19 @@ async fn a_hundred_uses_of_one_join_token_make_one_certificate() {
 }
 
 #[tokio::test]
+async fn the_key_that_took_a_token_may_ask_again_when_the_answer_was_lost() {
+    let world = world();
+    let (token, _) = world.tokens.create(&ServiceName::new("calc-svc").unwrap(), Some(HOUR)).await.unwrap();
+    let first = request(Some(token.reveal()), None);
+    let mut again = request(Some(token.reveal()), None);
+    again.get_mut().csr = first.get_ref().csr.clone();
+    assert!(world.service.issue(first).await.is_ok());
+    assert!(world.service.issue(again).await.is_ok());
+    let other = world.service.issue(request(Some(token.reveal()), None)).await.unwrap_err();
+    assert_eq!(other.code(), tonic::Code::Unauthenticated);
+}
+
+#[tokio::test]
 async fn a_token_that_is_none_or_has_ended_is_refused() {
     let world = world();
     let service = ServiceName::new("calc-svc").unwrap();
@@ -70,7 +83,7 @@ async fn a_token_that_is_none_or_has_ended_is_refused() {
         assert_eq!(refused.code(), tonic::Code::Unauthenticated, "{wrong}");
     }
     world.clock.advance(HOUR);
-    assert_eq!(world.tokens.redeem(token.reveal()).await, Err(JoinError::Refused));
+    assert_eq!(world.tokens.redeem(token.reveal(), &[7; 32]).await, Err(JoinError::Refused));
     assert_eq!(world.ca.issued(), 0);
 }
 

@@ -63,7 +63,7 @@ async fn over_tcp_the_certificate_says_who_calls() {
 }
 
 #[tokio::test]
-async fn without_a_certificate_only_a_join_token_can_be_redeemed_and_once() {
+async fn without_a_certificate_only_a_join_token_can_be_redeemed_and_for_one_key() {
     let mesh = Fixture::new().await;
     let (address, _tasks) = listen(&mesh).await;
     let config =
@@ -74,16 +74,17 @@ async fn without_a_certificate_only_a_join_token_can_be_redeemed_and_once() {
 
     let (token, _) = mesh.tokens.create(&name("calc-svc"), None).await.unwrap();
     let key = PrivateKey::generate().unwrap();
-    let ask = || {
+    let ask = |key: &PrivateKey| {
         let csr = key.csr().unwrap().into();
         let mut request = Request::new(v1::IssueRequest { csr, validity_seconds: 0 });
         request.metadata_mut().insert("x-hms-join-token", token.reveal().parse().unwrap());
         request
     };
     let mut authority = AuthorityClient::new(channel);
-    let issued = authority.issue(ask()).await.unwrap().into_inner();
+    let issued = authority.issue(ask(&key)).await.unwrap().into_inner();
     assert_eq!(issued.identity, mesh.identity("default", "calc-svc").as_str());
-    assert_eq!(authority.issue(ask()).await.unwrap_err().code(), Code::Unauthenticated);
+    let another = PrivateKey::generate().unwrap();
+    assert_eq!(authority.issue(ask(&another)).await.unwrap_err().code(), Code::Unauthenticated);
     let chain = issued.chain.iter().map(|der| der.to_vec().into()).collect();
     let key = PrivateKey::from_pkcs8_der(&key.to_pkcs8_der()).unwrap();
     assert_eq!(Svid::new(chain, key).unwrap().identity(), &mesh.identity("default", "calc-svc"));
