@@ -105,6 +105,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     }
     let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), attached).await.is_ok();
     workers.stop();
+    shared.access_log.flush();
     Ok(())
 }
 

@@ -4,12 +4,26 @@ use std::io::{self, Write as _};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
-use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
+use std::time::Duration;
 
 use serde::Serialize;
 
 /// Lines waiting to be written before further ones are dropped and counted.
 const QUEUE: usize = 8192;
+/// How long lines are gathered before they are written together: waking the writer for each would cost more than the line.
+const GATHER: Duration = Duration::from_millis(20);
+/// Room that is kept for the next batch.
+const KEPT: usize = 64 * 1024;
+/// How long the end of the process waits for the last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
+
+/// What the writer is sent.
+enum Message {
+    Line(Vec<u8>),
+    /// Everything before this has been written when the other end hears of it.
+    Flush(SyncSender<()>),
+}
 
 /// One request, as it is logged. Names are stable; new ones may be added.
 #[derive(Debug, Serialize)]
@@ -50,7 +64,7 @@ pub struct Entry<'a> {
 /// The workers' side; clones share one writer.
 #[derive(Debug, Clone, Default)]
 pub struct AccessLog {
-    lines: Option<SyncSender<Vec<u8>>>,
+    lines: Option<SyncSender<Message>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -79,8 +93,17 @@ impl AccessLog {
         let Some(lines) = &self.lines else { return };
         let Ok(mut line) = serde_json::to_vec(entry) else { return };
         line.push(b'\n');
-        if lines.try_send(line).is_err() {
+        if lines.try_send(Message::Line(line)).is_err() {
             self.dropped.fetch_add(1, Relaxed);
+        }
+    }
+
+    /// Waits until what was handed over is written, at most a second. For the end of the process.
+    pub fn flush(&self) {
+        let Some(lines) = &self.lines else { return };
+        let (done, written) = sync_channel(1);
+        if lines.try_send(Message::Flush(done)).is_ok() {
+            let _in_time = written.recv_timeout(LAST_WORDS) != Err(RecvTimeoutError::Timeout);
         }
     }
 
@@ -90,13 +113,64 @@ impl AccessLog {
     }
 }
 
-fn write_lines(lines: &Receiver<Vec<u8>>, mut target: Box<dyn io::Write + Send>) {
-    while let Ok(line) = lines.recv() {
-        // What is there already is written with one flush.
-        let more = lines.try_iter().take(QUEUE);
-        let written = std::iter::once(line).chain(more).try_for_each(|line| target.write_all(&line));
-        if written.and_then(|()| target.flush()).is_err() {
+fn write_lines(messages: &Receiver<Message>, mut target: Box<dyn io::Write + Send>) {
+    let mut batch = Vec::new();
+    while let Ok(first) = messages.recv() {
+        let mut flushed = Vec::new();
+        let mut take = |message| match message {
+            Message::Line(line) => batch.extend_from_slice(&line),
+            Message::Flush(done) => flushed.push(done),
+        };
+        let gather = matches!(first, Message::Line(_));
+        take(first);
+        if gather {
+            std::thread::park_timeout(GATHER);
+        }
+        messages.try_iter().take(QUEUE).for_each(take);
+        if target.write_all(&batch).and_then(|()| target.flush()).is_err() {
             return;
         }
+        batch.clear();
+        batch.shrink_to(KEPT);
+        for done in flushed {
+            // Whoever waited may have given up.
+            let _told = done.try_send(()).is_ok();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_handed_over_is_written_when_a_flush_returns() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("access.log");
+        let log = AccessLog::open(Some(&path)).unwrap();
+        for status in [200, 404] {
+            log.write(&Entry {
+                time: "2026-11-21T00:00:00.000Z".to_owned(),
+                direction: "inbound",
+                source: "a",
+                destination: "b",
+                method: "GET",
+                authority: "b",
+                path: "/",
+                status,
+                duration_ms: 1.0,
+                bytes: 0,
+                attempts: 1,
+                mtls: true,
+                trace_id: "00",
+                code: None,
+                flags: "-",
+            });
+        }
+        log.flush();
+        let text = std::fs::read_to_string(&path).unwrap();
+        assert_eq!(text.lines().count(), 2);
+        assert!(text.contains("\"status\":404"));
+        assert_eq!(log.dropped(), 0);
     }
 }
