@@ -93,14 +93,6 @@ pub struct RequestHead {
 }
 
 impl RequestHead {
-    /// Path and query as they stand in a request line.
-    pub fn target(&self) -> String {
-        match &self.query {
-            None => self.path.as_str().to_owned(),
-            Some(query) => format!("{}?{query}", self.path),
-        }
-    }
-
     /// Whether this is a gRPC call (gRPC over HTTP/2, "Requests").
     pub fn is_grpc(&self) -> bool {
         self.fields.first(&http::header::CONTENT_TYPE).is_some_and(|value| value.starts_with(b"application/grpc"))

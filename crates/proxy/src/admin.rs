@@ -91,6 +91,10 @@ fn refresh_gauges(shared: &Shared) {
         let name = format!("hms_breaker_state{{destination_service=\"{}\"}}", upstream.host);
         registry.gauge(name, breaker_value(upstream.breaker(now)));
     }
+    if shared.access_log.is_on() {
+        let dropped = u32::try_from(shared.access_log.dropped()).unwrap_or(u32::MAX);
+        registry.gauge("hms_access_log_dropped", f64::from(dropped));
+    }
     if let Some(own) = shared.holder.current() {
         let left = own.svid.not_after().duration_since(shared.now()).unwrap_or_default();
         registry.forget_gauges("hms_cert_expiry_seconds");

@@ -24,7 +24,7 @@ use crate::attach::Attachment;
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
-use crate::drain::{self, Drainer};
+use crate::drain;
 use crate::listen::{self, Door, Intake};
 use crate::runtime::Current;
 use crate::settings::Settings;
@@ -99,7 +99,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::write(&shared.settings.runtime_dir, "ports.json", &ports)?;
     told_to_leave(&shared).await?;
     tracing::info!("draining");
-    let left = drainer_done(&drainer, &shared).await;
+    let left = drainer.drain(shared.settings.drain).await;
     if left > 0 {
         tracing::warn!(connections = left, "ended before these were finished");
     }
@@ -107,10 +107,6 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     workers.stop();
     shared.access_log.flush();
     Ok(())
-}
-
-async fn drainer_done(drainer: &Drainer, shared: &Shared) -> usize {
-    drainer.drain(shared.settings.drain).await
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.

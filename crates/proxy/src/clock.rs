@@ -19,9 +19,4 @@ impl Clock {
     pub fn now(self) -> Moment {
         Moment::from_micros(u64::try_from(self.start.elapsed().as_micros()).unwrap_or(u64::MAX))
     }
-
-    /// The instant at which `moment` is.
-    pub fn instant(self, moment: Moment) -> Instant {
-        self.start + std::time::Duration::from_micros(moment.as_micros())
-    }
 }

@@ -1,6 +1,5 @@
 //! Accepting connections: one socket per port, one acceptor, each connection to the thread with the fewest.
 
-use std::cell::Cell;
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
@@ -116,18 +115,24 @@ pub async fn accept(listener: TcpListener, door: Door, threads: Threads, shared:
     }
 }
 
+/// A connection's place on its thread, given back however the connection ends.
+struct Place(Arc<AtomicUsize>);
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Relaxed);
+    }
+}
+
 /// Serves what is handed over, on the thread of `worker`.
 pub async fn serve(worker: Rc<Worker>, mut intake: Intake) {
-    let served = Rc::new(Cell::new(0_u64));
     while let Some(accepted) = intake.connections.recv().await {
-        let (worker, open, served) = (Rc::clone(&worker), Arc::clone(&intake.open), Rc::clone(&served));
+        let (worker, place) = (Rc::clone(&worker), Place(Arc::clone(&intake.open)));
         tasks::spawn_local("downstream", async move {
-            let _under_way = worker.shared.drain.open();
+            let (_place, _under_way) = (place, worker.shared.drain.open());
             if let Err(error) = connection(&worker, accepted).await {
                 tracing::debug!(%error, "connection refused");
             }
-            open.fetch_sub(1, Relaxed);
-            served.set(served.get() + 1);
         });
     }
 }

@@ -26,8 +26,6 @@ pub struct Local {
 pub struct LocalRule {
     /// `GET /sum/{a}/{b}`.
     pub name: Arc<str>,
-    /// Where it was written.
-    pub origin: String,
     /// Its limit and the bucket that counts it.
     pub limit: Option<(RateLimit, Arc<Bucket>)>,
 }
@@ -51,7 +49,7 @@ impl Local {
                 let limit = rule.rate_limit.map(|limit| {
                     (limit, buckets.get(&(&*name, limit)).map_or_else(|| Arc::new(Bucket::new()), |b| Arc::clone(b)))
                 });
-                LocalRule { name, origin: rule.origin.clone(), limit }
+                LocalRule { name, limit }
             })
             .collect();
         let table = RouteTable::build(std::iter::once((&route.service, route)));

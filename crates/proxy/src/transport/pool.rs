@@ -81,9 +81,4 @@ impl Pool {
             current(key) && !connections.is_empty()
         });
     }
-
-    /// How many idle HTTP/1 connections there are.
-    pub fn idle(&self) -> usize {
-        self.http1.values().map(Vec::len).sum()
-    }
 }
