@@ -1,81 +1,12 @@
 //! The request as everybody in the mesh sees it: one value for routing, authorization, explanation and forwarding.
 
+mod fields;
+
 use std::fmt;
 
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+use http::{Method, StatusCode};
 
-/// Header fields in order, behind one lookup, so that the backing can change without a caller noticing.
-#[derive(Debug, Clone, Default)]
-pub struct Fields(HeaderMap);
-
-impl Fields {
-    /// No fields.
-    pub fn new() -> Self {
-        Self::default()
-    }
-
-    /// The first value of a field.
-    pub fn first(&self, name: &HeaderName) -> Option<&[u8]> {
-        self.0.get(name).map(HeaderValue::as_bytes)
-    }
-
-    /// The first value of a field if it is visible ASCII.
-    pub fn text(&self, name: &HeaderName) -> Option<&str> {
-        self.0.get(name).and_then(|value| value.to_str().ok())
-    }
-
-    /// Every value of a field, in order.
-    pub fn all(&self, name: &HeaderName) -> impl Iterator<Item = &HeaderValue> {
-        self.0.get_all(name).iter()
-    }
-
-    /// How many values a field has.
-    pub fn count(&self, name: &HeaderName) -> usize {
-        self.0.get_all(name).iter().count()
-    }
-
-    /// Replaces every value of a field by one.
-    pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.insert(name, value);
-    }
-
-    /// Adds a value after those that are there.
-    pub fn append(&mut self, name: HeaderName, value: HeaderValue) {
-        self.0.append(name, value);
-    }
-
-    /// Drops every value of a field.
-    pub fn remove(&mut self, name: &HeaderName) {
-        self.0.remove(name);
-    }
-
-    /// All names with their values; a repeated name appears once per value.
-    pub fn iter(&self) -> impl Iterator<Item = (&HeaderName, &HeaderValue)> {
-        self.0.iter()
-    }
-
-    /// How many values there are in all.
-    pub fn len(&self) -> usize {
-        self.0.len()
-    }
-
-    /// Whether there is none.
-    pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
-    }
-}
-
-impl From<HeaderMap> for Fields {
-    fn from(map: HeaderMap) -> Self {
-        Self(map)
-    }
-}
-
-impl From<Fields> for HeaderMap {
-    fn from(fields: Fields) -> Self {
-        fields.0
-    }
-}
+pub use fields::Fields;
 
 /// A request's head in canonical form. What is decided on is what is sent on.
 #[derive(Debug, Clone)]

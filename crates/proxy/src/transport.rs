@@ -308,7 +308,7 @@ mod tests {
             ],
         )
         .unwrap();
-        let names: Vec<&str> = head.fields.iter().map(|(name, _)| name.as_str()).collect();
+        let names: Vec<&str> = head.fields.iter().map(|(name, _)| name).collect();
         assert_eq!(names, ["te", "x-bar"]);
     }
 

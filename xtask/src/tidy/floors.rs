@@ -6,14 +6,15 @@ use super::tree::Tree;
 /// kind of dependency.
 const MAY: &[(&str, &[&str])] = &[
     ("model", &[]),
+    ("http1", &["model"]),
     ("traffic", &["model"]),
     ("identity", &["model"]),
     ("wire", &["model"]),
     ("formats", &["model"]),
-    ("proxy", &["model", "traffic", "identity", "wire"]),
+    ("proxy", &["model", "http1", "traffic", "identity", "wire"]),
     ("control", &["model", "traffic", "identity", "wire", "formats"]),
     ("hms", &["model", "traffic", "formats", "control"]),
-    ("testkit", &["model", "traffic", "identity", "wire", "formats", "proxy", "control"]),
+    ("testkit", &["model", "http1", "traffic", "identity", "wire", "formats", "proxy", "control"]),
 ];
 
 /// Arrows that no floor allows, and crates that no floor knows.

@@ -26,13 +26,9 @@ const OURS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
 
 /// At the gateway: drops what the caller claims about itself, sets what is known of it.
 pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
-    let claimed: Vec<HeaderName> = head
-        .fields
-        .iter()
-        .map(|(name, _)| name)
-        .filter(|name| OURS.iter().any(|own| folded(name.as_str()).starts_with(own)) || is_address_claim(name.as_str()))
-        .cloned()
-        .collect();
+    let claimed = head.fields.iter().map(|(name, _)| name);
+    let claimed = claimed.filter(|name| OURS.iter().any(|own| begins(name, own)) || is_address_claim(name));
+    let claimed: Vec<HeaderName> = claimed.filter_map(|name| name.parse().ok()).collect();
     for name in &claimed {
         head.fields.remove(name);
     }
@@ -50,19 +46,21 @@ pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims,
 /// At the destination: who called, from the certificate and nothing else. Other spellings of the field reach some applications as
 /// the same variable, so they go too.
 pub fn at_the_destination(head: &RequestHead, caller: &SpiffeId, own: &SpiffeId, edits: &mut Edits) {
-    for (name, _) in head.fields.iter().filter(|(name, _)| folded(name.as_str()) == CLIENT_CERT.as_str()) {
-        edits.remove(name.clone());
+    let own_name = "x-forwarded-client-cert";
+    for (name, _) in head.fields.iter().filter(|(name, _)| name.len() == own_name.len() && begins(name, own_name)) {
+        name.parse().into_iter().for_each(|name| edits.remove(name));
     }
     set(edits, CLIENT_CERT, &format!("By={own};URI={caller}"));
 }
 
 fn is_address_claim(name: &str) -> bool {
-    matches!(name, "forwarded" | "x-real-ip" | "x-client-ip" | "true-client-ip")
+    ["forwarded", "x-real-ip", "x-client-ip", "true-client-ip"].iter().any(|own| name.eq_ignore_ascii_case(own))
 }
 
-/// `X_Forwarded_For` and `X.Forwarded.For` reach some applications as the same variable.
-fn folded(name: &str) -> String {
-    name.replace(['_', '.'], "-")
+/// Whether a name begins so for an application: `X_Forwarded_For` and `X.Forwarded.For` reach some as the same variable.
+fn begins(name: &str, with: &str) -> bool {
+    let folded = |byte: u8| if matches!(byte, b'_' | b'.') { b'-' } else { byte.to_ascii_lowercase() };
+    name.len() >= with.len() && name.bytes().map(folded).zip(with.bytes()).all(|(own, asked)| own == asked)
 }
 
 /// A value that cannot stand in a field, say a claim with a line break, is left out rather than sent broken.

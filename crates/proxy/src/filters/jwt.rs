@@ -82,7 +82,7 @@ impl Verifier {
             });
         };
         let malformed = |why| Refusal::new(Reason::JwtMalformed, why);
-        let text = only.to_str().map_err(|_not_ascii| malformed("the credentials are not ASCII"))?;
+        let text = std::str::from_utf8(only).map_err(|_not_utf8| malformed("the credentials are not ASCII"))?;
         let (scheme, token) =
             text.split_once(' ').ok_or_else(|| malformed("the credentials are not `Bearer TOKEN`"))?;
         if !scheme.eq_ignore_ascii_case("bearer") {
