@@ -92,6 +92,10 @@ impl CanonicalPath {
         if !raw.starts_with('/') {
             return Err(Malformed::NotAbsolute);
         }
+        // Most paths are canonical as they come.
+        if is_canonical(raw) {
+            return Ok(Self(raw.into()));
+        }
         let decoded = decode(raw.as_bytes())?;
         let mut out = String::with_capacity(decoded.len());
         let mut rest = decoded.split('/').skip(1).peekable();
@@ -126,6 +130,22 @@ impl CanonicalPath {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Whether an absolute path has nothing to decode, merge or remove. `false` may also mean that it is ambiguous.
+fn is_canonical(raw: &str) -> bool {
+    // How many bytes the current segment has if they are all dots; 3 stands for every other segment.
+    let mut dots = 3;
+    for byte in raw.bytes() {
+        dots = match byte {
+            b'/' if dots == 3 => 0,
+            b'/' | b'%' | b'#' | b'\\' => return false,
+            b'.' if dots < 3 => dots + 1,
+            0x21..=0x7e => 3,
+            _ => return false,
+        };
+    }
+    matches!(dots, 0 | 3)
 }
 
 /// Decodes unreserved octets, upper-cases the hex of all others, refuses what is ambiguous.
@@ -207,7 +227,8 @@ impl Authority {
             Some(address) => address.parse::<std::net::Ipv6Addr>().is_ok(),
             None => host.bytes().all(|b| matches!(b, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_')),
         };
-        if host.is_empty() || host.len() > 255 || !fits {
+        // A second trailing dot would be removed by the next one to read it.
+        if host.is_empty() || host.ends_with('.') || host.len() > 255 || !fits {
             return Err(Malformed::BadAuthority);
         }
         Ok(Self { host: host.into(), port })
@@ -265,6 +286,10 @@ mod tests {
             ("/%c3%a4", "/%C3%A4"),
             ("/a/", "/a/"),
             ("/a;x=1", "/a;x=1"),
+            ("/.well-known/x", "/.well-known/x"),
+            ("/...", "/..."),
+            ("/.../a", "/.../a"),
+            ("/a..", "/a.."),
         ] {
             if raw.starts_with("/%2e%2e") {
                 assert_eq!(canonical(raw), Err(Malformed::AboveRoot));
@@ -307,7 +332,7 @@ mod tests {
             let authority = Authority::parse(raw).unwrap();
             assert_eq!((authority.host(), authority.port()), (host, port), "{raw}");
         }
-        for raw in ["", ":80", "a:b", "a:99999", "u@a", "a b", "a/b", "[::1", "[x]", "a\0"] {
+        for raw in ["", ":80", "a:b", "a:99999", "u@a", "a b", "a/b", "[::1", "[x]", "a\0", "a..", "."] {
             assert!(Authority::parse(raw).is_err(), "{raw:?}");
         }
     }
@@ -319,6 +344,15 @@ mod tests {
                 prop_assert_eq!(CanonicalPath::parse(once.as_str()), Ok(once.clone()));
                 prop_assert!(!once.as_str().contains("//"));
                 prop_assert!(once.as_str().split('/').all(|s| s != "." && s != ".."));
+            }
+        }
+
+        #[test]
+        fn what_is_canonical_already_is_left_alone(raw in "/[a./%]{0,12}") {
+            if is_canonical(&raw) {
+                prop_assert_eq!(canonical(&raw), Ok(raw.clone()));
+                prop_assert!(!raw.contains("//") && !raw.contains('%'));
+                prop_assert!(raw.split('/').all(|segment| segment != "." && segment != ".."));
             }
         }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use hms_model::message::RequestHead;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
@@ -14,14 +15,14 @@ use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
-use crate::body::{Replayable, Source, answer_within};
+use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app::{BODY_IDLE, incomplete};
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
-use crate::transport::{Edits, Processed, Protocol, Request, Response};
+use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
 use crate::worker::Worker;
 
 /// A caller that names its operation: doing it twice is doing it once (draft-ietf-httpapi-idempotency-key-header).
@@ -41,19 +42,21 @@ enum Tried {
 pub async fn run(
     worker: &Rc<Worker>,
     upstream: &Arc<Upstream>,
-    request: Request,
+    head: &RequestHead,
+    body: Body,
     mut edits: Edits,
     protocol: Protocol,
-    exchange: &mut Exchange,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    exchange.service = Arc::clone(&upstream.host);
+    exchange.service = Some(Arc::clone(&upstream.host));
     let policy = &upstream.service.policy;
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = worker.now();
     let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
     upstream.cells.budget.record_request(begun);
-    let Request { head, body } = request;
+    // What an outsider says of itself was struck from the head by an edit.
+    let is_retry = !edits.hides(ATTEMPT.as_str()) && head.fields.first(&ATTEMPT).is_some();
     let idle = policy.timeouts.idle;
     let body = Replayable::new(body.idle_limit(BODY_IDLE));
     let mut tried: Vec<usize> = Vec::new();
@@ -69,7 +72,7 @@ pub async fn run(
         }
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, worker.now());
-        let outgoing = Outgoing { head: &head, edits: &edits, body: &body, downstream: protocol };
+        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
         let outcome = once(worker, upstream, endpoint, sending, &body, time).await;
         tried.push(index);
@@ -87,7 +90,7 @@ pub async fn run(
             next: if has_other(worker, upstream, &tried) { Next::Other } else { Next::Same },
             deadline,
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
-            is_retry: head.fields.first(&ATTEMPT).is_some(),
+            is_retry,
         };
         let decision = {
             let mut dice = worker.dice.borrow_mut();
@@ -196,16 +199,13 @@ fn judge_answer(mut response: Response, endpoint: &UpstreamEndpoint) -> (Outcome
             let failure = Some(Failure::Status(status));
             (Outcome::of_status(status), Tried::Answered(response, failure))
         }
-        None => {
-            let grpc = response.head.fields.text(&HeaderName::from_static("grpc-status"));
-            match grpc.and_then(|text| text.parse().ok()).filter(|code: &u32| *code != 0) {
-                Some(code) => {
-                    let failure = Some(Failure::GrpcStatus(code));
-                    (Outcome::of_grpc_status(code), Tried::Answered(response, failure))
-                }
-                None => (Outcome::Success, Tried::Answered(response, None)),
+        None => match grpc_status(&response.head.fields).filter(|code| *code != 0).map(u32::from) {
+            Some(code) => {
+                let failure = Some(Failure::GrpcStatus(code));
+                (Outcome::of_grpc_status(code), Tried::Answered(response, failure))
             }
-        }
+            None => (Outcome::Success, Tried::Answered(response, None)),
+        },
     }
 }
 
@@ -232,9 +232,11 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> Option<usize> {
     let now = worker.now();
     let mut dice = worker.dice.borrow_mut();
+    let mut list = worker.candidates.borrow_mut();
     let mut pick = |fits: &dyn Fn(usize) -> bool| {
-        let candidates = candidates(upstream, now, fits);
-        balance::choose(upstream.service.policy.balance, &candidates, &upstream.cells.rotor, &mut dice)
+        list.clear();
+        list.extend(candidates(upstream, now, fits));
+        balance::choose(upstream.service.policy.balance, &list, &upstream.cells.rotor, &mut dice)
     };
     let fresh = pick(&|index| !tried.contains(&index)).or_else(|| pick(&|_| true));
     if let Some(index) = fresh {
@@ -248,33 +250,36 @@ fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> Option<usize
     })
 }
 
-fn candidates(upstream: &Upstream, now: Moment, fits: &dyn Fn(usize) -> bool) -> Vec<Candidate> {
-    let usable = |endpoint: &UpstreamEndpoint| {
+fn candidates<'a>(
+    upstream: &'a Upstream,
+    now: Moment,
+    fits: &'a dyn Fn(usize) -> bool,
+) -> impl Iterator<Item = Candidate> + 'a {
+    let usable = move |endpoint: &UpstreamEndpoint| {
         endpoint.endpoint.health == Health::Healthy && endpoint.cells.health.phase(now) == Phase::Closed
     };
     let endpoints = upstream.endpoints.iter().enumerate();
-    endpoints
-        .filter(|(index, endpoint)| usable(endpoint) && fits(*index))
-        .map(|(index, endpoint)| Candidate {
+    endpoints.filter(move |(index, endpoint)| usable(endpoint) && fits(*index)).map(move |(index, endpoint)| {
+        Candidate {
             index,
             in_flight: endpoint.cells.in_flight.load(Relaxed),
             latency: endpoint.cells.latency.value(now),
-        })
-        .collect()
+        }
+    })
 }
 
 fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
-    !candidates(upstream, worker.now(), &|index| !tried.contains(&index)).is_empty()
+    candidates(upstream, worker.now(), &|index| !tried.contains(&index)).next().is_some()
 }
 
 fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
     upstream.breaker(worker.now()) != ServiceBreaker::Closed
 }
 
-fn describe(exchange: &mut Exchange, endpoint: &Arc<UpstreamEndpoint>) {
-    exchange.destination = Arc::clone(&endpoint.party);
+fn describe(exchange: &mut Exchange<'_>, endpoint: &Arc<UpstreamEndpoint>) {
+    exchange.destination = Some(Arc::clone(&endpoint.party));
     exchange.mutual_tls = matches!(endpoint.endpoint.transport, Transport::Mesh(_));
-    exchange.peer = endpoint.address.to_string();
+    exchange.peer = endpoint.address;
     exchange.on(endpoint.begin());
 }
 

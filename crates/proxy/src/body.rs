@@ -7,12 +7,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use crate::timer::{Timer, within};
+use crate::transport::http2;
 use bytes::Bytes;
 use hms_model::message::Fields;
 use hms_model::policy::retry::REPLAY_LIMIT;
-use tokio::time::{Instant, Sleep};
-
-use crate::transport::{http1, http2};
 
 /// One piece of a body.
 #[derive(Debug, Clone)]
@@ -35,55 +34,36 @@ impl fmt::Display for BodyError {
 
 impl std::error::Error for BodyError {}
 
-/// Told how a body went.
-pub trait Watcher {
-    /// A piece of data passed; `bytes` long.
-    fn data(&mut self, bytes: usize);
-    /// The trailers passed.
-    fn trailers(&mut self, trailers: &Fields);
-    /// The body ended: cleanly, or with an error. Dropping the watcher without this call means that it was abandoned.
-    fn ended(&mut self, outcome: Result<(), &BodyError>);
+/// A body that comes by HTTP/1, wherever its connection is.
+pub(crate) trait Inflow {
+    /// The next frame; `None` at the end.
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>>;
+    /// Lets go on what goes on beside this body: the rest of the request while its answer waits for a reader.
+    fn poll_progress(&mut self, _context: &mut Context<'_>) {}
+    /// How many bytes are to come, if that is known.
+    fn length(&self) -> Option<u64>;
+    /// Whether nothing more is to come.
+    fn is_end(&self) -> bool;
 }
 
 type Polled = Poll<Option<Result<Frame, BodyError>>>;
 
-/// Two watchers of one body, in the order in which they hear.
-struct Both(Box<dyn Watcher>, Box<dyn Watcher>);
-
-impl Watcher for Both {
-    fn data(&mut self, bytes: usize) {
-        self.0.data(bytes);
-        self.1.data(bytes);
-    }
-
-    fn trailers(&mut self, trailers: &Fields) {
-        self.0.trailers(trailers);
-        self.1.trailers(trailers);
-    }
-
-    fn ended(&mut self, outcome: Result<(), &BodyError>) {
-        self.0.ended(outcome);
-        self.1.ended(outcome);
-    }
-}
-
 /// A body.
 pub struct Body {
     kind: Kind,
-    watcher: Option<Box<dyn Watcher>>,
     idle: Option<Idle>,
 }
 
-/// How long a body may be silent, and the timer that says when it was.
+/// How long a body may be silent, and the timer that runs while it is.
 struct Idle {
     limit: Duration,
-    timer: Pin<Box<Sleep>>,
+    timer: Option<Timer>,
 }
 
 enum Kind {
     Empty,
     Full(Option<Bytes>),
-    Http1(http1::Incoming),
+    Http1(Box<dyn Inflow>),
     Http2(http2::Incoming),
     Replay(ReplayBody),
     #[cfg(test)]
@@ -107,41 +87,30 @@ impl fmt::Debug for Body {
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
-        Self { kind: Kind::Empty, watcher: None, idle: None }
+        Self { kind: Kind::Empty, idle: None }
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, watcher: None, idle: None }
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, idle: None }
     }
 
     /// What an HTTP/1 connection receives.
-    pub(crate) fn http1(incoming: http1::Incoming) -> Self {
-        let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http1(incoming) };
-        Self { kind, watcher: None, idle: None }
+    pub(crate) fn http1(source: Box<dyn Inflow>) -> Self {
+        Self { kind: Kind::Http1(source), idle: None }
     }
 
     /// What an HTTP/2 stream receives.
     pub(crate) fn http2(incoming: http2::Incoming) -> Self {
         let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(incoming) };
-        Self { kind, watcher: None, idle: None }
-    }
-
-    /// The same body, watched; watchers that are there already hear first.
-    #[must_use]
-    pub fn watched(mut self, watcher: Box<dyn Watcher>) -> Self {
-        self.watcher = Some(match self.watcher.take() {
-            None => watcher,
-            Some(first) => Box::new(Both(first, watcher)),
-        });
-        self
+        Self { kind, idle: None }
     }
 
     /// The same body, which breaks when nothing of it comes for `limit`. What is wholly here never does.
     #[must_use]
     pub fn idle_limit(mut self, limit: Duration) -> Self {
         if !self.is_end() && !matches!(self.kind, Kind::Full(_)) {
-            self.idle = Some(Idle { limit, timer: Box::pin(tokio::time::sleep(limit)) });
+            self.idle = Some(Idle { limit, timer: None });
         }
         self
     }
@@ -192,37 +161,25 @@ impl Body {
             #[cfg(test)]
             Kind::Silent => Poll::Pending,
         };
-        let next = ready!(self.within_idle_limit(polled, context));
-        // A writer that knows the length stops at its last byte and never asks for the end, so the end is told with that byte.
-        let ended = match &next {
-            Some(Ok(_)) => self.is_end(),
-            Some(Err(_)) | None => true,
-        };
-        if let Some(watcher) = &mut self.watcher {
-            match &next {
-                Some(Ok(Frame::Data(bytes))) => watcher.data(bytes.len()),
-                Some(Ok(Frame::Trailers(trailers))) => watcher.trailers(trailers),
-                Some(Err(error)) => watcher.ended(Err(error)),
-                None => watcher.ended(Ok(())),
-            }
-            if ended && matches!(next, Some(Ok(_))) {
-                watcher.ended(Ok(()));
-            }
-            if ended {
-                self.watcher = None;
-            }
+        self.within_idle_limit(polled, context)
+    }
+
+    /// Lets go on what goes on beside this body, while nobody can take more of it.
+    pub fn poll_progress(&mut self, context: &mut Context<'_>) {
+        if let Kind::Http1(source) = &mut self.kind {
+            source.poll_progress(context);
         }
-        Poll::Ready(next)
     }
 
     fn within_idle_limit(&mut self, polled: Polled, context: &mut Context<'_>) -> Polled {
         let Some(idle) = &mut self.idle else { return polled };
         if polled.is_ready() {
-            idle.timer.as_mut().reset(Instant::now() + idle.limit);
+            idle.timer = None;
             return polled;
         }
-        ready!(idle.timer.as_mut().poll(context));
-        Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", idle.limit.as_secs())))))
+        let limit = idle.limit;
+        ready!(idle.timer.get_or_insert_with(|| Timer::after(limit)).poll(context));
+        Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", limit.as_secs())))))
     }
 
     /// The next frame; `None` at the end.
@@ -253,7 +210,7 @@ impl Body {
     }
 
     fn with_beginning(mut self, beginning: Vec<Bytes>) -> Self {
-        let (watcher, idle) = (self.watcher.take(), self.idle.take());
+        let idle = self.idle.take();
         let shared = Shared {
             source: self,
             kept: beginning.into_iter().map(Frame::Data).collect(),
@@ -264,34 +221,7 @@ impl Body {
             attempt: 0,
         };
         let replay = ReplayBody { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None };
-        Self { kind: Kind::Replay(replay), watcher, idle }
-    }
-}
-
-impl http_body::Body for Body {
-    type Data = Bytes;
-    type Error = BodyError;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Option<Result<http_body::Frame<Bytes>, BodyError>>> {
-        let next = ready!(self.poll_next(cx));
-        Poll::Ready(next.map(|frame| {
-            frame.map(|frame| match frame {
-                Frame::Data(bytes) => http_body::Frame::data(bytes),
-                Frame::Trailers(trailers) => http_body::Frame::trailers(trailers.into()),
-            })
-        }))
-    }
-
-    fn is_end_stream(&self) -> bool {
-        // A watched body is always polled to its end, so that its watcher hears of it.
-        self.watcher.is_none() && self.is_end()
-    }
-
-    fn size_hint(&self) -> http_body::SizeHint {
-        self.length().map_or_else(http_body::SizeHint::default, http_body::SizeHint::with_exact)
+        Self { kind: Kind::Replay(replay), idle }
     }
 }
 
@@ -315,10 +245,10 @@ pub async fn answer_within<T>(
 ) -> Option<T> {
     loop {
         let uploading = body.source() == Source::Sending;
-        match tokio::time::timeout(limit, sending.as_mut()).await {
-            Ok(answer) => return Some(answer),
-            Err(_elapsed) if uploading => {}
-            Err(_elapsed) => return None,
+        match within(limit, sending.as_mut()).await {
+            Some(answer) => return Some(answer),
+            None if uploading => {}
+            None => return None,
         }
     }
 }
@@ -395,7 +325,7 @@ impl Replayable {
             shared.attempt
         };
         let replay = ReplayBody { shared: Rc::clone(shared), position: 0, attempt, length: self.length };
-        Body { kind: Kind::Replay(replay), watcher: None, idle: None }
+        Body { kind: Kind::Replay(replay), idle: None }
     }
 }
 
@@ -489,8 +419,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_breaks_at_its_limit() {
-        let mut body = Body { kind: Kind::Silent, watcher: None, idle: None }.idle_limit(Duration::from_secs(5));
-        let begun = Instant::now();
+        let mut body = Body { kind: Kind::Silent, idle: None }.idle_limit(Duration::from_secs(5));
+        let begun = tokio::time::Instant::now();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
     }

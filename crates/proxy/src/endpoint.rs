@@ -12,17 +12,16 @@ use hms_traffic::outlier::{FailureKind, Phase};
 use hms_wire::LEVEL;
 use hms_wire::hello::PeerHello;
 
-use crate::body::{Body, BodyError, Frame, Replayable, Watcher};
+use crate::body::{Body, Frame, Replayable};
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::transport::connect::{self, ConnectError, Connection, Secured};
-use crate::transport::pool::Key;
-use crate::transport::{Edits, Protocol, Response, SendError, http1};
+use crate::transport::pool::{Home, Key};
+use crate::transport::{Edits, Protocol, Response, SendError};
 use crate::worker::Worker;
 
-/// How long a connection to another proxy may be idle; shorter than the other side's patience, which for HTTP/1 is the time for a
-/// head ([`http1::HEAD_DEADLINE`]).
-const MESH_IDLE: Duration = Duration::from_secs(8);
+/// How long a connection to another proxy may be idle; shorter than the other side's patience ([`http1::MESH`]).
+const MESH_IDLE: Duration = Duration::from_mins(1);
 /// How long a connection to a server that is no proxy may be idle: shorter than uvicorn's and Node's 5 s.
 pub const PLAIN_IDLE: Duration = Duration::from_secs(4);
 
@@ -72,9 +71,9 @@ pub async fn send(
         Ok(target) => target,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let pooled = worker.pool.borrow_mut().take(target.key, protocol, worker.now());
+    let pooled = worker.pool.borrow_mut().take(target.key, protocol);
     if let Some(connection) = pooled {
-        match exchange(worker, &target, connection, head, edits, body.attempt()).await {
+        match connection.send(head, edits, body.attempt(), target.home(worker)).await {
             Err(error) if error.processed == crate::transport::Processed::No && body.can_replay() => {}
             other => return other.map_or_else(Sent::Broken, Sent::Answered),
         }
@@ -108,7 +107,7 @@ async fn send_on_new(
                 worker.pool.borrow_mut().share(target.key, shared);
             }
             let Outgoing { head, edits, body, .. } = outgoing;
-            let sent = exchange(worker, target, connection, head, edits, body.attempt()).await;
+            let sent = connection.send(head, edits, body.attempt(), target.home(worker)).await;
             sent.map_or_else(Sent::Broken, Sent::Answered)
         }
     }
@@ -143,6 +142,11 @@ impl<'a> Target<'a> {
         Ok(Self { key, keep, transport: &endpoint.endpoint.transport })
     }
 
+    /// Where a connection goes when it is free again.
+    fn home(&self, worker: &Worker) -> Option<Home> {
+        self.keep.map(|keep| Home { pool: Rc::clone(&worker.pool), key: self.key, keep })
+    }
+
     fn secure(&self, worker: &Worker, upstream: &Upstream, protocol: Protocol) -> Result<Option<Secured>, String> {
         let Transport::Mesh(identity) = self.transport else { return Ok(None) };
         let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
@@ -162,88 +166,18 @@ impl<'a> Target<'a> {
     }
 }
 
-async fn exchange(
-    worker: &Rc<Worker>,
-    target: &Target<'_>,
-    connection: Connection,
-    head: &RequestHead,
-    edits: &Edits,
-    body: Body,
-) -> Result<Response, SendError> {
-    match connection {
-        Connection::Http2(connection) => connection.send(head, edits, body).await,
-        Connection::Http1(mut connection) => {
-            let response = connection.send(head, edits, body).await?;
-            let Some(keep) = target.keep else { return Ok(keeping_open(response, connection)) };
-            Ok(returning(worker, target.key, keep, response, connection))
-        }
-    }
-}
-
-/// The connection comes back to the pool when the response has been read to its end.
-pub fn returning(
-    worker: &Rc<Worker>,
-    key: Key,
-    keep: Duration,
-    response: Response,
-    connection: http1::Connection,
-) -> Response {
-    let back = Return { worker: Rc::clone(worker), key, keep: Some(keep), connection: Some(connection) };
-    watched(response, back)
-}
-
-/// The connection stays open until the response has been read, and is then closed.
-fn keeping_open(response: Response, connection: http1::Connection) -> Response {
-    Response { head: response.head, body: response.body.watched(Box::new(Hold(connection))) }
-}
-
-fn watched(response: Response, mut back: Return) -> Response {
-    if response.body.is_end() {
-        back.ended(Ok(()));
-        return response;
-    }
-    Response { head: response.head, body: response.body.watched(Box::new(back)) }
-}
-
-struct Hold(http1::Connection);
-
-impl Watcher for Hold {
-    fn data(&mut self, _bytes: usize) {}
-    fn trailers(&mut self, _trailers: &hms_model::message::Fields) {}
-    fn ended(&mut self, _outcome: Result<(), &BodyError>) {
-        tracing::trace!(closed = self.0.is_closed(), "connection not kept");
-    }
-}
-
-struct Return {
-    worker: Rc<Worker>,
-    key: Key,
-    keep: Option<Duration>,
-    connection: Option<http1::Connection>,
-}
-
-impl Watcher for Return {
-    fn data(&mut self, _bytes: usize) {}
-    fn trailers(&mut self, _trailers: &hms_model::message::Fields) {}
-    fn ended(&mut self, outcome: Result<(), &BodyError>) {
-        let (Ok(()), Some(connection), Some(keep)) = (outcome, self.connection.take(), self.keep) else { return };
-        let now = self.worker.now();
-        self.worker.pool.borrow_mut().put(self.key, connection, now, keep);
-    }
-}
-
 /// Asks the proxy of `endpoint` whether its application accepts connections; of a plain endpoint, whether anything does.
 pub async fn probe(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint) -> Result<(), FailureKind> {
     let target = Target::of(worker, upstream, endpoint).map_err(|_unready| FailureKind::Tls)?;
     let secured = target.secure(worker, upstream, Protocol::Http1).map_err(|_unready| FailureKind::Tls)?;
     let timeout = upstream.service.policy.timeouts.connect;
     let connection = connect::open(endpoint.address, Protocol::Http1, secured.as_ref(), timeout, None).await;
-    let mut connection = connection.map_err(|error| error.kind)?;
+    let connection = connection.map_err(|error| error.kind)?;
     if secured.is_none() {
         return Ok(());
     }
     let head = crate::local_app::probe_head(&upstream.service.name).ok_or(FailureKind::Reset)?;
-    let answer = tokio::time::timeout(timeout, connection.send(&head, &Edits::default(), Body::empty())).await;
+    let answer = tokio::time::timeout(timeout, connection.send(&head, &Edits::default(), Body::empty(), None)).await;
     match answer {
         Err(_elapsed) => Err(FailureKind::Timeout),
         Ok(Err(_broken)) => Err(FailureKind::Reset),

@@ -29,5 +29,6 @@ pub mod settings;
 pub mod subscribe;
 pub mod tasks;
 pub mod telemetry;
+pub mod timer;
 pub mod transport;
 pub mod worker;

@@ -15,7 +15,6 @@ use crate::detect;
 use crate::peer;
 use crate::pipeline::{Downstream, Entrance, Serve};
 use crate::tasks;
-use crate::telemetry::metrics::Party;
 use crate::transport::tls_stream::{Impatient, Stream};
 use crate::transport::{Protocol, http1, http2};
 use crate::worker::{Shared, Worker};
@@ -150,32 +149,21 @@ async fn connection(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
         Door::Outbound(pinned) => {
             let protocol = detect::protocol(&stream).await?;
             let entrance = Entrance::Outbound { pinned: pinned.clone() };
-            (entrance, own_party(worker), protocol, Stream::Plain(stream))
+            (entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
         Door::Gateway => {
             let (protocol, stream) = peer::accept_edge(worker, stream).await?;
-            (Entrance::Gateway, own_party(worker), protocol, stream)
+            (Entrance::Gateway, worker.own_party(), protocol, stream)
         }
     };
-    let downstream = Rc::new(Downstream { entrance, peer, party, protocol });
+    let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let drain = &worker.shared.drain;
     let stream = Impatient::new(stream);
+    let terms = if matches!(*door, Door::Gateway) { &http1::EDGE } else { &http1::MESH };
     match protocol {
-        Protocol::Http1 => http1::serve(stream, handler, drain).await,
+        Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
         Protocol::Http2 => http2::serve(stream, handler, drain).await,
     }
     Ok(())
-}
-
-/// Labels of this proxy as a source.
-fn own_party(worker: &Worker) -> Arc<Party> {
-    let settings = &worker.shared.settings;
-    let principal = worker.shared.holder.current().map(|c| c.svid.identity().to_string()).unwrap_or_default();
-    Arc::new(Party {
-        workload: settings.service.name().to_owned(),
-        namespace: settings.service.namespace().to_owned(),
-        principal,
-        version: settings.version.clone(),
-    })
 }

@@ -13,13 +13,13 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
 use crate::body::{Body, Replayable, Source, answer_within};
-use crate::endpoint::{PLAIN_IDLE, returning};
+use crate::endpoint::PLAIN_IDLE;
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
 use crate::settings::Settings;
 use crate::transport::connect::{self, Connection};
-use crate::transport::pool::Key;
-use crate::transport::{Edits, Processed, Protocol, Request, Response, SendError};
+use crate::transport::pool::{Home, Key};
+use crate::transport::{Edits, Processed, Protocol, Response, SendError};
 use crate::worker::Worker;
 
 /// The application's place in the pool; endpoints count from 1.
@@ -31,17 +31,17 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Hands a request to the application and waits for the answer's head.
 pub async fn forward(
-    worker: &Rc<Worker>,
+    worker: &Worker,
     policy: &TrafficPolicy,
-    request: Request,
+    head: &RequestHead,
+    body: Body,
     edits: &Edits,
 ) -> Result<Response, Refusal> {
     let Some(address) = worker.shared.settings.app else { return Err(down(worker)) };
     // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1.
-    let protocol = if request.head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
-    let Request { head, body } = request;
+    let protocol = if head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
     let body = Replayable::new(body.idle_limit(BODY_IDLE));
-    let sending = pin!(attempt(worker, address, protocol, &head, edits, &body));
+    let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
     match policy.timeouts.request {
         None => sending.await,
         Some(limit) => answer_within(limit, &body, sending).await.unwrap_or_else(|| {
@@ -51,14 +51,14 @@ pub async fn forward(
 }
 
 async fn attempt(
-    worker: &Rc<Worker>,
+    worker: &Worker,
     address: SocketAddr,
     protocol: Protocol,
     head: &RequestHead,
     edits: &Edits,
     body: &Replayable,
 ) -> Result<Response, Refusal> {
-    let pooled = worker.pool.borrow_mut().take(KEY, protocol, worker.now());
+    let pooled = worker.pool.borrow_mut().take(KEY, protocol);
     if let Some(connection) = pooled {
         match exchange(worker, connection, head, edits, body).await {
             Ok(response) => return Ok(response),
@@ -83,19 +83,14 @@ async fn attempt(
 }
 
 async fn exchange(
-    worker: &Rc<Worker>,
+    worker: &Worker,
     connection: Connection,
     head: &RequestHead,
     edits: &Edits,
     body: &Replayable,
 ) -> Result<Response, SendError> {
-    match connection {
-        Connection::Http2(connection) => connection.send(head, edits, body.attempt()).await,
-        Connection::Http1(mut connection) => {
-            let response = connection.send(head, edits, body.attempt()).await?;
-            Ok(returning(worker, KEY, PLAIN_IDLE, response, connection))
-        }
-    }
+    let home = Home { pool: Rc::clone(&worker.pool), key: KEY, keep: PLAIN_IDLE };
+    connection.send(head, edits, body.attempt(), Some(home)).await
 }
 
 fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
@@ -121,7 +116,7 @@ fn down(worker: &Worker) -> Refusal {
 }
 
 /// Answers another proxy's probe: does the application accept connections at this moment?
-pub async fn probe(worker: &Rc<Worker>) -> Result<Response, Refusal> {
+pub async fn probe(worker: &Worker) -> Result<Response, Refusal> {
     match worker.shared.settings.app {
         Some(address) if is_healthy(&worker.shared.settings, address).await => Ok(empty(StatusCode::OK)),
         _ => Err(down(worker)),
@@ -140,10 +135,10 @@ pub async fn is_healthy(settings: &Settings, address: SocketAddr) -> bool {
 
 async fn answers(address: SocketAddr, path: &CanonicalPath) -> Option<StatusCode> {
     let opening = connect::open(address, Protocol::Http1, None, CONNECT_DEADLINE, None);
-    let mut connection = Box::pin(opening).await.ok()?;
+    let connection = Box::pin(opening).await.ok()?;
     let authority = Authority::parse(&address.to_string()).ok()?;
     let head = RequestHead { method: Method::GET, authority, path: path.clone(), query: None, fields: Fields::new() };
-    let response = connection.send(&head, &Edits::default(), Body::empty()).await.ok()?;
+    let response = connection.send(&head, &Edits::default(), Body::empty(), None).await.ok()?;
     Some(response.head.status)
 }
 

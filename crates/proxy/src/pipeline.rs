@@ -3,6 +3,7 @@
 //! Three entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
 //! ([`gateway`]). Every way out that is not an upstream's reply is a [`Refusal`].
 
+use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -16,10 +17,10 @@ use hms_traffic::authorize::{self, Verdict};
 use hms_traffic::rate_limit;
 use hms_traffic::routing::Selection;
 use http::header::MAX_FORWARDS;
-use http::{Method, StatusCode};
+use http::{HeaderValue, Method, StatusCode};
 
 use crate::attempt;
-use crate::body::{Body, Watcher as _};
+use crate::body::Body;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
@@ -28,7 +29,7 @@ use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
 use crate::telemetry::metrics::Party;
 use crate::telemetry::record::Exchange;
-use crate::transport::{BadHead, Edits, Handler, Protocol, Request, Response};
+use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response};
 use crate::worker::Worker;
 
 /// How long a first request waits for the details of a service it names.
@@ -62,6 +63,24 @@ pub struct Downstream {
     pub party: Arc<Party>,
     /// The protocol spoken on it.
     pub protocol: Protocol,
+    /// What its last requests had in common.
+    memo: Memo,
+}
+
+/// What hardly changes from one request of a connection to the next, so that it is worked out once.
+#[derive(Debug, Default)]
+struct Memo {
+    /// `x-forwarded-client-cert` of an inbound connection.
+    client_cert: OnceCell<HeaderValue>,
+    /// The host last asked for, and the service it names.
+    service: RefCell<Option<(Box<str>, ServiceName)>>,
+}
+
+impl Downstream {
+    /// A connection.
+    pub fn new(entrance: Entrance, peer: SocketAddr, party: Arc<Party>, protocol: Protocol) -> Self {
+        Self { entrance, peer, party, protocol, memo: Memo::default() }
+    }
 }
 
 /// Answers the requests of one connection.
@@ -74,70 +93,78 @@ pub struct Serve {
 }
 
 impl Handler for Serve {
-    async fn handle(&self, request: Result<Request, BadHead>) -> Response {
+    async fn handle(&self, request: Result<Request, BadHead>, reply: impl Reply) {
         // One allocation per request, so that an idle connection holds nothing of its size.
-        Box::pin(serve(&self.worker, &self.downstream, request)).await
+        Box::pin(serve(&self.worker, &self.downstream, request, reply)).await;
     }
 }
 
 /// One request, one response, one record.
-async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Request, BadHead>) -> Response {
+async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Request, BadHead>, reply: impl Reply) {
     let runtime = worker.shared.current.load();
     let direction = match downstream.entrance {
         Entrance::Inbound { .. } => Direction::Inbound,
         Entrance::Outbound { .. } | Entrance::Gateway => Direction::Outbound,
     };
-    let head = request.as_ref().ok().map(|request| &request.head);
-    let sample = runtime.telemetry.sample_per_million;
-    let mut exchange = Exchange::begin(worker, direction, Arc::clone(&downstream.party), head, sample);
-    exchange.peer = downstream.peer.to_string();
-    let answer = match request {
-        Err(bad) => Err(bad_head(bad)),
-        Ok(request) => match &downstream.entrance {
-            Entrance::Inbound { peer } => inbound(worker, &runtime, peer, request, &mut exchange).await,
-            Entrance::Outbound { pinned } => {
-                outbound(worker, downstream, pinned.as_ref(), request, &mut exchange).await
-            }
-            // The largest of the three; boxed, so that the other two do not pay for its size.
-            Entrance::Gateway => Box::pin(gateway(worker, &runtime, downstream, request, &mut exchange)).await,
-        },
+    let (head, body) = match request {
+        Ok(Request { head, body }) => (Ok(head), body),
+        Err(bad) => (Err(bad), Body::empty()),
     };
-    finish(answer, exchange)
+    let sample = runtime.telemetry.sample_per_million;
+    let (party, peer) = (&downstream.party, downstream.peer);
+    let mut exchange = Exchange::begin(worker, direction, party, peer, head.as_ref().ok(), sample);
+    let answer = match (&head, &downstream.entrance) {
+        (Err(bad), _) => Err(bad_head(*bad)),
+        (Ok(head), Entrance::Inbound { peer }) => {
+            inbound(worker, &runtime, downstream, peer, head, body, &mut exchange).await
+        }
+        (Ok(head), Entrance::Outbound { pinned }) => {
+            outbound(worker, downstream, pinned.as_ref(), head, body, &mut exchange).await
+        }
+        // The largest of the three; boxed, so that the other two do not pay for its size.
+        (Ok(head), Entrance::Gateway) => {
+            Box::pin(gateway(worker, &runtime, downstream, head, body, &mut exchange)).await
+        }
+    };
+    let response = finish(answer, &mut exchange);
+    let delivered = reply.send(response).await;
+    exchange.delivered(&delivered);
 }
 
 /// From another proxy to the application beside us.
 async fn inbound(
     worker: &Rc<Worker>,
     runtime: &Runtime,
+    downstream: &Downstream,
     peer: &SpiffeId,
-    request: Request,
-    exchange: &mut Exchange,
+    head: &RequestHead,
+    body: Body,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     exchange.mutual_tls = true;
-    if is_probe(&request.head) {
+    if is_probe(head) {
         return local_app::probe(worker).await;
     }
     let Some(local) = &runtime.local else {
         return Err(Refusal::new(Reason::NoConfiguration, "this proxy has no configuration yet"));
     };
-    describe_local(worker, local, exchange);
-    let rule = match local.table.select(&request.head.method, &request.head.path) {
+    exchange.service = Some(Arc::clone(&local.host));
+    exchange.destination = Some(worker.own_party());
+    let rule = match local.table.select(&head.method, &head.path) {
         Selection::Found(target) => local.rules.get(target.rule),
         Selection::NoMethod { .. } | Selection::NoPath { .. } => None,
     };
     exchange.rule = rule.map(|rule| Arc::clone(&rule.name));
     // Before the limits: a stranger must not drain a bucket.
-    allowed(runtime, local, peer, &request.head)?;
+    allowed(runtime, local, peer, head)?;
     if let Some(rule) = rule {
         within_rate(rule, local, worker)?;
     }
     let mut edits = Edits::default();
-    set_trace(exchange, &mut edits);
-    if let Some(own) = worker.shared.holder.current() {
-        forwarded::at_the_destination(&request.head, peer, own.svid.identity(), &mut edits);
-    }
+    exchange.pass_trace(&mut edits);
+    forwarded::at_the_destination(head, client_cert(worker, downstream, peer), &mut edits);
     exchange.attempts = 1;
-    let mut response = local_app::forward(worker, &local.service.policy, request, &edits).await?;
+    let mut response = local_app::forward(worker, &local.service.policy, head, body, &edits).await?;
     // Only a proxy may speak in the mesh's name.
     response.head.fields.remove(&ERROR_HEADER);
     Ok(response)
@@ -148,17 +175,17 @@ async fn outbound(
     worker: &Rc<Worker>,
     downstream: &Downstream,
     pinned: Option<&ServiceName>,
-    request: Request,
-    exchange: &mut Exchange,
+    head: &RequestHead,
+    body: Body,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let name = match pinned {
-        Some(name) => name.clone(),
-        None => named_service(worker, request.head.authority.host())?,
+    let upstream = match pinned {
+        Some(name) => details(worker, name).await?,
+        None => named(worker, downstream, head.authority.host()).await?,
     };
-    let upstream = details(worker, &name).await?;
     let mut edits = Edits::default();
-    set_trace(exchange, &mut edits);
-    attempt::run(worker, &upstream, request, edits, downstream.protocol, exchange).await
+    exchange.pass_trace(&mut edits);
+    attempt::run(worker, &upstream, head, body, edits, downstream.protocol, exchange).await
 }
 
 /// From outside to a service.
@@ -166,25 +193,24 @@ async fn gateway(
     worker: &Rc<Worker>,
     runtime: &Runtime,
     downstream: &Downstream,
-    request: Request,
-    exchange: &mut Exchange,
+    head: &RequestHead,
+    body: Body,
+    exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Some(table) = &runtime.gateway else {
         return Err(Refusal::new(Reason::NoConfiguration, "the gateway has no configuration yet"));
     };
-    let Request { mut head, body } = request;
     let mut edits = Edits::default();
-    let name = admit(worker, runtime, table, downstream.peer, &mut head, &mut edits)?;
+    let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
     let upstream = details(worker, &name).await?;
-    set_trace(exchange, &mut edits);
-    let method = head.method.clone();
-    let request = Request { head, body };
-    let response = attempt::run(worker, &upstream, request, edits, downstream.protocol, exchange).await?;
+    exchange.pass_trace(&mut edits);
+    let response = attempt::run(worker, &upstream, head, body, edits, downstream.protocol, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);
     }
     // Rare, so its future is not part of every request's.
-    Ok(Box::pin(json_body::add_trace_id(&method, response, &exchange.trace.trace_id())).await)
+    let trace_id = exchange.trace.trace_id();
+    Ok(Box::pin(json_body::add_trace_id(&head.method, response, trace_id.as_str())).await)
 }
 
 /// What a gateway decides before anything is sent: the host, the token, the route; then who the caller is, for everybody after us.
@@ -193,7 +219,7 @@ fn admit(
     runtime: &Runtime,
     table: &GatewayTable,
     peer: SocketAddr,
-    head: &mut RequestHead,
+    head: &RequestHead,
     edits: &mut Edits,
 ) -> Result<ServiceName, Refusal> {
     known_host(table, head.authority.host())?;
@@ -205,40 +231,33 @@ fn admit(
     Ok(name)
 }
 
-/// Adds what every answer carries, and hands the record to the body, whose end is the request's.
-fn finish(answer: Result<Response, Refusal>, mut exchange: Exchange) -> Response {
-    let trace_id = exchange.trace.trace_id();
-    let mut response = match answer {
-        Ok(response) => response,
-        Err(refusal) => {
-            exchange.reason = Some(refusal.reason);
-            refusal.into_response(&trace_id, exchange.is_grpc())
-        }
-    };
-    for (name, value) in exchange.trace.headers() {
-        if let Some(value) = value {
-            response.head.fields.set(name, value);
-        }
+/// The answer with what every answer carries.
+fn finish(answer: Result<Response, Refusal>, exchange: &mut Exchange<'_>) -> Response {
+    let mut response = answer.unwrap_or_else(|refusal| {
+        exchange.reason = Some(refusal.reason);
+        refusal.into_response(exchange.trace.trace_id().as_str(), exchange.is_grpc())
+    });
+    if exchange.reason.is_none() {
+        exchange.reason = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
     }
-    if let Some(code) = response.head.fields.first(&ERROR_HEADER)
-        && exchange.reason.is_none()
-    {
-        exchange.reason = Reason::from_code(code);
-    }
-    exchange.answered(response.head.status.as_u16(), &response.head.fields);
-    if response.body.is_end() {
-        // Nobody asks a body without bytes for its end.
-        exchange.ended(Ok(()));
-        return response;
-    }
-    Response { head: response.head, body: response.body.watched(Box::new(exchange)) }
+    exchange.answered(&mut response.head);
+    response
 }
 
 fn bad_head(bad: BadHead) -> Refusal {
-    match bad {
-        BadHead::Connect => Refusal::new(Reason::ConnectMethod, "CONNECT is not offered"),
-        BadHead::TooLarge => Refusal::new(Reason::HeadTooLarge, "at most 100 fields and a target of 16 KiB are taken"),
-        other => Refusal::new(Reason::Malformed, other.to_string()),
+    let status = if let BadHead::Http1(reject) = bad { reject.status() } else { StatusCode::BAD_REQUEST };
+    match (bad, status) {
+        (BadHead::Connect, _) | (_, StatusCode::METHOD_NOT_ALLOWED) => {
+            Refusal::new(Reason::ConnectMethod, "CONNECT is not offered")
+        }
+        (BadHead::Late, _) => Refusal::new(Reason::HeadTooLate, bad.to_string()),
+        (_, StatusCode::URI_TOO_LONG) => Refusal::new(Reason::TargetTooLong, bad.to_string()),
+        (BadHead::TooLarge, _) | (_, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
+            Refusal::new(Reason::HeadTooLarge, bad.to_string())
+        }
+        (_, StatusCode::EXPECTATION_FAILED) => Refusal::new(Reason::Expectation, bad.to_string()),
+        (_, StatusCode::HTTP_VERSION_NOT_SUPPORTED) => Refusal::new(Reason::Version, bad.to_string()),
+        _ => Refusal::new(Reason::Malformed, bad.to_string()),
     }
 }
 
@@ -247,15 +266,14 @@ fn is_probe(head: &RequestHead) -> bool {
     head.method == Method::OPTIONS && head.path.as_str() == "*" && head.fields.first(&MAX_FORWARDS) == Some(b"0")
 }
 
-fn describe_local(worker: &Worker, local: &Local, exchange: &mut Exchange) {
-    exchange.service = local.service.name.mesh_host().into();
-    let principal = worker.shared.holder.current().map(|c| c.svid.identity().to_string()).unwrap_or_default();
-    exchange.destination = Arc::new(Party {
-        workload: local.service.name.name().to_owned(),
-        namespace: local.service.name.namespace().to_owned(),
-        principal,
-        version: worker.shared.settings.version.clone(),
-    });
+/// Envoy's `x-forwarded-client-cert`, the same for every request of a connection.
+fn client_cert<'a>(worker: &Worker, downstream: &'a Downstream, peer: &SpiffeId) -> Option<&'a HeaderValue> {
+    if downstream.memo.client_cert.get().is_none() {
+        let own = worker.shared.holder.current()?;
+        let value = HeaderValue::try_from(format!("By={};URI={peer}", own.svid.identity())).ok()?;
+        return Some(downstream.memo.client_cert.get_or_init(|| value));
+    }
+    downstream.memo.client_cert.get()
 }
 
 fn allowed(runtime: &Runtime, local: &Local, peer: &SpiffeId, head: &RequestHead) -> Result<(), Refusal> {
@@ -289,9 +307,21 @@ fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &
 }
 
 /// The service an authority names (ruling R7).
-fn named_service(worker: &Worker, host: &str) -> Result<ServiceName, Refusal> {
-    ServiceName::from_host(host, worker.shared.settings.service.namespace())
-        .map_err(|_foreign| Refusal::new(Reason::NoService, format!("`{host}` is no service of the mesh")))
+async fn named(worker: &Worker, downstream: &Downstream, host: &str) -> Result<Arc<Upstream>, Refusal> {
+    let known = downstream
+        .memo
+        .service
+        .borrow()
+        .as_ref()
+        .filter(|(last, _)| **last == *host)
+        .and_then(|(_, name)| worker.shared.current.load().upstreams.get(name).map(Arc::clone));
+    if let Some(upstream) = known {
+        return Ok(upstream);
+    }
+    let name = ServiceName::from_host(host, worker.shared.settings.service.namespace())
+        .map_err(|_foreign| Refusal::new(Reason::NoService, format!("`{host}` is no service of the mesh")))?;
+    *downstream.memo.service.borrow_mut() = Some((host.into(), name.clone()));
+    details(worker, &name).await
 }
 
 fn known_host(table: &GatewayTable, host: &str) -> Result<(), Refusal> {
@@ -369,14 +399,6 @@ async fn first_details(worker: &Worker, name: &ServiceName) -> Result<Arc<Upstre
         _ => {
             Err(Refusal::new(Reason::NoConfiguration, format!("nothing is known of {name} yet"))
                 .after(DETAILS_DEADLINE))
-        }
-    }
-}
-
-fn set_trace(exchange: &Exchange, edits: &mut Edits) {
-    for (name, value) in exchange.trace.headers() {
-        if let Some(value) = value {
-            edits.set(name, value);
         }
     }
 }

@@ -64,7 +64,7 @@ pub async fn sweep_pool(worker: Rc<Worker>) {
         let generation = worker.shared.holder.current().map_or(0, |own| own.generation);
         let alive =
             |key: u64| key == 0 || runtime.upstreams.values().any(|u| u.endpoints.iter().any(|e| e.cells.key == key));
-        worker.pool.borrow_mut().sweep(worker.now(), generation, alive);
+        worker.pool.borrow_mut().sweep(generation, alive);
     }
 }
 

@@ -64,6 +64,14 @@ pub enum Reason {
     HeadTooLarge,
     /// The request's body broke off or stopped coming.
     Incomplete,
+    /// The request's head was not here in time.
+    HeadTooLate,
+    /// The request's target is too long.
+    TargetTooLong,
+    /// An expectation that nobody here can meet.
+    Expectation,
+    /// A version of HTTP that is not spoken here.
+    Version,
     /// No route has this path.
     NoRoute,
     /// A route has this path, but not this method.
@@ -127,6 +135,12 @@ impl Reason {
                 entry(3303, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, Downstream, "DPE", "head too large")
             }
             Self::Incomplete => entry(3304, StatusCode::REQUEST_TIMEOUT, Downstream, "DR", "request incomplete"),
+            Self::HeadTooLate => entry(3305, StatusCode::REQUEST_TIMEOUT, Downstream, "DPE", "head too late"),
+            Self::TargetTooLong => entry(3306, StatusCode::URI_TOO_LONG, Downstream, "DPE", "target too long"),
+            Self::Expectation => entry(3307, StatusCode::EXPECTATION_FAILED, Downstream, "DPE", "expectation unknown"),
+            Self::Version => {
+                entry(3308, StatusCode::HTTP_VERSION_NOT_SUPPORTED, Downstream, "DPE", "version not supported")
+            }
             Self::NoRoute => entry(3401, StatusCode::NOT_FOUND, Downstream, "NR", "no route"),
             Self::MethodNotAllowed => {
                 entry(3402, StatusCode::METHOD_NOT_ALLOWED, Downstream, "NR", "method not allowed")
@@ -163,12 +177,14 @@ impl Reason {
 
     /// The reason behind a code that another proxy sent.
     pub fn from_code(code: &[u8]) -> Option<Self> {
-        ALL.into_iter().find(|reason| reason.code().to_string().as_bytes() == code)
+        let digits = std::str::from_utf8(code.strip_prefix(b"HMS-")?).ok()?;
+        let number: u16 = digits.parse().ok().filter(|_| digits.len() == 4)?;
+        ALL.into_iter().find(|reason| reason.code().0 == number)
     }
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 27] = [
+pub const ALL: [Reason; 31] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -192,6 +208,10 @@ pub const ALL: [Reason; 27] = [
     Reason::ConnectMethod,
     Reason::HeadTooLarge,
     Reason::Incomplete,
+    Reason::HeadTooLate,
+    Reason::TargetTooLong,
+    Reason::Expectation,
+    Reason::Version,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
     Reason::NoService,

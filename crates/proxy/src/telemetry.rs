@@ -4,4 +4,5 @@ pub mod access_log;
 pub mod metrics;
 pub mod record;
 pub mod tap;
+pub mod time;
 pub mod trace;

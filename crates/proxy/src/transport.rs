@@ -1,8 +1,9 @@
-//! HTTP on the wire. Nothing above this module sees a type of hyper or h2.
+//! HTTP on the wire. Nothing above this module sees a type of h2.
 //!
 //! A request comes in as a [`Request`] whose head is canonical and free of hop-by-hop fields and framing; a [`Response`] goes out
 //! the same way. What differs between protocols ends here.
 
+pub mod buffer;
 pub mod connect;
 pub mod http1;
 pub mod http2;
@@ -11,13 +12,14 @@ pub mod tls_stream;
 
 use std::fmt;
 
+use hms_http1::Reject;
 use hms_model::message::{Authority, CanonicalPath, Fields, Malformed, RequestHead, ResponseHead};
 use http::header::{
     CONNECTION, CONTENT_LENGTH, HOST, PROXY_AUTHENTICATE, PROXY_AUTHORIZATION, TE, TRANSFER_ENCODING, UPGRADE,
 };
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
 
-use crate::body::Body;
+use crate::body::{Body, BodyError};
 
 /// Most field lines a head may have (reliability §6).
 pub const MAX_FIELDS: usize = 100;
@@ -56,6 +58,10 @@ pub struct Response {
 /// Why a head is refused before anything is done with it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadHead {
+    /// HTTP/1.1 that is ambiguous or broken.
+    Http1(Reject),
+    /// Not here in time.
+    Late,
     /// Ambiguous or broken.
     Malformed(Malformed),
     /// No, or more than one, `Host`; or one that contradicts the target (RFC 9112 §3.2).
@@ -73,6 +79,8 @@ pub enum BadHead {
 impl fmt::Display for BadHead {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Http1(reject) => reject.fmt(f),
+            Self::Late => f.write_str("the head did not come in time"),
             Self::Malformed(malformed) => malformed.fmt(f),
             Self::Host => f.write_str("a request names exactly one host"),
             Self::Connect => f.write_str("CONNECT is not offered"),
@@ -96,13 +104,8 @@ const PROTECTED: [&str; 9] = [
     "forwarded",
 ];
 
-/// Makes a head canonical: what hyper or h2 parsed becomes what the mesh decides on.
-fn request_head(
-    method: Method,
-    uri: &http::Uri,
-    mut map: HeaderMap,
-    protocol: Protocol,
-) -> Result<RequestHead, BadHead> {
+/// Makes an HTTP/2 head canonical: what h2 parsed becomes what the mesh decides on.
+fn request_head(method: Method, uri: &http::Uri, mut map: HeaderMap) -> Result<RequestHead, BadHead> {
     if method == Method::CONNECT {
         return Err(BadHead::Connect);
     }
@@ -110,12 +113,10 @@ fn request_head(
     if map.len() > MAX_FIELDS || target.len() > MAX_TARGET {
         return Err(BadHead::TooLarge);
     }
-    if map.get_all(CONTENT_LENGTH).iter().count() > 1
-        || (map.contains_key(TRANSFER_ENCODING) && (map.contains_key(CONTENT_LENGTH) || protocol == Protocol::Http2))
-    {
+    if map.get_all(CONTENT_LENGTH).iter().count() > 1 || map.contains_key(TRANSFER_ENCODING) {
         return Err(BadHead::Framing);
     }
-    let authority = authority(uri, &map, protocol)?;
+    let authority = authority(uri, &map)?;
     strip_hop_by_hop(&mut map)?;
     map.remove(HOST);
     map.remove(PROXY_AUTHORIZATION);
@@ -125,11 +126,10 @@ fn request_head(
 }
 
 /// The one authority of a request; where target and `Host` both name one they must agree (reliability C3).
-fn authority(uri: &http::Uri, map: &HeaderMap, protocol: Protocol) -> Result<Authority, BadHead> {
+fn authority(uri: &http::Uri, map: &HeaderMap) -> Result<Authority, BadHead> {
     let mut hosts = map.get_all(HOST).iter();
     let host = match (hosts.next(), hosts.next()) {
         (_, Some(_)) => return Err(BadHead::Host),
-        (None, None) if protocol == Protocol::Http1 => return Err(BadHead::Host),
         (None, None) => None,
         (Some(host), None) => {
             let host = host.to_str().map_err(|_not_ascii| BadHead::Host)?;
@@ -192,7 +192,7 @@ fn response_head(status: http::StatusCode, mut map: HeaderMap) -> ResponseHead {
 /// starts from the same.
 #[derive(Debug, Default, Clone)]
 pub struct Edits {
-    set: Vec<(HeaderName, HeaderValue)>,
+    added: Fields,
     removed: Vec<HeaderName>,
     path: Option<CanonicalPath>,
 }
@@ -200,11 +200,18 @@ pub struct Edits {
 impl Edits {
     /// Replaces a field.
     pub fn set(&mut self, name: HeaderName, value: HeaderValue) {
-        self.set.push((name, value));
+        self.added.set(name, value);
+    }
+
+    /// Replaces a field by a value that is made of visible ASCII.
+    pub fn set_text(&mut self, name: &HeaderName, value: &str) {
+        self.added.remove(name);
+        self.added.push_line(name.as_str(), value.as_bytes());
     }
 
     /// Removes a field.
     pub fn remove(&mut self, name: HeaderName) {
+        self.added.remove(&name);
         self.removed.push(name);
     }
 
@@ -213,18 +220,36 @@ impl Edits {
         self.path = Some(path);
     }
 
+    /// Whether a field of the head is not sent as it came.
+    pub fn hides(&self, name: &str) -> bool {
+        self.added.contains(name) || self.removed.iter().any(|removed| removed.as_str().eq_ignore_ascii_case(name))
+    }
+
+    /// The fields that are sent besides.
+    pub fn added(&self) -> impl Iterator<Item = (&str, &[u8])> {
+        self.added.iter()
+    }
+
+    /// The path to send.
+    pub fn path<'a>(&'a self, head: &'a RequestHead) -> &'a CanonicalPath {
+        self.path.as_ref().unwrap_or(&head.path)
+    }
+
     fn apply(&self, map: &mut HeaderMap) {
         for name in &self.removed {
             map.remove(name);
         }
-        for (name, value) in &self.set {
-            map.insert(name.clone(), value.clone());
+        for (name, value) in HeaderMap::from(self.added.clone()) {
+            // No name comes twice, so every one stands before its value.
+            if let Some(name) = name {
+                map.insert(name, value);
+            }
         }
     }
 
     /// Path and query to send.
     fn target(&self, head: &RequestHead) -> String {
-        let path = self.path.as_ref().unwrap_or(&head.path);
+        let path = self.path(head);
         match &head.query {
             None => path.as_str().to_owned(),
             Some(query) => format!("{path}?{query}"),
@@ -266,10 +291,52 @@ impl fmt::Display for SendError {
     }
 }
 
-/// Answers requests of one downstream connection. The future is polled on the connection's own task.
+/// Answers requests of one downstream connection. The future is polled on the connection's own task, and dropped when the caller
+/// goes away.
 pub trait Handler: Clone {
     /// One request, one response.
-    fn handle(&self, request: Result<Request, BadHead>) -> impl Future<Output = Response>;
+    fn handle(&self, request: Result<Request, BadHead>, reply: impl Reply) -> impl Future<Output = ()>;
+}
+
+/// The way back to the caller.
+pub trait Reply {
+    /// Sends the response, as fast as the caller reads.
+    fn send(self, response: Response) -> impl Future<Output = Delivered>;
+}
+
+/// What became of a response.
+#[derive(Debug, Default)]
+pub struct Delivered {
+    /// Bytes of its body that were handed on.
+    pub bytes: u64,
+    /// The `grpc-status` of its trailers.
+    pub grpc_status: Option<u8>,
+    /// How it ended.
+    pub outcome: Outcome,
+}
+
+/// How a response ended.
+#[derive(Debug, Default)]
+pub enum Outcome {
+    /// Whole.
+    Complete,
+    /// Its body broke off, and so did what the caller got.
+    UpstreamBroke(BodyError),
+    /// The caller did not wait for it.
+    #[default]
+    DownstreamGone,
+}
+
+impl Delivered {
+    /// Notes the trailers that passed.
+    fn note(&mut self, trailers: &Fields) {
+        self.grpc_status = grpc_status(trailers).or(self.grpc_status);
+    }
+}
+
+/// The `grpc-status` among fields or trailers.
+pub fn grpc_status(fields: &Fields) -> Option<u8> {
+    fields.text(&HeaderName::from_static("grpc-status")).and_then(|text| text.parse().ok())
 }
 
 #[cfg(test)]
@@ -281,7 +348,7 @@ mod tests {
         for (name, value) in fields {
             map.append(HeaderName::from_static(name), HeaderValue::from_static(value));
         }
-        request_head(Method::GET, &target.parse().unwrap(), map, Protocol::Http1)
+        request_head(Method::GET, &target.parse().unwrap(), map)
     }
 
     #[test]
@@ -318,7 +385,7 @@ mod tests {
             let mut map = HeaderMap::new();
             map.insert(HOST, HeaderValue::from_static("a"));
             map.insert(CONNECTION, HeaderValue::from_str(&format!("close, {token}")).unwrap());
-            let refused = request_head(Method::GET, &"/".parse().unwrap(), map, Protocol::Http1);
+            let refused = request_head(Method::GET, &"/".parse().unwrap(), map);
             assert_eq!(refused.unwrap_err(), BadHead::Nominated, "{token}");
         }
     }

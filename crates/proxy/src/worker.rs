@@ -1,6 +1,7 @@
 //! One data thread's own things, and what all threads share.
 
-use std::cell::RefCell;
+use std::cell::{OnceCell, RefCell};
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -8,6 +9,7 @@ use std::time::SystemTime;
 use arc_swap::ArcSwapOption;
 use hms_identity::clock::{Clock as _, SystemClock};
 use hms_model::names::ServiceName;
+use hms_traffic::balance::Candidate;
 use hms_traffic::dice::Dice;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
@@ -17,8 +19,8 @@ use crate::credentials::Holder;
 use crate::drain::Drain;
 use crate::runtime::Current;
 use crate::settings::Settings;
-use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::metrics::{Metrics, Registry};
+use crate::telemetry::access_log::{AccessLog, Lines};
+use crate::telemetry::metrics::{Metrics, Party, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
 
@@ -104,18 +106,43 @@ pub struct Worker {
     /// What all threads share.
     pub shared: Arc<Shared>,
     /// Connections kept for later.
-    pub pool: RefCell<Pool>,
+    pub pool: Rc<RefCell<Pool>>,
     /// Randomness.
     pub dice: RefCell<Dice>,
     /// Our cells.
     pub metrics: Metrics,
+    /// Our part of the access log.
+    pub log: Rc<Lines>,
+    /// Room for the endpoints a request may choose from, used again by the next.
+    pub candidates: RefCell<Vec<Candidate>>,
+    own: OnceCell<Arc<Party>>,
 }
 
 impl Worker {
     /// A worker with its own dice.
     pub fn new(shared: Arc<Shared>, seed: u64) -> Self {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
-        Self { shared, pool: RefCell::default(), dice: RefCell::new(Dice::seeded(seed)), metrics }
+        let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
+        let log = Rc::new(Lines::new(shared.access_log.clone()));
+        let dice = RefCell::new(Dice::seeded(seed));
+        Self { shared, pool, dice, metrics, log, candidates: RefCell::default(), own: OnceCell::new() }
+    }
+
+    /// Labels of this proxy, for either end of a flow. Without a certificate there is no principal yet.
+    pub fn own_party(&self) -> Arc<Party> {
+        let Some(credentials) = self.shared.holder.current() else { return Arc::new(self.party(String::new())) };
+        let party = self.own.get_or_init(|| Arc::new(self.party(credentials.svid.identity().to_string())));
+        Arc::clone(party)
+    }
+
+    fn party(&self, principal: String) -> Party {
+        let settings = &self.shared.settings;
+        Party {
+            workload: settings.service.name().to_owned(),
+            namespace: settings.service.namespace().to_owned(),
+            principal,
+            version: settings.version.clone(),
+        }
     }
 
     /// Now, on the monotonic clock.

@@ -76,6 +76,14 @@ impl Fields {
         }
     }
 
+    /// Whether there is a field of that name, in any spelling.
+    pub fn contains(&self, name: &str) -> bool {
+        match &self.0 {
+            Backing::Lines(lines) => lines.first(name).is_some(),
+            Backing::Map(map) => map.contains_key(name),
+        }
+    }
+
     /// The first value of a field if it is visible ASCII.
     pub fn text(&self, name: &HeaderName) -> Option<&str> {
         let value = self.first(name)?;
@@ -106,6 +114,12 @@ impl Fields {
                 map.insert(name, value);
             }
         }
+    }
+
+    /// Replaces every value of a field by one line; see [`Self::push_line`].
+    pub fn set_line(&mut self, name: &HeaderName, value: &[u8]) {
+        self.remove(name);
+        self.push_line(name.as_str(), value);
     }
 
     /// Adds a value after those that are there.

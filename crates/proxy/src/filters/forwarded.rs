@@ -3,7 +3,6 @@
 use std::net::SocketAddr;
 
 use hms_model::message::RequestHead;
-use hms_model::spiffe::SpiffeId;
 use http::{HeaderName, HeaderValue};
 
 use super::jwt::Claims;
@@ -25,13 +24,10 @@ pub const ATTEMPT: HeaderName = HeaderName::from_static("x-hms-attempt");
 const OURS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
 
 /// At the gateway: drops what the caller claims about itself, sets what is known of it.
-pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
+pub fn at_the_gateway(head: &RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
     let claimed = head.fields.iter().map(|(name, _)| name);
     let claimed = claimed.filter(|name| OURS.iter().any(|own| begins(name, own)) || is_address_claim(name));
-    let claimed: Vec<HeaderName> = claimed.filter_map(|name| name.parse().ok()).collect();
-    for name in &claimed {
-        head.fields.remove(name);
-    }
+    claimed.filter_map(|name| name.parse().ok()).for_each(|name| edits.remove(name));
     set(edits, FORWARDED_FOR, &peer.ip().to_string());
     set(edits, FORWARDED_PROTO, "https");
     set(edits, FORWARDED_HOST, &head.authority.to_string());
@@ -45,12 +41,15 @@ pub fn at_the_gateway(head: &mut RequestHead, peer: SocketAddr, claims: &Claims,
 
 /// At the destination: who called, from the certificate and nothing else. Other spellings of the field reach some applications as
 /// the same variable, so they go too.
-pub fn at_the_destination(head: &RequestHead, caller: &SpiffeId, own: &SpiffeId, edits: &mut Edits) {
-    let own_name = "x-forwarded-client-cert";
-    for (name, _) in head.fields.iter().filter(|(name, _)| name.len() == own_name.len() && begins(name, own_name)) {
+pub fn at_the_destination(head: &RequestHead, client_cert: Option<&HeaderValue>, edits: &mut Edits) {
+    let own_name = CLIENT_CERT.as_str().len();
+    for (name, _) in head.fields.iter().filter(|(name, _)| name.len() == own_name && begins(name, CLIENT_CERT.as_str()))
+    {
         name.parse().into_iter().for_each(|name| edits.remove(name));
     }
-    set(edits, CLIENT_CERT, &format!("By={own};URI={caller}"));
+    if let Some(value) = client_cert {
+        edits.set(CLIENT_CERT, value.clone());
+    }
 }
 
 fn is_address_claim(name: &str) -> bool {

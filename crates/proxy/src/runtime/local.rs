@@ -15,6 +15,8 @@ use hms_traffic::routing::RouteTable;
 pub struct Local {
     /// The service.
     pub service: Service,
+    /// Its name in series: `calc-svc.mesh`.
+    pub host: Arc<str>,
     /// Its routes, to find the rule of a request.
     pub table: RouteTable,
     /// The rules in the order of the route, each with its bucket.
@@ -53,6 +55,6 @@ impl Local {
             })
             .collect();
         let table = RouteTable::build(std::iter::once((&route.service, route)));
-        Self { service: state.service.clone(), table, rules }
+        Self { service: state.service.clone(), host: state.service.name.mesh_host().into(), table, rules }
     }
 }

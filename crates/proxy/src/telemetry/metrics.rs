@@ -16,6 +16,9 @@ use parking_lot::Mutex;
 /// Upper bounds of the duration histogram, in milliseconds.
 pub const BUCKETS: [u64; 10] = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
 
+/// Series that are found without comparing text, per worker.
+const MOST_RECENT: usize = 1024;
+
 /// Series one proxy may have before further ones are counted as `other`.
 const MOST_SERIES: usize = 10_000;
 
@@ -64,12 +67,93 @@ pub struct Labels {
     pub mutual_tls: bool,
 }
 
+/// The labels of a series, borrowed from a request at its end.
+#[derive(Debug, Clone, Copy)]
+pub struct Series<'a> {
+    /// Which end reports.
+    pub direction: Direction,
+    /// Who called.
+    pub source: &'a Arc<Party>,
+    /// Who was called; `None` is nobody of the mesh.
+    pub destination: Option<&'a Arc<Party>>,
+    /// The service asked for; `None` is none of the mesh.
+    pub service: Option<&'a Arc<str>>,
+    /// Status answered.
+    pub status: u16,
+    /// Why the mesh answered, as Envoy's flags; `-` if it did not.
+    pub flag: &'static str,
+    /// `http` or `grpc`.
+    pub protocol: &'static str,
+    /// `grpc-status`, if it was a gRPC call.
+    pub grpc_status: Option<u8>,
+    /// Whether the mesh side was mutually authenticated.
+    pub mutual_tls: bool,
+}
+
+impl Series<'_> {
+    fn labels(&self) -> Labels {
+        Labels {
+            direction: self.direction,
+            source: Arc::clone(self.source),
+            destination: self.destination.map_or_else(|| Arc::new(Party::unknown()), Arc::clone),
+            service: self.service.map_or_else(|| "unknown".into(), Arc::clone),
+            status: self.status,
+            flag: self.flag,
+            protocol: self.protocol,
+            grpc_status: self.grpc_status,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+
+    /// The same without a look at any text: who keeps the key keeps alive what it points at.
+    fn key(&self) -> Key {
+        let place = |party: &Arc<Party>| Arc::as_ptr(party).addr();
+        Key {
+            direction: self.direction,
+            source: place(self.source),
+            destination: self.destination.map_or(0, place),
+            service: self.service.map_or(0, |service| Arc::as_ptr(service).addr()),
+            status: self.status,
+            flag: self.flag.as_ptr().addr(),
+            protocol: self.protocol.as_ptr().addr(),
+            grpc_status: self.grpc_status,
+            mutual_tls: self.mutual_tls,
+        }
+    }
+}
+
+/// Labels by where they are in memory.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+struct Key {
+    direction: Direction,
+    source: usize,
+    destination: usize,
+    service: usize,
+    status: u16,
+    flag: usize,
+    protocol: usize,
+    grpc_status: Option<u8>,
+    mutual_tls: bool,
+}
+
 /// What is counted under one set of labels.
 #[derive(Debug, Default)]
 pub struct Cell {
     requests: AtomicU64,
     buckets: [AtomicU64; BUCKETS.len()],
     total_us: AtomicU64,
+}
+
+impl Cell {
+    fn count(&self, duration: Duration) {
+        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
+        self.requests.fetch_add(1, Relaxed);
+        self.total_us.fetch_add(micros, Relaxed);
+        let bucket = BUCKETS.iter().position(|bound| micros <= bound * 1000);
+        if let Some(bucket) = bucket.and_then(|index| self.buckets.get(index)) {
+            bucket.fetch_add(1, Relaxed);
+        }
+    }
 }
 
 /// Counts under one set of labels, added up over the workers.
@@ -84,7 +168,7 @@ pub struct Counts {
 }
 
 type Cells = HashMap<Labels, Arc<Cell>>;
-type Series = (Labels, Arc<Cell>);
+type Counted = (Labels, Arc<Cell>);
 type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
 
 /// One worker's cells.
@@ -92,12 +176,20 @@ type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
 pub struct Metrics {
     registry: Arc<Registry>,
     cells: RefCell<Cells>,
+    recent: RefCell<HashMap<Key, Recent>>,
+}
+
+/// A cell, and what its key points at.
+#[derive(Debug)]
+struct Recent {
+    cell: Arc<Cell>,
+    _kept: (Arc<Party>, Option<Arc<Party>>, Option<Arc<str>>),
 }
 
 /// Every worker's cells.
 #[derive(Debug, Default)]
 pub struct Registry {
-    series: Mutex<Vec<Series>>,
+    series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     gauges: Mutex<BTreeMap<String, f64>>,
 }
@@ -105,19 +197,23 @@ pub struct Registry {
 impl Metrics {
     /// Cells for one more worker.
     pub fn new(registry: Arc<Registry>) -> Self {
-        Self { registry, cells: RefCell::default() }
+        Self { registry, cells: RefCell::default(), recent: RefCell::default() }
     }
 
     /// Counts one request.
-    pub fn request(&self, labels: &Labels, duration: Duration) {
-        let cell = self.cell(labels);
-        let micros = u64::try_from(duration.as_micros()).unwrap_or(u64::MAX);
-        cell.requests.fetch_add(1, Relaxed);
-        cell.total_us.fetch_add(micros, Relaxed);
-        let bucket = BUCKETS.iter().position(|bound| micros <= bound * 1000);
-        if let Some(bucket) = bucket.and_then(|index| cell.buckets.get(index)) {
-            bucket.fetch_add(1, Relaxed);
+    pub fn request(&self, series: &Series<'_>, duration: Duration) {
+        let key = series.key();
+        if let Some(recent) = self.recent.borrow().get(&key) {
+            return recent.cell.count(duration);
         }
+        let cell = self.cell(&series.labels());
+        cell.count(duration);
+        let mut recent = self.recent.borrow_mut();
+        if recent.len() >= MOST_RECENT {
+            recent.clear();
+        }
+        let kept = (Arc::clone(series.source), series.destination.cloned(), series.service.cloned());
+        recent.insert(key, Recent { cell, _kept: kept });
     }
 
     /// Counts one retry of calls to `service`.
@@ -305,13 +401,29 @@ mod tests {
         }
     }
 
+    /// Counts one request as a worker does at its end.
+    fn request(metrics: &Metrics, labels: &Labels, duration: Duration) {
+        let series = Series {
+            direction: labels.direction,
+            source: &labels.source,
+            destination: Some(&labels.destination),
+            service: Some(&labels.service),
+            status: labels.status,
+            flag: labels.flag,
+            protocol: labels.protocol,
+            grpc_status: labels.grpc_status,
+            mutual_tls: labels.mutual_tls,
+        };
+        metrics.request(&series, duration);
+    }
+
     #[test]
     fn workers_add_up_and_buckets_are_cumulative() {
         let registry = Arc::new(Registry::default());
         let (one, two) = (Metrics::new(Arc::clone(&registry)), Metrics::new(Arc::clone(&registry)));
-        one.request(&labels(200), Duration::from_micros(900));
-        two.request(&labels(200), Duration::from_millis(7));
-        two.request(&labels(200), Duration::from_secs(9));
+        request(&one, &labels(200), Duration::from_micros(900));
+        request(&two, &labels(200), Duration::from_millis(7));
+        request(&two, &labels(200), Duration::from_secs(9));
         let text = registry.expose("0.0.0");
         let find = |part: &str| text.lines().find(|l| l.contains(part)).unwrap().to_owned();
         assert!(find("istio_requests_total{").ends_with(" 3"));
@@ -336,7 +448,7 @@ mod tests {
         let metrics = Metrics::new(Arc::clone(&registry));
         for i in 0..MOST_SERIES + 50 {
             let own = Labels { service: format!("s{i}.mesh").into(), ..labels(200) };
-            metrics.request(&own, Duration::ZERO);
+            request(&metrics, &own, Duration::ZERO);
         }
         let counts = registry.counts();
         assert_eq!(counts.len(), MOST_SERIES + 1);

@@ -1,10 +1,10 @@
 //! Trace context as W3C Trace Context has it, and the mesh's own `x-trace-id` (ruling R13).
 
-use std::fmt;
-
 use hms_model::message::Fields;
 use hms_traffic::dice::Dice;
-use http::{HeaderName, HeaderValue};
+use http::HeaderName;
+
+use super::time::Text;
 
 /// W3C Trace Context §3.2.
 pub const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
@@ -34,8 +34,8 @@ impl TraceContext {
     }
 
     /// The 32 hex digits of the trace.
-    pub fn trace_id(&self) -> String {
-        format!("{:032x}", self.trace)
+    pub fn trace_id(&self) -> TraceId {
+        TraceId::from(self.trace)
     }
 
     /// Whether the trace is kept.
@@ -43,18 +43,35 @@ impl TraceContext {
         self.sampled
     }
 
-    /// The fields of the next hop, and of the response.
-    pub fn headers(&self) -> [(HeaderName, Option<HeaderValue>); 2] {
-        [
-            (TRACEPARENT, HeaderValue::from_str(&self.to_string()).ok()),
-            (TRACE_ID, HeaderValue::from_str(&self.trace_id()).ok()),
-        ]
+    /// W3C Trace Context §3.2.
+    pub fn traceparent(&self) -> Text<55> {
+        let mut bytes = [b'-'; 55];
+        for (range, number) in
+            [(0..2, 0), (3..35, self.trace), (36..52, self.span.into()), (53..55, self.sampled.into())]
+        {
+            hex(bytes.get_mut(range).unwrap_or_default(), number);
+        }
+        Text::new(bytes)
     }
 }
 
-impl fmt::Display for TraceContext {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "00-{:032x}-{:016x}-{:02x}", self.trace, self.span, u8::from(self.sampled))
+/// The trace, as 32 hex digits.
+pub type TraceId = Text<32>;
+
+impl From<u128> for TraceId {
+    fn from(trace: u128) -> Self {
+        let mut bytes = [0; 32];
+        hex(&mut bytes, trace);
+        Self::new(bytes)
+    }
+}
+
+/// Fills `digits` with the last hex digits of `number`.
+fn hex(digits: &mut [u8], mut number: u128) {
+    for digit in digits.iter_mut().rev() {
+        let value = u8::try_from(number & 15).unwrap_or_default();
+        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
+        number >>= 4;
     }
 }
 
@@ -71,12 +88,15 @@ fn parse_trace_id(text: &str) -> Option<u128> {
 
 /// `00-<32 hex>-<16 hex>-<2 hex>`; of a later version only this beginning is read (§3.2.2.1).
 fn parse(text: &str) -> Option<(u128, bool)> {
-    let hex = |s: &str, length: usize| {
+    let is_hex = |s: &str, length: usize| {
         (s.len() == length && s.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'))).then_some(())
     };
     let mut parts = text.split('-');
     let (version, trace, span, flags) = (parts.next()?, parts.next()?, parts.next()?, parts.next()?);
-    hex(version, 2).and_then(|()| hex(trace, 32)).and_then(|()| hex(span, 16)).and_then(|()| hex(flags, 2))?;
+    is_hex(version, 2)
+        .and_then(|()| is_hex(trace, 32))
+        .and_then(|()| is_hex(span, 16))
+        .and_then(|()| is_hex(flags, 2))?;
     if version == "ff" || (version == "00" && parts.next().is_some()) {
         return None;
     }
@@ -87,6 +107,8 @@ fn parse(text: &str) -> Option<(u128, bool)> {
 
 #[cfg(test)]
 mod tests {
+    use http::HeaderValue;
+
     use super::*;
 
     fn context(traceparent: &'static str) -> TraceContext {
@@ -98,9 +120,9 @@ mod tests {
     #[test]
     fn a_callers_trace_goes_on_with_a_new_span() {
         let context = context("00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01");
-        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.trace_id().as_str(), "4bf92f3577b34da6a3ce929d0e0e4736");
         assert!(context.is_sampled());
-        assert!(!context.to_string().contains("00f067aa0ba902b7"));
+        assert!(!context.traceparent().as_str().contains("00f067aa0ba902b7"));
     }
 
     #[test]
@@ -108,10 +130,10 @@ mod tests {
         let mut fields = Fields::new();
         fields.set(TRACE_ID, HeaderValue::from_static("4bf92f3577b34da6a3ce929d0e0e4736"));
         let context = TraceContext::continue_from(&fields, 0, &mut Dice::seeded(1));
-        assert_eq!(context.trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736");
+        assert_eq!(context.trace_id().as_str(), "4bf92f3577b34da6a3ce929d0e0e4736");
         fields.set(TRACE_ID, HeaderValue::from_static("7f23ab"));
         let context = TraceContext::continue_from(&fields, 0, &mut Dice::seeded(1));
-        assert!(!context.trace_id().contains("7f23ab"));
+        assert!(!context.trace_id().as_str().contains("7f23ab"));
     }
 
     #[test]
@@ -125,10 +147,10 @@ mod tests {
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01-x",
             "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7",
         ] {
-            assert_ne!(context(bad).trace_id(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
+            assert_ne!(context(bad).trace_id().as_str(), "4bf92f3577b34da6a3ce929d0e0e4736", "{bad}");
         }
         assert_eq!(
-            context("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-later").trace_id(),
+            context("01-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-00-later").trace_id().as_str(),
             "4bf92f3577b34da6a3ce929d0e0e4736"
         );
     }

@@ -12,6 +12,7 @@ use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
+use super::pool::Home;
 use super::tls_stream::Stream;
 use super::{Processed, Protocol, Response, SendError, http1, http2};
 use crate::body::Body;
@@ -33,10 +34,16 @@ pub enum Connection {
 }
 
 impl Connection {
-    /// Sends a request and waits for the response's head.
-    pub async fn send(&mut self, head: &RequestHead, edits: &Edits, body: Body) -> Result<Response, SendError> {
+    /// Sends a request and waits for the response's head. An HTTP/1 connection goes to `home` when the response was read.
+    pub async fn send(
+        self,
+        head: &RequestHead,
+        edits: &Edits,
+        body: Body,
+        home: Option<Home>,
+    ) -> Result<Response, SendError> {
         match self {
-            Self::Http1(connection) => connection.send(head, edits, body).await,
+            Self::Http1(connection) => connection.send(head, edits, body, home).await,
             Self::Http2(connection) => connection.send(head, edits, body).await,
         }
     }
@@ -100,7 +107,7 @@ async fn dial(
     };
     let reset = |error: SendError| ConnectError { kind: FailureKind::Reset, message: error.message };
     Ok(match protocol {
-        Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place).await.map_err(reset)?),
+        Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place, secured.is_some())),
         Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place).await.map_err(reset)?),
     })
 }

@@ -1,6 +1,6 @@
 //! HTTP/2 on the `h2` crate directly.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -10,10 +10,13 @@ use bytes::Bytes;
 use h2::{Reason, RecvStream, SendStream, client, server};
 use hms_model::message::{Fields, RequestHead};
 use hms_traffic::limits::Permit;
+use http::header::CONTENT_LENGTH;
 use http::{HeaderMap, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
-use super::{Edits, Handler, MAX_HEAD, Protocol, Request, Response, SendError, request_head, response_head};
+use super::{
+    Delivered, Edits, Handler, MAX_HEAD, Outcome, Reply, Request, Response, SendError, request_head, response_head,
+};
 use crate::body::{Body, BodyError, Frame};
 use crate::drain::Drain;
 use crate::tasks;
@@ -62,7 +65,7 @@ impl Drop for Open {
 
 impl Incoming {
     fn new(stream: RecvStream, map: &HeaderMap, open: Option<Open>) -> Self {
-        let declared = map.get(http::header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+        let declared = map.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let length = if stream.is_end_stream() { Some(0) } else { declared };
         Self { stream, length, data_ended: false, _open: open }
     }
@@ -151,60 +154,75 @@ where
     }
 }
 
-async fn answer<H: Handler>(
-    request: http::Request<RecvStream>,
-    mut respond: server::SendResponse<Bytes>,
-    handler: Rc<H>,
-) {
+async fn answer<H: Handler>(request: http::Request<RecvStream>, respond: server::SendResponse<Bytes>, handler: Rc<H>) {
     let (parts, stream) = request.into_parts();
     let body = Body::http2(Incoming::new(stream, &parts.headers, None));
-    let head = request_head(parts.method, &parts.uri, parts.headers, Protocol::Http2);
-    let handling = handler.handle(head.map(|head| Request { head, body }));
-    let response = tokio::select! {
-        response = handling => response,
+    let head = request_head(parts.method, &parts.uri, parts.headers);
+    let respond = Rc::new(RefCell::new(respond));
+    let answer = Answer(Rc::clone(&respond));
+    let handling = handler.handle(head.map(|head| Request { head, body }), answer);
+    tokio::select! {
+        () = handling => {}
         // The caller gave up: the upstream is told by dropping what is under way.
-        _reset = poll_fn(|context| respond.poll_reset(context)) => return,
-    };
-    let mut out = http::Response::new(());
-    *out.status_mut() = response.head.status;
-    *out.version_mut() = Version::HTTP_2;
-    *out.headers_mut() = HeaderMap::from(response.head.fields);
-    let mut body = response.body;
-    let end = body.is_end();
-    match respond.send_response(out, end) {
-        Ok(stream) if !end => pump(&mut body, stream).await,
-        // A watcher hears of the end even when there was nothing to send.
-        Ok(_) => while body.frame().await.is_some() {},
-        Err(error) => tracing::debug!(%error, "response could not be sent"),
+        _reset = poll_fn(|context| respond.borrow_mut().poll_reset(context)) => {}
+    }
+}
+
+/// Where the answer goes.
+struct Answer(Rc<RefCell<server::SendResponse<Bytes>>>);
+
+impl Reply for Answer {
+    async fn send(self, response: Response) -> Delivered {
+        let Response { head, mut body } = response;
+        let mut out = http::Response::new(());
+        *out.status_mut() = head.status;
+        *out.version_mut() = Version::HTTP_2;
+        *out.headers_mut() = HeaderMap::from(head.fields);
+        if let Some(length) = body.length().filter(|length| *length > 0) {
+            out.headers_mut().entry(CONTENT_LENGTH).or_insert(length.into());
+        }
+        let end = body.is_end();
+        let sent = self.0.borrow_mut().send_response(out, end);
+        match sent {
+            Ok(_) if end => Delivered { outcome: Outcome::Complete, ..Delivered::default() },
+            Ok(stream) => pump(&mut body, stream).await,
+            Err(error) => {
+                tracing::debug!(%error, "response could not be sent");
+                Delivered::default()
+            }
+        }
     }
 }
 
 /// Sends a body, never more than the peer's window allows.
-async fn pump(body: &mut Body, mut stream: SendStream<Bytes>) {
+async fn pump(body: &mut Body, mut stream: SendStream<Bytes>) -> Delivered {
+    let mut delivered = Delivered::default();
     loop {
         let frame = tokio::select! {
             frame = body.frame() => frame,
-            _reset = poll_fn(|context| stream.poll_reset(context)) => return,
+            _reset = poll_fn(|context| stream.poll_reset(context)) => return delivered,
         };
-        match frame {
-            None => {
-                let _sent = stream.send_data(Bytes::new(), true).is_ok();
-                return;
-            }
+        let over = match frame {
+            None => stream.send_data(Bytes::new(), true).is_ok(),
             Some(Err(error)) => {
                 tracing::debug!(%error, "body ended early");
-                return stream.send_reset(Reason::INTERNAL_ERROR);
+                stream.send_reset(Reason::INTERNAL_ERROR);
+                return Delivered { outcome: Outcome::UpstreamBroke(error), ..delivered };
             }
             Some(Ok(Frame::Trailers(trailers))) => {
-                let _sent = stream.send_trailers(trailers.into()).is_ok();
-                return;
+                delivered.note(&trailers);
+                stream.send_trailers(trailers.into()).is_ok()
             }
             Some(Ok(Frame::Data(bytes))) => {
-                if !send_data(&mut stream, bytes).await {
-                    return;
+                delivered.bytes += u64::try_from(bytes.len()).unwrap_or_default();
+                if send_data(&mut stream, bytes).await {
+                    continue;
                 }
+                false
             }
-        }
+        };
+        let outcome = if over { Outcome::Complete } else { Outcome::DownstreamGone };
+        return Delivered { outcome, ..delivered };
     }
 }
 
@@ -273,7 +291,9 @@ impl Connection {
         let end = body.is_end();
         let (response, stream) = sender.send_request(request, end).map_err(SendError::not_processed)?;
         if !end {
-            tasks::spawn_local("request body", async move { pump(&mut body, stream).await });
+            tasks::spawn_local("request body", async move {
+                pump(&mut body, stream).await;
+            });
         }
         let response = response.await.map_err(|error| {
             let refused = error.reason() == Some(Reason::REFUSED_STREAM) || (error.is_go_away() && error.is_remote());

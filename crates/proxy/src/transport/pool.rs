@@ -1,12 +1,15 @@
 //! Connections kept for the next request, per worker, so that no lock is shared.
 
+use std::cell::RefCell;
 use std::collections::HashMap;
+use std::rc::Rc;
 use std::time::Duration;
 
 use hms_traffic::clock::Moment;
 
 use super::connect::Connection;
 use super::{Protocol, http1, http2};
+use crate::clock::Clock;
 
 /// Idle HTTP/1 connections kept per endpoint.
 const MOST_IDLE: usize = 32;
@@ -21,8 +24,9 @@ pub struct Key {
 }
 
 /// The connections of one worker.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Pool {
+    clock: Clock,
     http1: HashMap<Key, Vec<Idle>>,
     http2: HashMap<Key, Vec<http2::Connection>>,
 }
@@ -34,9 +38,31 @@ struct Idle {
     keep: Duration,
 }
 
+/// Where an HTTP/1 connection goes when its answer was read to the end.
+#[derive(Debug)]
+pub struct Home {
+    /// The pool of this thread.
+    pub pool: Rc<RefCell<Pool>>,
+    /// Its place there.
+    pub key: Key,
+    /// How long it may be idle; shorter than the other end's patience.
+    pub keep: Duration,
+}
+
+impl Home {
+    pub(super) fn put(self, connection: http1::Connection) {
+        self.pool.borrow_mut().put(self.key, connection, self.keep);
+    }
+}
+
 impl Pool {
-    /// A connection that can take a request now.
-    pub fn take(&mut self, key: Key, protocol: Protocol, now: Moment) -> Option<Connection> {
+    /// Without a connection.
+    pub fn new(clock: Clock) -> Self {
+        Self { clock, http1: HashMap::new(), http2: HashMap::new() }
+    }
+
+    /// A connection that can take a request now. The one used last comes first, so that superfluous ones grow old.
+    pub fn take(&mut self, key: Key, protocol: Protocol) -> Option<Connection> {
         match protocol {
             Protocol::Http2 => {
                 let connections = self.http2.get_mut(&key)?;
@@ -44,10 +70,11 @@ impl Pool {
                 connections.iter().find(|connection| connection.has_room()).cloned().map(Connection::Http2)
             }
             Protocol::Http1 => {
+                let now = self.clock.now();
                 let idle = self.http1.get_mut(&key)?;
-                while let Some(candidate) = idle.pop() {
+                while let Some(mut candidate) = idle.pop() {
                     let fresh = now.saturating_since(candidate.since) < candidate.keep;
-                    if fresh && !candidate.connection.is_closed() {
+                    if fresh && !candidate.connection.is_stale() {
                         return Some(Connection::Http1(candidate.connection));
                     }
                 }
@@ -56,11 +83,11 @@ impl Pool {
         }
     }
 
-    /// Keeps an HTTP/1 connection that finished its request for at most `keep`; it must be shorter than the other end's.
-    pub fn put(&mut self, key: Key, connection: http1::Connection, now: Moment, keep: Duration) {
+    fn put(&mut self, key: Key, connection: http1::Connection, keep: Duration) {
+        let since = self.clock.now();
         let idle = self.http1.entry(key).or_default();
-        if idle.len() < MOST_IDLE && !connection.is_closed() {
-            idle.push(Idle { connection, since: now, keep });
+        if idle.len() < MOST_IDLE {
+            idle.push(Idle { connection, since, keep });
         }
     }
 
@@ -70,10 +97,11 @@ impl Pool {
     }
 
     /// Closes what has been idle too long, was opened with an old certificate, or leads to an endpoint that is gone.
-    pub fn sweep(&mut self, now: Moment, generation: u64, alive: impl Fn(u64) -> bool) {
+    pub fn sweep(&mut self, generation: u64, alive: impl Fn(u64) -> bool) {
+        let now = self.clock.now();
         let current = |key: &Key| alive(key.endpoint) && (key.generation == 0 || key.generation == generation);
         self.http1.retain(|key, idle| {
-            idle.retain(|i| !i.connection.is_closed() && now.saturating_since(i.since) < i.keep);
+            idle.retain_mut(|i| now.saturating_since(i.since) < i.keep && !i.connection.is_stale());
             current(key) && !idle.is_empty()
         });
         self.http2.retain(|key, connections| {

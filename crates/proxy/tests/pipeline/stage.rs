@@ -2,7 +2,7 @@
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a stage that breaks fails its test")]
 
 use std::cell::RefCell;
-use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,6 +26,7 @@ use hms_proxy::settings::Settings;
 use hms_proxy::telemetry::access_log::AccessLog;
 use hms_proxy::telemetry::metrics::Party;
 use hms_proxy::telemetry::tap;
+use hms_proxy::transport::tls_stream::Stream;
 use hms_proxy::transport::{Edits, Protocol, http1};
 use hms_proxy::worker::{AppState, Shared, Worker};
 use hms_proxy::{drain, probe};
@@ -187,22 +188,20 @@ impl Stage {
         Prepared::default()
     }
 
-    fn connect(&self) -> tokio::io::DuplexStream {
-        let (ours, theirs) = tokio::io::duplex(64 * 1024);
-        let downstream = Rc::new(Downstream {
-            entrance: Entrance::Outbound { pinned: None },
-            peer: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 1),
-            party: Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() }),
-            protocol: Protocol::Http1,
-        });
-        let handler = Serve { worker: Rc::clone(&self.worker), downstream };
+    async fn connect(&self) -> TcpStream {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+        let (theirs, peer) = listener.accept().await.unwrap();
+        let party = Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() });
+        let downstream = Downstream::new(Entrance::Outbound { pinned: None }, peer, party, Protocol::Http1);
+        let handler = Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) };
         let drain = self.worker.shared.drain.clone();
-        tokio::task::spawn_local(async move { http1::serve(theirs, handler, &drain).await });
+        tokio::task::spawn_local(async move { http1::serve(theirs, handler, &drain, &http1::MESH).await });
         ours
     }
 
     pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
-        let mut connection = http1::Connection::new(self.connect(), None).await.unwrap();
+        let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, false);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
             method,
@@ -211,14 +210,14 @@ impl Stage {
             query: query.map(Into::into),
             fields: Fields::new(),
         };
-        let response = connection.send(&head, &Edits::default(), Body::full(body)).await.unwrap();
+        let response = connection.send(&head, &Edits::default(), Body::full(body), None).await.unwrap();
         let body = response.body.collect(1 << 20).await.unwrap().unwrap();
         Answered { status: response.head.status, fields: response.head.fields, body }
     }
 
     /// Sends bytes as they are; the status answered.
     pub(crate) async fn raw(&self, bytes: &str) -> u16 {
-        let mut stream = self.connect();
+        let mut stream = self.connect().await;
         stream.write_all(bytes.as_bytes()).await.unwrap();
         let mut answer = vec![0; 12];
         stream.read_exact(&mut answer).await.unwrap();
@@ -228,7 +227,7 @@ impl Stage {
     /// Sends bytes and goes away; resolves when the proxy has taken that in.
     pub(crate) async fn break_off(&self, bytes: &str) {
         let before = self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>();
-        let mut stream = self.connect();
+        let mut stream = self.connect().await;
         stream.write_all(bytes.as_bytes()).await.unwrap();
         tokio::task::yield_now().await;
         drop(stream);

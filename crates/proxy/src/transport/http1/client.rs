@@ -1,0 +1,326 @@
+//! One upstream connection: a request, its answer, then back to the pool. What it owes a byte, or is owed one, is never used again.
+
+use std::future::poll_fn;
+use std::task::{Context, Poll, Waker, ready};
+
+use hms_http1::{Asked, Framing, Limits, Scanner, write};
+use hms_model::message::{Authority, RequestHead, ResponseHead};
+use hms_traffic::limits::Permit;
+use http::header::{CONTENT_LENGTH, TE};
+use http::{Method, StatusCode};
+
+use super::coding::{Arriving, Encoder};
+use super::outbox::Outbox;
+use crate::body::{Body, BodyError, Frame, Inflow};
+use crate::transport::buffer::{ReadBuffer, SMALL};
+use crate::transport::pool::Home;
+use crate::transport::tls_stream::Stream;
+use crate::transport::{Edits, Response, SendError};
+
+/// Interim answers that are read over before the one that counts (reliability A5).
+const MOST_INTERIM: u8 = 8;
+/// A body that is here as a whole and no longer than this lets the connection go at once.
+const AT_ONCE: u64 = 8 * 1024;
+
+/// A connection to an upstream that carries one request at a time.
+#[derive(Debug)]
+pub struct Connection(Box<Wire>);
+
+/// What a connection consists of.
+#[derive(Debug)]
+struct Wire {
+    stream: Stream,
+    read: ReadBuffer,
+    out: Outbox,
+    scanner: Scanner,
+    body: Arriving,
+    upload: Upload,
+    /// Whether the request's head still waits for the first piece of its body, to leave with it.
+    waits: bool,
+    /// Interim answers so far.
+    interim: u8,
+    /// Whether the other end keeps the connection after this answer.
+    persistent: bool,
+    /// Whether the other end closes in order only if it has not taken the request: our own proxies do.
+    honest: bool,
+    home: Option<Home>,
+    _place: Option<Permit>,
+}
+
+/// How far the request's body has come.
+#[derive(Debug)]
+enum Upload {
+    /// All of it was written.
+    Done,
+    /// Still to be written.
+    Sending(Body, Encoder),
+    /// It will never be complete.
+    Broken,
+}
+
+impl Connection {
+    /// Speaks HTTP/1.1 on a stream. The connection holds `place` as long as it lives. `honest` says that the other end is one of our
+    /// proxies: it ends a stream in order only when it has taken no request from it.
+    pub fn new(stream: Stream, place: Option<Permit>, honest: bool) -> Self {
+        Self(Box::new(Wire {
+            stream,
+            read: ReadBuffer::default(),
+            out: Outbox::default(),
+            scanner: Scanner::default(),
+            body: Arriving::new(Framing::None),
+            upload: Upload::Done,
+            waits: false,
+            interim: 0,
+            persistent: true,
+            honest,
+            home: None,
+            _place: place,
+        }))
+    }
+
+    /// Whether it cannot carry another request: the other end closed it, or said something nobody asked for.
+    pub fn is_stale(&mut self) -> bool {
+        let wire = &mut *self.0;
+        let mut context = Context::from_waker(Waker::noop());
+        !wire.read.is_empty() || wire.read.poll_fill(&mut wire.stream, SMALL, &mut context).is_ready()
+    }
+
+    /// Sends a request and waits for the answer's head. The connection goes with the answer's body, and from its end to `home`.
+    pub async fn send(
+        self,
+        head: &RequestHead,
+        edits: &Edits,
+        body: Body,
+        home: Option<Home>,
+    ) -> Result<Response, SendError> {
+        let mut wire = self.0;
+        wire.home = home;
+        wire.begin(head, edits, body);
+        let asked = if head.method == Method::HEAD { Asked::Head } else { Asked::Other };
+        let answer = poll_fn(|context| wire.poll_answer(asked, context)).await?;
+        Ok(wire.into_response(answer))
+    }
+}
+
+impl Wire {
+    /// Writes the head into the outbox. Framing is always our own.
+    fn begin(&mut self, head: &RequestHead, edits: &Edits, body: Body) {
+        self.out.forget();
+        self.scanner = Scanner::default();
+        self.interim = 0;
+        let framing = match body.length() {
+            _ if body.is_end() => Framing::None,
+            Some(0) => Framing::None,
+            Some(length) => Framing::Length(length),
+            None => Framing::Chunked,
+        };
+        let text = self.out.text();
+        write::request_line(text, &head.method, edits.path(head).as_str(), head.query.as_deref());
+        authority(text, &head.authority);
+        let mut names_te = false;
+        for (name, value) in head.fields.iter().filter(|(name, _)| !edits.hides(name)).chain(edits.added()) {
+            if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str()) {
+                continue;
+            }
+            names_te |= name.eq_ignore_ascii_case(TE.as_str());
+            write::field(text, name, value);
+        }
+        if names_te {
+            // RFC 9110 §10.1.4: who sends TE says that it is for this hop.
+            write::field(text, "connection", b"te");
+        }
+        let expects_body = matches!(head.method, Method::POST | Method::PUT | Method::PATCH);
+        match framing {
+            // RFC 9110 §8.6: a method that usually has a body says that there is none.
+            Framing::None if expects_body => write::field(text, "content-length", b"0"),
+            _ => write::framing(text, &framing),
+        }
+        write::end(text);
+        self.waits = framing != Framing::None;
+        self.upload = match framing {
+            Framing::None => Upload::Done,
+            _ => Upload::Sending(body, Encoder::new(framing)),
+        };
+    }
+
+    /// Writes what there is of the request. An error of the stream is no reason to stop: the answer may be here already.
+    fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        loop {
+            if !self.waits && ready!(self.out.poll_flush(&mut self.stream, context)).is_err() {
+                self.upload = Upload::Broken;
+            }
+            let Upload::Sending(body, encoder) = &mut self.upload else { return Poll::Ready(Ok(())) };
+            let polled = body.poll_next(context);
+            self.waits = false;
+            let Poll::Ready(next) = polled else {
+                if let Poll::Ready(Err(_)) = self.out.poll_flush(&mut self.stream, context) {
+                    self.upload = Upload::Broken;
+                }
+                return Poll::Pending;
+            };
+            let at_end = body.is_end();
+            let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+            let finished = match next {
+                Some(Err(error)) => {
+                    self.upload = Upload::Broken;
+                    return Poll::Ready(Err(error));
+                }
+                None => encoder.finish(&mut self.out, None).map(|()| true),
+                Some(Ok(Frame::Trailers(trailers))) => encoder.finish(&mut self.out, Some(&trailers)).map(|()| true),
+                Some(Ok(Frame::Data(bytes))) => encoder.push(&mut self.out, bytes).and_then(|()| {
+                    let last = at_end && encoder.can_finish(&self.out);
+                    if last { encoder.finish(&mut self.out, None).map(|()| true) } else { Ok(false) }
+                }),
+            };
+            match finished.map_err(wrong) {
+                Ok(true) => self.upload = Upload::Done,
+                Ok(false) => {}
+                Err(error) => {
+                    self.upload = Upload::Broken;
+                    return Poll::Ready(Err(error));
+                }
+            }
+        }
+    }
+
+    fn poll_answer(&mut self, asked: Asked, context: &mut Context<'_>) -> Poll<Result<hms_http1::Response, SendError>> {
+        if let Poll::Ready(Err(error)) = self.poll_upload(context) {
+            return Poll::Ready(Err(self.failed(error)));
+        }
+        loop {
+            if !self.read.is_empty() {
+                let found = match self.scanner.find_end(self.read.bytes(), &Limits::RESPONSE) {
+                    Ok(found) => found,
+                    Err(reject) => return Poll::Ready(Err(SendError::maybe_processed(reject))),
+                };
+                if let Some(length) = found {
+                    self.scanner = Scanner::default();
+                    let head = self.read.bytes().get(..length).unwrap_or_default();
+                    let answer = match hms_http1::response(head, asked, &Limits::RESPONSE) {
+                        Ok(answer) => answer,
+                        Err(reject) => return Poll::Ready(Err(SendError::maybe_processed(reject))),
+                    };
+                    self.read.consume(length);
+                    if !answer.head.status.is_informational() {
+                        return Poll::Ready(Ok(answer));
+                    }
+                    self.interim += 1;
+                    if self.interim > MOST_INTERIM {
+                        return Poll::Ready(Err(SendError::maybe_processed("too many interim answers")));
+                    }
+                    continue;
+                }
+            }
+            let clean_start = self.read.is_empty();
+            match ready!(self.read.poll_fill(&mut self.stream, 2 * Limits::RESPONSE.head, context)) {
+                Ok(1..) => {}
+                Ok(0) if clean_start && self.honest => {
+                    // It had not begun with the request, or it would have broken off instead.
+                    return Poll::Ready(Err(SendError::not_processed("closed before the request was taken")));
+                }
+                Ok(0) => return Poll::Ready(Err(self.failed("closed before an answer"))),
+                Err(error) => return Poll::Ready(Err(self.failed(error))),
+            }
+        }
+    }
+
+    fn failed(&self, error: impl std::fmt::Display) -> SendError {
+        if self.out.has_begun() { SendError::maybe_processed(error) } else { SendError::not_processed(error) }
+    }
+
+    fn into_response(mut self: Box<Self>, answer: hms_http1::Response) -> Response {
+        let hms_http1::Response { head, framing, persistent, content_length, .. } = answer;
+        self.persistent = persistent;
+        let ResponseHead { status, mut fields } = head;
+        if framing == Framing::None
+            && status != StatusCode::NO_CONTENT
+            && let Some(length) = content_length.filter(|length| *length > 0)
+        {
+            // The answer to HEAD, and 304, tell a length without having it.
+            fields.push_line("content-length", length.to_string().as_bytes());
+        }
+        let here = u64::try_from(self.read.bytes().len()).unwrap_or(u64::MAX);
+        let body = match framing {
+            Framing::None => {
+                self.finish();
+                Body::empty()
+            }
+            Framing::Length(length) if length <= AT_ONCE && length <= here => {
+                let body = Body::full(self.read.take(usize::try_from(length).unwrap_or(usize::MAX)));
+                self.finish();
+                body
+            }
+            _ => {
+                self.body = Arriving::new(framing);
+                Body::http1(Box::new(ResponseBody(Some(self))))
+            }
+        };
+        Response { head: ResponseHead { status, fields }, body }
+    }
+
+    /// The answer is over: back to the pool, if nothing is owed and nothing is left over.
+    fn finish(mut self: Box<Self>) {
+        let Some(home) = self.home.take() else { return };
+        let reusable = self.persistent
+            && matches!(self.upload, Upload::Done)
+            && self.out.is_empty()
+            && self.read.is_empty()
+            && self.body.is_end();
+        if reusable {
+            home.put(Connection(self));
+        }
+    }
+
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        // What breaks here shows in the answer; the answer itself may still be whole.
+        let _going_on = self.poll_upload(context).is_ready();
+        self.body.poll_frame(&mut self.read, &mut self.stream, context)
+    }
+}
+
+/// `Host` comes first (RFC 9110 §7.2).
+fn authority(text: &mut Vec<u8>, authority: &Authority) {
+    text.extend_from_slice(b"host: ");
+    text.extend_from_slice(authority.host().as_bytes());
+    if let Some(port) = authority.port() {
+        text.extend_from_slice(b":");
+        text.extend_from_slice(port.to_string().as_bytes());
+    }
+    text.extend_from_slice(b"\r\n");
+}
+
+/// The body of an answer, and the connection it comes by.
+struct ResponseBody(Option<Box<Wire>>);
+
+impl Inflow for ResponseBody {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(wire) = &mut self.0 else { return Poll::Ready(None) };
+        let next = ready!(wire.poll_body(context));
+        let over = match &next {
+            Some(Ok(Frame::Data(_))) => wire.body.is_end(),
+            Some(Ok(Frame::Trailers(_))) | None => true,
+            Some(Err(_)) => {
+                self.0 = None;
+                return Poll::Ready(next);
+            }
+        };
+        if over && let Some(wire) = self.0.take() {
+            wire.finish();
+        }
+        Poll::Ready(next)
+    }
+
+    fn poll_progress(&mut self, context: &mut Context<'_>) {
+        if let Some(wire) = &mut self.0 {
+            let _going_on = wire.poll_upload(context).is_ready();
+        }
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.0.as_ref().map_or(Some(0), |wire| wire.body.remaining())
+    }
+
+    fn is_end(&self) -> bool {
+        self.0.as_ref().is_none_or(|wire| wire.body.is_end())
+    }
+}

@@ -1,0 +1,538 @@
+//! One downstream connection: a head, its answer, the next head. Nothing is held while it is idle.
+
+use std::cell::RefCell;
+use std::future::poll_fn;
+use std::pin::{Pin, pin};
+use std::rc::Rc;
+use std::task::{Context, Poll, ready};
+use std::time::Duration;
+
+use hms_http1::{Framing, Limits, Reject, Scanner, write};
+use hms_model::message::ResponseHead;
+use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
+use http::{Method, StatusCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::time::Instant;
+
+use super::coding::{Arriving, Encoder};
+use super::outbox::Outbox;
+use crate::body::{Body, BodyError, Frame, Inflow};
+use crate::drain::Drain;
+use crate::timer::{Timer, within};
+use crate::transport::buffer::{ReadBuffer, SMALL};
+use crate::transport::{BadHead, Delivered, Handler, Outcome, Reply, Request, Response};
+
+/// Absolute time for a head, from its first byte (reliability §6).
+const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How much of a body that nobody wanted is read to keep the connection.
+const UNWANTED: u64 = 64 * 1024;
+/// How long the other end may take to notice that we close.
+const LINGER: Duration = Duration::from_secs(1);
+/// A draining connection is closed once it was idle so long: a request that is on its way then is very unlikely.
+const COLD: Duration = Duration::from_millis(500);
+/// A body may be slow for this long,
+const SLOW_START: Duration = Duration::from_secs(10);
+/// and must come at this rate afterwards, in bytes per second.
+const SLOWEST: u64 = 1024;
+
+/// What a listener expects of those who connect.
+#[derive(Debug)]
+pub struct Terms {
+    /// Bounds of a request's head.
+    pub limits: Limits,
+    /// How long a connection may take to its first byte.
+    pub first: Duration,
+    /// How long it may be idle between requests.
+    pub idle: Duration,
+    /// Whether bodies must come at a minimum rate.
+    pub hurried: bool,
+}
+
+/// For callers from outside.
+pub static EDGE: Terms =
+    Terms { limits: Limits::EDGE, first: HEAD_DEADLINE, idle: Duration::from_secs(75), hurried: true };
+/// For our own applications and other proxies.
+pub static MESH: Terms =
+    Terms { limits: Limits::MESH, first: Duration::from_mins(5), idle: Duration::from_mins(5), hurried: false };
+
+/// One end of a connection, shared by its driver, the body that is being read and the answer that is being written.
+struct Connection<S> {
+    stream: S,
+    read: ReadBuffer,
+    out: Outbox,
+    terms: &'static Terms,
+    scanner: Scanner,
+    body: Arriving,
+    /// Whether the caller waits to be told to send its body (RFC 9110 §10.1.1).
+    expects_continue: bool,
+    /// Whether the answer's head was begun.
+    answering: bool,
+    /// Whether the connection serves another request afterwards.
+    keep: bool,
+    pace: Pace,
+}
+
+/// How fast a body comes, counting only the time that was spent waiting for it.
+#[derive(Default)]
+struct Pace {
+    bytes: u64,
+    waited: Duration,
+    waiting: Option<(Instant, Timer)>,
+}
+
+/// How the wait for a head ended.
+enum Arrival {
+    /// A head of this length is here.
+    Head(usize),
+    /// It is none.
+    Bad(Reject),
+    /// It did not come in time.
+    Late,
+    /// There will be none. Whether not a byte of one came.
+    Over { clean: bool },
+}
+
+/// Serves one downstream connection until it ends or drains.
+pub async fn serve<S, H>(stream: S, handler: H, drain: &Drain, terms: &'static Terms)
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Handler + 'static,
+{
+    let connection = Rc::new(RefCell::new(Connection::new(stream, terms)));
+    let mut patience = terms.first;
+    let mut ending = Ending { begun: pin!(drain.begun()), told: false };
+    loop {
+        let arrival = next_head(&connection, &mut ending, patience).await;
+        patience = terms.idle;
+        let request = match arrival {
+            Arrival::Head(length) => connection.borrow_mut().begin(length).map_err(BadHead::Http1),
+            Arrival::Bad(reject) => Err(BadHead::Http1(reject)),
+            Arrival::Late => Err(BadHead::Late),
+            Arrival::Over { clean: true } => return shut(&connection, false).await,
+            Arrival::Over { clean: false } => return,
+        };
+        let broken = request.is_err();
+        let request = request.map(|begun| begun.into_request(&connection));
+        let (request, facts) = match request {
+            Ok((request, facts)) => (Ok(request), facts),
+            Err(bad) => (Err(bad), Facts { is_head: false, http10: false, persistent: false }),
+        };
+        let persistent = facts.persistent && !drain.is_draining();
+        let answer = Answer { connection: Rc::clone(&connection), facts: Facts { persistent, ..facts } };
+        if !answered(&connection, handler.handle(request, answer)).await {
+            return;
+        }
+        let owing = broken || !drained(&connection).await;
+        if owing || !connection.borrow().keep {
+            return shut(&connection, owing).await;
+        }
+        connection.borrow_mut().rest();
+    }
+}
+
+/// The process's drain, as a connection waits for it all its life.
+struct Ending<'a, F> {
+    begun: Pin<&'a mut F>,
+    told: bool,
+}
+
+impl<F: Future<Output = ()>> Ending<'_, F> {
+    /// Whether it began since the last call.
+    fn poll_news(&mut self, context: &mut Context<'_>) -> bool {
+        if self.told {
+            return false;
+        }
+        self.told = self.begun.as_mut().poll(context).is_ready();
+        self.told
+    }
+}
+
+/// Waits for a whole head.
+async fn next_head<S, F>(
+    connection: &Rc<RefCell<Connection<S>>>,
+    ending: &mut Ending<'_, F>,
+    patience: Duration,
+) -> Arrival
+where
+    S: AsyncRead + Unpin,
+    F: Future<Output = ()>,
+{
+    let idle_since = Instant::now();
+    let patience = if ending.told { COLD } else { patience };
+    let mut timer = Timer::at(idle_since + patience);
+    let mut in_head = false;
+    poll_fn(|context| {
+        let (polled, begun) = {
+            let mut connection = connection.borrow_mut();
+            (connection.poll_head(context), !connection.read.is_empty())
+        };
+        if polled.is_ready() {
+            return polled;
+        }
+        if begun && !in_head {
+            in_head = true;
+            timer = Timer::after(HEAD_DEADLINE);
+        }
+        if !begun && ending.poll_news(context) {
+            timer = Timer::at(idle_since + COLD);
+        }
+        ready!(timer.poll(context));
+        Poll::Ready(if in_head { Arrival::Late } else { Arrival::Over { clean: true } })
+    })
+    .await
+}
+
+/// Runs the handler to its end. `false` if the caller went away first; then everything under way is dropped.
+async fn answered<S>(connection: &Rc<RefCell<Connection<S>>>, handling: impl Future<Output = ()>) -> bool
+where
+    S: AsyncRead + Unpin,
+{
+    let mut handling = pin!(handling);
+    poll_fn(|context| {
+        if handling.as_mut().poll(context).is_ready() {
+            return Poll::Ready(true);
+        }
+        connection.borrow_mut().poll_gone(context).map(|()| false)
+    })
+    .await
+        && connection.borrow().answering
+}
+
+/// Reads what is left of a request's body, if that is little. Whether it is at its end.
+async fn drained<S>(connection: &Rc<RefCell<Connection<S>>>) -> bool
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    if connection.borrow().body.is_end() {
+        return true;
+    }
+    let unwanted = connection.borrow().body.remaining().is_none_or(|left| left <= UNWANTED);
+    if !unwanted || connection.borrow().expects_continue || !connection.borrow().keep {
+        return false;
+    }
+    let mut read = 0;
+    let reading = poll_fn(|context| {
+        loop {
+            match ready!(connection.borrow_mut().poll_body(context)) {
+                None => return Poll::Ready(true),
+                Some(Err(_)) => return Poll::Ready(false),
+                Some(Ok(Frame::Trailers(_))) => {}
+                Some(Ok(Frame::Data(bytes))) => {
+                    read += u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                    if read > UNWANTED {
+                        return Poll::Ready(false);
+                    }
+                }
+            }
+        }
+    });
+    within(LINGER, reading).await.unwrap_or(false)
+}
+
+/// Ends the connection so that the last answer is not lost: what was not read would make the kernel reset it (RFC 9112 §9.6).
+async fn shut<S>(connection: &Rc<RefCell<Connection<S>>>, owing: bool)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let closing = poll_fn(|context| Pin::new(&mut connection.borrow_mut().stream).poll_shutdown(context));
+    if within(LINGER, closing).await.is_none_or(|closed| closed.is_err()) || !owing {
+        return;
+    }
+    let mut left = UNWANTED;
+    let reading = poll_fn(|context| {
+        let mut connection = connection.borrow_mut();
+        let connection = &mut *connection;
+        loop {
+            let unused = connection.read.bytes().len();
+            connection.read.consume(unused);
+            match ready!(connection.read.poll_fill(&mut connection.stream, SMALL, context)) {
+                Ok(length @ 1..) if left > 0 => left = left.saturating_sub(u64::try_from(length).unwrap_or(u64::MAX)),
+                _ => return Poll::Ready(()),
+            }
+        }
+    });
+    within(LINGER, reading).await;
+}
+
+/// A request whose head was read.
+struct Begun {
+    parsed: hms_http1::Request,
+}
+
+/// What of a request decides how its answer is framed.
+#[derive(Clone, Copy)]
+struct Facts {
+    is_head: bool,
+    http10: bool,
+    persistent: bool,
+}
+
+impl Begun {
+    fn into_request<S>(self, connection: &Rc<RefCell<Connection<S>>>) -> (Request, Facts)
+    where
+        S: AsyncRead + AsyncWrite + Unpin + 'static,
+    {
+        let parsed = self.parsed;
+        let facts =
+            Facts { is_head: parsed.head.method == Method::HEAD, http10: parsed.http10, persistent: parsed.persistent };
+        let body = match parsed.framing {
+            Framing::None => Body::empty(),
+            _ => Body::http1(Box::new(RequestBody(Rc::clone(connection)))),
+        };
+        (Request { head: parsed.head, body }, facts)
+    }
+}
+
+impl<S> Connection<S> {
+    fn new(stream: S, terms: &'static Terms) -> Self {
+        Self {
+            stream,
+            read: ReadBuffer::default(),
+            out: Outbox::default(),
+            terms,
+            scanner: Scanner::default(),
+            body: Arriving::new(Framing::None),
+            expects_continue: false,
+            answering: false,
+            keep: false,
+            pace: Pace::default(),
+        }
+    }
+
+    /// Forgets the last request.
+    fn rest(&mut self) {
+        self.answering = false;
+        self.keep = false;
+        self.pace = Pace::default();
+    }
+
+    /// Takes a head of `length` bytes.
+    fn begin(&mut self, length: usize) -> Result<Begun, Reject> {
+        self.scanner = Scanner::default();
+        let parsed = hms_http1::request(self.read.bytes().get(..length).unwrap_or_default(), &self.terms.limits)?;
+        self.read.consume(length);
+        self.body = Arriving::new(parsed.framing);
+        self.expects_continue = parsed.expects_continue;
+        Ok(Begun { parsed })
+    }
+}
+
+impl<S: AsyncRead + Unpin> Connection<S> {
+    fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
+        loop {
+            if !self.read.is_empty() {
+                match self.scanner.find_end(self.read.bytes(), &self.terms.limits) {
+                    Ok(Some(length)) => return Poll::Ready(Arrival::Head(length)),
+                    Ok(None) => {}
+                    Err(reject) => return Poll::Ready(Arrival::Bad(reject)),
+                }
+            }
+            let clean = self.read.is_empty();
+            // A head that would need more was refused by the scanner.
+            let most = self.terms.limits.head.saturating_mul(2);
+            match ready!(self.read.poll_fill(&mut self.stream, most, context)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(Arrival::Over { clean }),
+            }
+        }
+    }
+
+    /// Resolves when the caller is gone. Requests that it sends ahead are kept, up to a buffer full of them.
+    fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        while self.body.is_end() && self.read.bytes().len() < SMALL / 2 {
+            match ready!(self.read.poll_fill(&mut self.stream, SMALL, context)) {
+                Ok(1..) => {}
+                Ok(0) | Err(_) => return Poll::Ready(()),
+            }
+        }
+        Poll::Pending
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
+    fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        if std::mem::take(&mut self.expects_continue) && !self.answering {
+            self.out.text().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
+        }
+        if !self.answering
+            && let Poll::Ready(Err(error)) = self.out.poll_flush(&mut self.stream, context)
+        {
+            return Poll::Ready(Some(Err(BodyError(error.to_string()))));
+        }
+        let polled = self.body.poll_frame(&mut self.read, &mut self.stream, context);
+        match &polled {
+            Poll::Pending if self.terms.hurried => {
+                ready!(self.pace.poll_too_slow(context));
+                Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))))
+            }
+            Poll::Ready(Some(Ok(Frame::Data(bytes)))) => {
+                self.pace.came(bytes.len());
+                polled
+            }
+            _ => polled,
+        }
+    }
+}
+
+impl Pace {
+    fn came(&mut self, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
+        if let Some((since, _)) = self.waiting.take() {
+            self.waited = self.waited.saturating_add(since.elapsed());
+        }
+    }
+
+    fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
+        let allowed = SLOW_START.max(Duration::from_secs(self.bytes / SLOWEST)).saturating_sub(self.waited);
+        let waiting = self.waiting.get_or_insert_with(|| (Instant::now(), Timer::after(allowed)));
+        waiting.1.poll(context)
+    }
+}
+
+/// The body of the request that is being answered.
+struct RequestBody<S>(Rc<RefCell<Connection<S>>>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Inflow for RequestBody<S> {
+    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        self.0.borrow_mut().poll_body(context)
+    }
+
+    fn length(&self) -> Option<u64> {
+        self.0.borrow().body.remaining()
+    }
+
+    fn is_end(&self) -> bool {
+        self.0.borrow().body.is_end()
+    }
+}
+
+/// Where the answer goes.
+struct Answer<S> {
+    connection: Rc<RefCell<Connection<S>>>,
+    facts: Facts,
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
+    async fn send(self, response: Response) -> Delivered {
+        let Response { head, mut body } = response;
+        let mut encoder = self.begin(&head, &body);
+        let mut delivered = Delivered::default();
+        let mut flushed = false;
+        let mut finished = body.is_end() || self.is_bodiless(head.status);
+        let outcome = poll_fn(|context| {
+            loop {
+                if flushed || finished {
+                    let polled = self.poll_flush(context);
+                    if polled.is_pending() {
+                        // The request's body must not wait for its answer's reader.
+                        body.poll_progress(context);
+                    }
+                    if ready!(polled).is_err() {
+                        return Poll::Ready(Outcome::DownstreamGone);
+                    }
+                    if finished {
+                        return Poll::Ready(Outcome::Complete);
+                    }
+                }
+                let polled = body.poll_next(context);
+                // What is ready at once leaves together with the head.
+                flushed = true;
+                let Poll::Ready(next) = polled else {
+                    return match self.poll_flush(context) {
+                        Poll::Ready(Err(_)) => Poll::Ready(Outcome::DownstreamGone),
+                        _ => Poll::Pending,
+                    };
+                };
+                match self.encode(&mut encoder, next, &mut delivered, body.is_end()) {
+                    Ok(at_end) => finished = at_end,
+                    Err(error) => return Poll::Ready(Outcome::UpstreamBroke(error)),
+                }
+            }
+        })
+        .await;
+        if !matches!(outcome, Outcome::Complete) {
+            self.connection.borrow_mut().answering = false;
+        }
+        delivered.outcome = outcome;
+        delivered
+    }
+}
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
+    /// Writes the head. Framing is always our own (RFC 9112 §6.3).
+    fn begin(&self, head: &ResponseHead, body: &Body) -> Encoder {
+        let mut connection = self.connection.borrow_mut();
+        let bodiless = self.is_bodiless(head.status);
+        let framing = match body.length() {
+            _ if bodiless => Framing::None,
+            _ if body.is_end() => Framing::None,
+            Some(length) => Framing::Length(length),
+            None if self.facts.http10 => Framing::UntilClose,
+            None => Framing::Chunked,
+        };
+        connection.keep = self.facts.persistent && framing != Framing::UntilClose;
+        connection.answering = true;
+        let keep = connection.keep;
+        let text = connection.out.text();
+        write::status_line(text, head.status);
+        for (name, value) in head.fields.iter() {
+            let length = name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str());
+            if (length && (!bodiless || head.status == StatusCode::NO_CONTENT))
+                || name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str())
+            {
+                continue;
+            }
+            write::field(text, name, value);
+        }
+        match framing {
+            Framing::None if bodiless => {}
+            Framing::None => write::field(text, "content-length", b"0"),
+            _ => write::framing(text, &framing),
+        }
+        if !keep {
+            write::field(text, "connection", b"close");
+        } else if self.facts.http10 {
+            write::field(text, "connection", b"keep-alive");
+        }
+        write::end(text);
+        Encoder::new(framing)
+    }
+
+    fn is_bodiless(&self, status: StatusCode) -> bool {
+        self.facts.is_head || matches!(status, StatusCode::NO_CONTENT | StatusCode::NOT_MODIFIED)
+    }
+
+    fn poll_flush(&self, context: &mut Context<'_>) -> Poll<std::io::Result<()>> {
+        let mut connection = self.connection.borrow_mut();
+        let connection = &mut *connection;
+        connection.out.poll_flush(&mut connection.stream, context)
+    }
+
+    /// Puts a frame into the outbox; answers whether it was the last.
+    fn encode(
+        &self,
+        encoder: &mut Encoder,
+        next: Option<Result<Frame, BodyError>>,
+        delivered: &mut Delivered,
+        last: bool,
+    ) -> Result<bool, BodyError> {
+        let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+        let out = &mut self.connection.borrow_mut().out;
+        match next.transpose()? {
+            None => encoder.finish(out, None).map(|()| true).map_err(wrong),
+            Some(Frame::Trailers(trailers)) => {
+                delivered.note(&trailers);
+                encoder.finish(out, Some(&trailers)).map(|()| true).map_err(wrong)
+            }
+            Some(Frame::Data(bytes)) => {
+                delivered.bytes += u64::try_from(bytes.len()).unwrap_or_default();
+                encoder.push(out, bytes).map_err(wrong)?;
+                if last && encoder.can_finish(out) {
+                    encoder.finish(out, None).map_err(wrong)?;
+                    return Ok(true);
+                }
+                Ok(false)
+            }
+        }
+    }
+}
