@@ -38,16 +38,27 @@ enum Tried {
     Refused(Refusal),
 }
 
+/// A request to a service.
+#[derive(Debug)]
+pub struct Call<'a> {
+    /// Its head as it came.
+    pub head: &'a RequestHead,
+    /// Its body.
+    pub body: Body,
+    /// What this hop changes.
+    pub edits: Edits,
+    /// What it came by.
+    pub protocol: Protocol,
+}
+
 /// Sends a request to `upstream`.
 pub async fn run(
     worker: &Rc<Worker>,
     upstream: &Arc<Upstream>,
-    head: &RequestHead,
-    body: Body,
-    mut edits: Edits,
-    protocol: Protocol,
+    call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
+    let Call { head, body, mut edits, protocol } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
     let policy = &upstream.service.policy;
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;

@@ -19,7 +19,7 @@ use hms_traffic::routing::Selection;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 
-use crate::attempt;
+use crate::attempt::{self, Call};
 use crate::body::Body;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
@@ -64,16 +64,23 @@ pub struct Downstream {
     /// The protocol spoken on it.
     pub protocol: Protocol,
     /// What its last requests had in common.
-    memo: Memo,
+    pub memo: Memo,
 }
 
 /// What hardly changes from one request of a connection to the next, so that it is worked out once.
 #[derive(Debug, Default)]
-struct Memo {
+pub struct Memo {
     /// `x-forwarded-client-cert` of an inbound connection.
     client_cert: OnceCell<HeaderValue>,
     /// The host last asked for, and the service it names.
-    service: RefCell<Option<(Box<str>, ServiceName)>>,
+    service: RefCell<Option<Named>>,
+}
+
+/// A service, and the host that names it.
+#[derive(Debug)]
+struct Named {
+    host: Box<str>,
+    name: ServiceName,
 }
 
 impl Downstream {
@@ -99,6 +106,13 @@ impl Handler for Serve {
     }
 }
 
+/// A request as it is decided on.
+struct Asked<'a> {
+    downstream: &'a Downstream,
+    head: &'a RequestHead,
+    body: Body,
+}
+
 /// One request, one response, one record.
 async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Request, BadHead>, reply: impl Reply) {
     let runtime = worker.shared.current.load();
@@ -113,18 +127,13 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let sample = runtime.telemetry.sample_per_million;
     let (party, peer) = (&downstream.party, downstream.peer);
     let mut exchange = Exchange::begin(worker, direction, party, peer, head.as_ref().ok(), sample);
-    let answer = match (&head, &downstream.entrance) {
+    let asked = head.as_ref().map(|head| Asked { downstream, head, body });
+    let answer = match (asked, &downstream.entrance) {
         (Err(bad), _) => Err(bad_head(*bad)),
-        (Ok(head), Entrance::Inbound { peer }) => {
-            inbound(worker, &runtime, downstream, peer, head, body, &mut exchange).await
-        }
-        (Ok(head), Entrance::Outbound { pinned }) => {
-            outbound(worker, downstream, pinned.as_ref(), head, body, &mut exchange).await
-        }
+        (Ok(asked), Entrance::Inbound { peer }) => inbound(worker, &runtime, asked, peer, &mut exchange).await,
+        (Ok(asked), Entrance::Outbound { pinned }) => outbound(worker, asked, pinned.as_ref(), &mut exchange).await,
         // The largest of the three; boxed, so that the other two do not pay for its size.
-        (Ok(head), Entrance::Gateway) => {
-            Box::pin(gateway(worker, &runtime, downstream, head, body, &mut exchange)).await
-        }
+        (Ok(asked), Entrance::Gateway) => Box::pin(gateway(worker, &runtime, asked, &mut exchange)).await,
     };
     let response = finish(answer, &mut exchange);
     let delivered = reply.send(response).await;
@@ -135,12 +144,11 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
 async fn inbound(
     worker: &Rc<Worker>,
     runtime: &Runtime,
-    downstream: &Downstream,
+    asked: Asked<'_>,
     peer: &SpiffeId,
-    head: &RequestHead,
-    body: Body,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
+    let Asked { downstream, head, body } = asked;
     exchange.mutual_tls = true;
     if is_probe(head) {
         return local_app::probe(worker).await;
@@ -173,30 +181,28 @@ async fn inbound(
 /// From the application beside us to a service.
 async fn outbound(
     worker: &Rc<Worker>,
-    downstream: &Downstream,
+    asked: Asked<'_>,
     pinned: Option<&ServiceName>,
-    head: &RequestHead,
-    body: Body,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
+    let Asked { downstream, head, body } = asked;
     let upstream = match pinned {
         Some(name) => details(worker, name).await?,
         None => named(worker, downstream, head.authority.host()).await?,
     };
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    attempt::run(worker, &upstream, head, body, edits, downstream.protocol, exchange).await
+    attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await
 }
 
 /// From outside to a service.
 async fn gateway(
     worker: &Rc<Worker>,
     runtime: &Runtime,
-    downstream: &Downstream,
-    head: &RequestHead,
-    body: Body,
+    asked: Asked<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
+    let Asked { downstream, head, body } = asked;
     let Some(table) = &runtime.gateway else {
         return Err(Refusal::new(Reason::NoConfiguration, "the gateway has no configuration yet"));
     };
@@ -204,7 +210,8 @@ async fn gateway(
     let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
     let upstream = details(worker, &name).await?;
     exchange.pass_trace(&mut edits);
-    let response = attempt::run(worker, &upstream, head, body, edits, downstream.protocol, exchange).await?;
+    let response =
+        attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);
     }
@@ -308,20 +315,20 @@ fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &
 
 /// The service an authority names (ruling R7).
 async fn named(worker: &Worker, downstream: &Downstream, host: &str) -> Result<Arc<Upstream>, Refusal> {
-    let known = downstream
-        .memo
-        .service
-        .borrow()
-        .as_ref()
-        .filter(|(last, _)| **last == *host)
-        .and_then(|(_, name)| worker.shared.current.load().upstreams.get(name).map(Arc::clone));
-    if let Some(upstream) = known {
+    if let Some(upstream) = named_last(worker, downstream, host) {
         return Ok(upstream);
     }
     let name = ServiceName::from_host(host, worker.shared.settings.service.namespace())
         .map_err(|_foreign| Refusal::new(Reason::NoService, format!("`{host}` is no service of the mesh")))?;
-    *downstream.memo.service.borrow_mut() = Some((host.into(), name.clone()));
+    *downstream.memo.service.borrow_mut() = Some(Named { host: host.into(), name: name.clone() });
     details(worker, &name).await
+}
+
+/// The service that the connection's last request named, if this one names the same.
+fn named_last(worker: &Worker, downstream: &Downstream, host: &str) -> Option<Arc<Upstream>> {
+    let last = downstream.memo.service.borrow();
+    let named = last.as_ref().filter(|named| *named.host == *host)?;
+    worker.shared.current.load().upstreams.get(&named.name).map(Arc::clone)
 }
 
 fn known_host(table: &GatewayTable, host: &str) -> Result<(), Refusal> {

@@ -14,8 +14,8 @@ use tokio::time::{Instant, Sleep};
 
 /// Timers kept per thread.
 const KEPT: usize = 256;
-/// A kept timer that is scheduled further ahead than the new limit by at most this is still of use: limits are coarse.
-const FAR: Duration = Duration::from_secs(3600);
+/// What a limit beyond the end of time is taken for.
+const FAR: Duration = Duration::from_hours(1);
 
 thread_local! {
     static FREE: RefCell<Vec<Scheduled>> = const { RefCell::new(Vec::new()) };

@@ -115,7 +115,8 @@ pub struct Worker {
     pub log: Rc<Lines>,
     /// Room for the endpoints a request may choose from, used again by the next.
     pub candidates: RefCell<Vec<Candidate>>,
-    own: OnceCell<Arc<Party>>,
+    /// Our own labels, once there is a certificate to take them from.
+    pub own: OnceCell<Arc<Party>>,
 }
 
 impl Worker {

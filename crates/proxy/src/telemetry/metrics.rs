@@ -183,7 +183,9 @@ pub struct Metrics {
 #[derive(Debug)]
 struct Recent {
     cell: Arc<Cell>,
-    _kept: (Arc<Party>, Option<Arc<Party>>, Option<Arc<str>>),
+    _source: Arc<Party>,
+    _destination: Option<Arc<Party>>,
+    _service: Option<Arc<str>>,
 }
 
 /// Every worker's cells.
@@ -212,8 +214,9 @@ impl Metrics {
         if recent.len() >= MOST_RECENT {
             recent.clear();
         }
-        let kept = (Arc::clone(series.source), series.destination.cloned(), series.service.cloned());
-        recent.insert(key, Recent { cell, _kept: kept });
+        let (source, destination) = (Arc::clone(series.source), series.destination.cloned());
+        let service = series.service.cloned();
+        recent.insert(key, Recent { cell, _source: source, _destination: destination, _service: service });
     }
 
     /// Counts one retry of calls to `service`.

@@ -121,7 +121,7 @@ impl ReadBuffer {
         match &mut self.kind {
             Kind::Empty => {}
             Kind::Own { start, end, .. } => {
-                *start = end.min(&mut start.saturating_add(length)).to_owned();
+                *start = start.saturating_add(length).min(*end);
                 if start == end {
                     self.kind = Kind::Empty;
                 }

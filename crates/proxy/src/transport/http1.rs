@@ -8,5 +8,5 @@ mod coding;
 mod outbox;
 mod server;
 
-pub use client::Connection;
+pub use client::{Connection, Peer};
 pub use server::{EDGE, MESH, Terms, serve};

@@ -201,7 +201,7 @@ impl Stage {
     }
 
     pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
-        let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, false);
+        let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
             method,

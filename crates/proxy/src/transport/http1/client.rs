@@ -26,6 +26,15 @@ const AT_ONCE: u64 = 8 * 1024;
 #[derive(Debug)]
 pub struct Connection(Box<Wire>);
 
+/// Who is at the other end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Peer {
+    /// One of our proxies, over TLS: it ends a stream in order only when it has taken no request from it.
+    Proxy,
+    /// Anybody else; an end without an answer tells nothing.
+    Server,
+}
+
 /// What a connection consists of.
 #[derive(Debug)]
 struct Wire {
@@ -41,8 +50,7 @@ struct Wire {
     interim: u8,
     /// Whether the other end keeps the connection after this answer.
     persistent: bool,
-    /// Whether the other end closes in order only if it has not taken the request: our own proxies do.
-    honest: bool,
+    peer: Peer,
     home: Option<Home>,
     _place: Option<Permit>,
 }
@@ -59,9 +67,8 @@ enum Upload {
 }
 
 impl Connection {
-    /// Speaks HTTP/1.1 on a stream. The connection holds `place` as long as it lives. `honest` says that the other end is one of our
-    /// proxies: it ends a stream in order only when it has taken no request from it.
-    pub fn new(stream: Stream, place: Option<Permit>, honest: bool) -> Self {
+    /// Speaks HTTP/1.1 on a stream. The connection holds `place` as long as it lives.
+    pub fn new(stream: Stream, place: Option<Permit>, peer: Peer) -> Self {
         Self(Box::new(Wire {
             stream,
             read: ReadBuffer::default(),
@@ -72,7 +79,7 @@ impl Connection {
             waits: false,
             interim: 0,
             persistent: true,
-            honest,
+            peer,
             home: None,
             _place: place,
         }))
@@ -214,7 +221,7 @@ impl Wire {
             let clean_start = self.read.is_empty();
             match ready!(self.read.poll_fill(&mut self.stream, 2 * Limits::RESPONSE.head, context)) {
                 Ok(1..) => {}
-                Ok(0) if clean_start && self.honest => {
+                Ok(0) if clean_start && self.peer == Peer::Proxy => {
                     // It had not begun with the request, or it would have broken off instead.
                     return Poll::Ready(Err(SendError::not_processed("closed before the request was taken")));
                 }

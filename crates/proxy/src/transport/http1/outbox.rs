@@ -138,7 +138,7 @@ mod tests {
             drop(ours);
         };
         let mut read = Vec::new();
-        let (_, length) = tokio::join!(writing, theirs.read_to_end(&mut read));
+        let ((), length) = tokio::join!(writing, theirs.read_to_end(&mut read));
         assert_eq!(length.unwrap(), read.len());
         assert_eq!(read, [b"head:short;".as_slice(), &long].concat());
         assert!(outbox.has_begun() && outbox.is_empty() && outbox.text.capacity() == 0);

@@ -10,7 +10,7 @@ use std::time::Duration;
 use hms_http1::{Framing, Limits, Reject, Scanner, write};
 use hms_model::message::ResponseHead;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
-use http::{Method, StatusCode};
+use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::time::Instant;
 
@@ -65,11 +65,19 @@ struct Connection<S> {
     body: Arriving,
     /// Whether the caller waits to be told to send its body (RFC 9110 §10.1.1).
     expects_continue: bool,
-    /// Whether the answer's head was begun.
-    answering: bool,
-    /// Whether the connection serves another request afterwards.
-    keep: bool,
+    answer: Stage,
     pace: Pace,
+}
+
+/// How far the answer is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stage {
+    /// Nothing of it was written, or it will never be whole.
+    None,
+    /// Its head was written; the connection serves another request afterwards.
+    Keep,
+    /// Its head was written, and says that it is the last.
+    Last,
 }
 
 /// How fast a body comes, counting only the time that was spent waiting for it.
@@ -115,7 +123,7 @@ where
         let request = request.map(|begun| begun.into_request(&connection));
         let (request, facts) = match request {
             Ok((request, facts)) => (Ok(request), facts),
-            Err(bad) => (Err(bad), Facts { is_head: false, http10: false, persistent: false }),
+            Err(bad) => (Err(bad), Facts { is_head: false, version: Version::HTTP_11, persistent: false }),
         };
         let persistent = facts.persistent && !drain.is_draining();
         let answer = Answer { connection: Rc::clone(&connection), facts: Facts { persistent, ..facts } };
@@ -123,7 +131,7 @@ where
             return;
         }
         let owing = broken || !drained(&connection).await;
-        if owing || !connection.borrow().keep {
+        if owing || connection.borrow().answer != Stage::Keep {
             return shut(&connection, owing).await;
         }
         connection.borrow_mut().rest();
@@ -195,7 +203,7 @@ where
         connection.borrow_mut().poll_gone(context).map(|()| false)
     })
     .await
-        && connection.borrow().answering
+        && connection.borrow().answer != Stage::None
 }
 
 /// Reads what is left of a request's body, if that is little. Whether it is at its end.
@@ -207,7 +215,7 @@ where
         return true;
     }
     let unwanted = connection.borrow().body.remaining().is_none_or(|left| left <= UNWANTED);
-    if !unwanted || connection.borrow().expects_continue || !connection.borrow().keep {
+    if !unwanted || connection.borrow().expects_continue || connection.borrow().answer != Stage::Keep {
         return false;
     }
     let mut read = 0;
@@ -263,7 +271,7 @@ struct Begun {
 #[derive(Clone, Copy)]
 struct Facts {
     is_head: bool,
-    http10: bool,
+    version: Version,
     persistent: bool,
 }
 
@@ -273,8 +281,11 @@ impl Begun {
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let parsed = self.parsed;
-        let facts =
-            Facts { is_head: parsed.head.method == Method::HEAD, http10: parsed.http10, persistent: parsed.persistent };
+        let facts = Facts {
+            is_head: parsed.head.method == Method::HEAD,
+            version: if parsed.http10 { Version::HTTP_10 } else { Version::HTTP_11 },
+            persistent: parsed.persistent,
+        };
         let body = match parsed.framing {
             Framing::None => Body::empty(),
             _ => Body::http1(Box::new(RequestBody(Rc::clone(connection)))),
@@ -293,16 +304,14 @@ impl<S> Connection<S> {
             scanner: Scanner::default(),
             body: Arriving::new(Framing::None),
             expects_continue: false,
-            answering: false,
-            keep: false,
+            answer: Stage::None,
             pace: Pace::default(),
         }
     }
 
     /// Forgets the last request.
     fn rest(&mut self) {
-        self.answering = false;
-        self.keep = false;
+        self.answer = Stage::None;
         self.pace = Pace::default();
     }
 
@@ -351,10 +360,10 @@ impl<S: AsyncRead + Unpin> Connection<S> {
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
     fn poll_body(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        if std::mem::take(&mut self.expects_continue) && !self.answering {
+        if std::mem::take(&mut self.expects_continue) && self.answer == Stage::None {
             self.out.text().extend_from_slice(b"HTTP/1.1 100 Continue\r\n\r\n");
         }
-        if !self.answering
+        if self.answer == Stage::None
             && let Poll::Ready(Err(error)) = self.out.poll_flush(&mut self.stream, context)
         {
             return Poll::Ready(Some(Err(BodyError(error.to_string()))));
@@ -451,7 +460,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
         })
         .await;
         if !matches!(outcome, Outcome::Complete) {
-            self.connection.borrow_mut().answering = false;
+            self.connection.borrow_mut().answer = Stage::None;
         }
         delivered.outcome = outcome;
         delivered
@@ -467,12 +476,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
             _ if bodiless => Framing::None,
             _ if body.is_end() => Framing::None,
             Some(length) => Framing::Length(length),
-            None if self.facts.http10 => Framing::UntilClose,
+            None if self.facts.version == Version::HTTP_10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        connection.keep = self.facts.persistent && framing != Framing::UntilClose;
-        connection.answering = true;
-        let keep = connection.keep;
+        let keep = self.facts.persistent && framing != Framing::UntilClose;
+        connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);
         for (name, value) in head.fields.iter() {
@@ -491,7 +499,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
         }
         if !keep {
             write::field(text, "connection", b"close");
-        } else if self.facts.http10 {
+        } else if self.facts.version == Version::HTTP_10 {
             write::field(text, "connection", b"keep-alive");
         }
         write::end(text);
