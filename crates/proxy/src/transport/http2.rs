@@ -164,7 +164,15 @@ async fn answer<H: Handler>(request: http::Request<RecvStream>, respond: server:
     tokio::select! {
         () = handling => {}
         // The caller gave up: the upstream is told by dropping what is under way.
-        _reset = poll_fn(|context| respond.borrow_mut().poll_reset(context)) => {}
+        () = poll_fn(|context| poll_gone(&respond, context)) => {}
+    }
+}
+
+/// Resolves when the caller gave up before the answer's head was sent; afterwards [`pump`] watches.
+fn poll_gone(respond: &RefCell<server::SendResponse<Bytes>>, context: &mut Context<'_>) -> Poll<()> {
+    match ready!(respond.borrow_mut().poll_reset(context)) {
+        Err(error) if !(error.is_io() || error.is_go_away() || error.is_reset()) => Poll::Pending,
+        Ok(_) | Err(_) => Poll::Ready(()),
     }
 }
 
