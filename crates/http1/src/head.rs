@@ -131,12 +131,35 @@ pub(crate) struct Options {
     count: usize,
 }
 
+/// A set of a head's lines, by their places.
+#[derive(Debug, Clone, Copy, Default)]
+struct Places(u128);
+
+// Every line has a bit.
+const _: () = assert!(MOST_FIELDS <= 128);
+
+impl Places {
+    fn add(&mut self, line: u32) {
+        self.0 |= 1_u128.checked_shl(line).unwrap_or_default();
+    }
+
+    fn has(self, line: u32) -> bool {
+        self.0.checked_shr(line).unwrap_or_default() & 1 == 1
+    }
+}
+
 /// The parsed lines of a head.
+#[derive(Default)]
 pub(crate) struct Lines<'h> {
     headers: &'h [Header<'h>],
-    kinds: [Kind; MOST_FIELDS],
     /// Bytes of all names and values.
     bytes: usize,
+    /// Lines that are not passed on.
+    own: Places,
+    /// Lines of a WebSocket handshake.
+    handshake: Places,
+    /// `Connection` lines.
+    connection: Places,
     pub(crate) host: Once<'h>,
     pub(crate) length: Once<'h>,
     pub(crate) coding: Once<'h>,
@@ -153,25 +176,11 @@ pub(crate) struct Lines<'h> {
 impl<'h> Lines<'h> {
     /// Reads what `httparse` found in `head`, and checks what it does not: that each line ends in CR LF.
     pub(crate) fn read(head: &[u8], headers: &'h [Header<'h>], limits: &Limits) -> Result<Self, Reject> {
-        let mut lines = Self {
-            headers,
-            kinds: [Kind::Ordinary; MOST_FIELDS],
-            bytes: 0,
-            host: Once::default(),
-            length: Once::default(),
-            coding: Once::default(),
-            expect: Once::default(),
-            key: Once::default(),
-            version: Once::default(),
-            accept: Once::default(),
-            te: Once::default(),
-            options: Options::default(),
-            websocket: false,
-        };
+        let mut lines = Self { headers, ..Self::default() };
         if headers.len() > limits.fields {
             return Err(Reject::TooManyFields);
         }
-        for (header, kind) in headers.iter().zip(0..) {
+        for (header, place) in headers.iter().zip(0..) {
             let (name, value) = (header.name, header.value);
             if !follows_crlf(head, name.as_bytes()) {
                 return Err(Reject::BareLf);
@@ -180,7 +189,7 @@ impl<'h> Lines<'h> {
                 return Err(Reject::FieldTooLarge);
             }
             lines.bytes += name.len() + value.len();
-            lines.see(kind, name, value);
+            lines.see(place, Kind::of(name), value);
         }
         if lines.options.count > MOST_OPTIONS {
             return Err(Reject::Connection);
@@ -188,26 +197,32 @@ impl<'h> Lines<'h> {
         Ok(lines)
     }
 
-    fn see(&mut self, at: usize, name: &str, value: &'h [u8]) {
-        let kind = Kind::of(name);
-        if let Some(slot) = self.kinds.get_mut(at) {
-            *slot = kind;
-        }
+    fn see(&mut self, place: u32, kind: Kind, value: &'h [u8]) {
         match kind {
-            Kind::Ordinary | Kind::Hop => {}
+            Kind::Ordinary => return,
+            Kind::Hop => {}
             Kind::Host => self.host.see(value),
             Kind::ContentLength => self.length.see(value),
             Kind::TransferEncoding => self.coding.see(value),
             Kind::Expect => self.expect.see(value),
             Kind::Te => self.te.see(value),
-            Kind::WebSocketKey => self.key.see(value),
-            Kind::WebSocketVersion => self.version.see(value),
-            Kind::WebSocketAccept => self.accept.see(value),
+            Kind::WebSocketKey => return self.see_handshake(place, value, |lines| &mut lines.key),
+            Kind::WebSocketVersion => return self.see_handshake(place, value, |lines| &mut lines.version),
+            Kind::WebSocketAccept => return self.see_handshake(place, value, |lines| &mut lines.accept),
             Kind::Upgrade => {
                 self.websocket |= elements(value).any(|protocol| protocol.eq_ignore_ascii_case(b"websocket"));
             }
-            Kind::Connection => self.options.read(value),
+            Kind::Connection => {
+                self.connection.add(place);
+                self.options.read(value);
+            }
         }
+        self.own.add(place);
+    }
+
+    fn see_handshake(&mut self, place: u32, value: &'h [u8], field: fn(&mut Self) -> &mut Once<'h>) {
+        self.handshake.add(place);
+        field(self).see(value);
     }
 
     /// Checks what `Content-Length` and `Transfer-Encoding` say by themselves (RFC 9112 §6.3): the length, and whether the
@@ -253,30 +268,23 @@ impl<'h> Lines<'h> {
     /// a request keeps `trailers` if it says nothing else (RFC 9110 §10.1.4).
     pub(crate) fn fields(&self, side: Side, handshake: bool) -> Fields {
         let mut fields = Fields::with_capacity(self.headers.len(), self.bytes);
-        for (header, kind) in self.headers.iter().zip(&self.kinds) {
-            let kept = match kind {
-                Kind::Ordinary => true,
-                Kind::WebSocketKey | Kind::WebSocketVersion | Kind::WebSocketAccept => !handshake,
-                Kind::Te => {
-                    let trailers = self.te.only().is_some_and(|value| value.eq_ignore_ascii_case(b"trailers"));
-                    if trailers && side == Side::Request {
-                        fields.push_line("te", b"trailers");
-                    }
-                    false
-                }
-                _ => false,
-            };
-            if kept && !self.is_nominated(header.name) {
+        let own = if handshake { Places(self.own.0 | self.handshake.0) } else { self.own };
+        for (header, place) in self.headers.iter().zip(0..) {
+            if !own.has(place) && !self.is_nominated(header.name) {
                 fields.push_line(header.name, header.value);
             }
+        }
+        let te = self.te.only().is_some_and(|value| value.eq_ignore_ascii_case(b"trailers"));
+        if te && side == Side::Request {
+            fields.push_line("te", b"trailers");
         }
         fields
     }
 
     /// What `Connection` lists.
     fn nominated(&self) -> impl Iterator<Item = &'h [u8]> {
-        let headers = self.headers.iter().zip(&self.kinds).filter(|(_header, kind)| **kind == Kind::Connection);
-        headers.flat_map(|(header, _kind)| elements(header.value))
+        let lines = self.headers.iter().zip(0..).filter(|(_header, place)| self.connection.has(*place));
+        lines.flat_map(|(header, _place)| elements(header.value))
     }
 
     /// A response's nominations of protected fields have no effect, instead of making it useless.

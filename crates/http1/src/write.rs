@@ -33,15 +33,17 @@ pub fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 
 /// Writes a field. One that contains CR, LF or NUL would be more than one; it is left out.
 pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
-    let breaks = |bytes: &[u8]| memchr::memchr3(b'\r', b'\n', 0, bytes).is_some();
-    if name.is_empty() || breaks(name.as_bytes()) || breaks(value) {
-        return;
-    }
+    let start = out.len();
     out.reserve(name.len() + value.len() + 4);
     out.extend_from_slice(name.as_bytes());
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
-    out.extend_from_slice(b"\r\n");
+    let breaks = memchr::memchr3(b'\r', b'\n', 0, out.get(start..).unwrap_or_default()).is_some();
+    if breaks || name.is_empty() {
+        out.truncate(start);
+    } else {
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// Writes the field that tells where the body ends. [`Framing::Length`] of 0 is written, [`Framing::None`] is not: a request

@@ -1,5 +1,7 @@
 //! Whole connections: verdicts against a corpus and against hyper, and what must hold for any bytes.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "the helpers of a test fail by panicking, as the test does")]
+
 #[path = "differential/connection.rs"]
 mod connection;
 #[path = "differential/corpus.rs"]

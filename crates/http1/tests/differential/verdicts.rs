@@ -5,7 +5,7 @@ use std::fmt::Write as _;
 
 use crate::connection::{Message, Outcome, check_rewritten, describe, pairs, read, read_in_pieces, rewrite};
 use crate::{corpus, hyper_server};
-use hms_http1::{Limits, Reject};
+use hms_http1::{Limits, Reject, request};
 
 fn verdict(outcome: &Outcome) -> String {
     let mut words: Vec<String> = outcome.messages.iter().filter(|m| m.complete).map(|_| "accept".to_owned()).collect();
@@ -37,6 +37,18 @@ fn every_case_gets_the_verdict_it_stands_with() {
     let found =
         cases.iter().map(|case| (case.name.clone(), case.ours.clone(), verdict(&read(&case.bytes, Limits::EDGE))));
     assert_eq!(differences(found), "");
+}
+
+#[test]
+fn a_head_that_was_not_scanned_is_refused_as_well() {
+    // A field's length is only exact in its line.
+    let differs = |fault: Option<Reject>| matches!(fault, Some(Reject::FieldTooLarge));
+    for case in corpus::cases() {
+        let outcome = read(&case.bytes, Limits::EDGE);
+        if outcome.messages.is_empty() && !differs(outcome.fault) {
+            assert!(request(&case.bytes, &Limits::EDGE).is_err(), "{}", case.name);
+        }
+    }
 }
 
 #[test]
@@ -98,7 +110,7 @@ pub(crate) fn check_with_hyper(message: &Message) {
     assert!(!seen.failed && seen.requests.len() == 1, "{}: {seen:?}", sent.escape_ascii());
     let got = &seen.requests[0];
     assert_eq!(got.head.method, head.method);
-    let target = head.query.as_ref().map_or(head.path.to_string(), |query| format!("{}?{query}", head.path));
+    let target = head.query.as_ref().map_or_else(|| head.path.to_string(), |query| format!("{}?{query}", head.path));
     assert_eq!(got.head.uri, target.as_str());
     let (body, trailers) = got.body.as_ref().unwrap();
     assert_eq!(body, &message.body);
