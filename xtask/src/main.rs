@@ -8,6 +8,7 @@ mod codegen;
 mod debian;
 mod demo;
 mod drift;
+mod fuzz;
 mod process;
 mod python;
 mod reference;
@@ -57,6 +58,11 @@ const COMMANDS: &[Command] = &[
         name: "drift",
         about: "whether everything generated follows its source: protobuf, OpenAPI, reference pages",
         run: drift::run,
+    },
+    Command {
+        name: "fuzz",
+        about: "fuzz one target of fuzz/ for some seconds; --smoke runs each for a short time, --list names them",
+        run: fuzz::run,
     },
     Command {
         name: "size",

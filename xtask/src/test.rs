@@ -4,7 +4,7 @@ use crate::process::{self, capture, cargo_command, say};
 use crate::python::{self, Venv};
 use crate::settings::target;
 use crate::steps::{Action, Step, chosen, list, run_all};
-use crate::{Outcome, codegen, debian, demo, reference, size, tidy};
+use crate::{Outcome, codegen, debian, demo, fuzz, reference, size, tidy};
 
 /// Cheap ones first; the real binaries last.
 const STEPS: &[Step] = &[
@@ -15,6 +15,7 @@ const STEPS: &[Step] = &[
     Step { name: "tidy", action: Action::Own(|| tidy::run(&[])) },
     Step { name: "units", action: Action::Cargo(&["test", "--workspace", "--exclude", "hms-testkit"]) },
     Step { name: "loom", action: Action::Own(loom) },
+    Step { name: "fuzz", action: Action::Own(fuzz::smoke) },
     Step { name: "size", action: Action::Own(size::measure) },
     Step { name: "tools", action: Action::Own(tools) },
     Step { name: "mesh", action: Action::Own(mesh) },
