@@ -98,10 +98,11 @@ async fn dial(
         None => Stream::Plain(tcp),
         Some(secured) => secure(tcp, address, secured).await?,
     };
+    let liveness = if secured.is_some() { http2::Liveness::Asked } else { http2::Liveness::Assumed };
     let reset = |error: SendError| ConnectError { kind: FailureKind::Reset, message: error.message };
     Ok(match protocol {
         Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place).await.map_err(reset)?),
-        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place).await.map_err(reset)?),
+        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place, liveness).await.map_err(reset)?),
     })
 }
 
