@@ -165,3 +165,6 @@ fn outgoing(head: &RequestHead, edits: &Edits) -> Result<http::Request<()>, http
     *request.headers_mut() = map;
     Ok(request)
 }
+
+#[cfg(test)]
+mod tests;

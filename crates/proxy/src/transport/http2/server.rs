@@ -217,3 +217,6 @@ async fn answer<H: Handler>(
         Err(error) => tracing::debug!(%error, "response could not be sent"),
     }
 }
+
+#[cfg(test)]
+mod tests;
