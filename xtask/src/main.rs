@@ -8,6 +8,7 @@ mod codegen;
 mod debian;
 mod demo;
 mod drift;
+mod golang;
 mod process;
 mod python;
 mod reference;

@@ -19,7 +19,10 @@ const SMALL: u32 = 64;
 /// `DATA` shorter than this is not even a message of gRPC, whose prefix has five bytes.
 const TINY: u32 = 5;
 /// Frames without work that one request pays for.
-const REQUEST_PAYS: u32 = 8;
+const REQUEST_PAYS: u32 = 3;
+/// What a request that we refuse costs: what it paid, and one. Twice as many streams as are allowed, all refused at once, still
+/// fit into the allowance: a client may not have seen our settings yet.
+const REFUSED_COSTS: u32 = REQUEST_PAYS + 1;
 /// Bytes sent that pay for one frame without work. The busiest clients update two windows for every 4 KiB they read.
 const BYTES_PAY: u32 = 1024;
 /// Most `PING`s that may be paid for in advance.
@@ -111,8 +114,7 @@ impl Meter {
             }
             RST_STREAM => match frame.code {
                 Some(code) if THEIR_FAULT.contains(&code) => self.reset(now),
-                // It pays nothing after all, and costs one.
-                Some(REFUSED_STREAM) => self.idle((REQUEST_PAYS + 1) * PARTS, now),
+                Some(REFUSED_STREAM) => self.idle(REFUSED_COSTS * PARTS, now),
                 // Our own reasons: an upstream that failed, a body that nobody reads.
                 _ => Ok(()),
             },
