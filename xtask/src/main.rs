@@ -9,6 +9,7 @@ mod debian;
 mod demo;
 mod drift;
 mod fuzz;
+mod golang;
 mod process;
 mod python;
 mod reference;

@@ -4,7 +4,7 @@ use crate::process::{self, capture, cargo_command, say};
 use crate::python::{self, Venv};
 use crate::settings::target;
 use crate::steps::{Action, Step, chosen, list, run_all};
-use crate::{Outcome, codegen, debian, demo, fuzz, reference, size, tidy};
+use crate::{Outcome, codegen, debian, demo, fuzz, golang, reference, size, tidy};
 
 /// Cheap ones first; the real binaries last.
 const STEPS: &[Step] = &[
@@ -54,6 +54,7 @@ fn loom() -> Outcome {
 fn tools() -> Outcome {
     debian::program("curl", "--version")?;
     debian::program("tcpdump", "--version")?;
+    golang::h2spec()?;
     Venv::with(&python::TESTS).map(drop)
 }
 
@@ -65,6 +66,7 @@ fn mesh() -> Outcome {
     command
         .env("HMS_TEST_BIN", target().join("debug"))
         .env("HMS_TEST_PYTHON", venv.python())
+        .env("HMS_TEST_H2SPEC", golang::h2spec()?)
         .env("HMS_TEST_PROXY_RELEASE", size::release_proxy());
     process::run(&mut command)
 }

@@ -163,7 +163,21 @@ async fn connection(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
     let terms = if matches!(*door, Door::Gateway) { &http1::EDGE } else { &http1::MESH };
     match protocol {
         Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
-        Protocol::Http2 => http2::serve(stream, handler, drain).await,
+        Protocol::Http2 => {
+            let limits = limits(&door);
+            let age = limits.age(&mut worker.dice.borrow_mut());
+            if let Some(breach) = Box::pin(http2::serve(stream, handler, limits, age, drain)).await {
+                worker.shared.registry.breach(breach.name());
+            }
+        }
     }
     Ok(())
+}
+
+/// What one HTTP/2 connection may cost: strangers get less than proxies and our own application.
+fn limits(door: &Door) -> &'static http2::Limits {
+    match door {
+        Door::Gateway => &http2::Limits::EDGE,
+        Door::Inbound | Door::Outbound(_) => &http2::Limits::MESH,
+    }
 }

@@ -74,6 +74,10 @@ pub enum BadHead {
     Nominated,
     /// Both `Transfer-Encoding` and `Content-Length`, or several lengths (RFC 9112 §6.3).
     Framing,
+    /// A scheme other than `http` and `https`.
+    Scheme,
+    /// A value that begins or ends with white space where it cannot be trimmed (RFC 9113 §8.2.1).
+    Padded,
 }
 
 impl fmt::Display for BadHead {
@@ -87,6 +91,8 @@ impl fmt::Display for BadHead {
             Self::TooLarge => f.write_str("the head is too large"),
             Self::Nominated => f.write_str("Connection nominates a field that may not be dropped"),
             Self::Framing => f.write_str("the length of the body is ambiguous"),
+            Self::Scheme => f.write_str("the scheme is neither http nor https"),
+            Self::Padded => f.write_str("a value begins or ends with white space"),
         }
     }
 }

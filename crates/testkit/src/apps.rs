@@ -34,6 +34,26 @@ type Body = BoxBody<Bytes, Infallible>;
 struct Counters {
     requests: BTreeMap<String, u64>,
     connections: u64,
+    under_way: u64,
+}
+
+/// Counts a request until it is answered or given up.
+struct UnderWay(Arc<Mutex<Counters>>);
+
+impl UnderWay {
+    fn of(counters: &Arc<Mutex<Counters>>, path: &str) -> Self {
+        let mut now = counters.lock();
+        *now.requests.entry(path.to_owned()).or_default() += 1;
+        now.under_way += 1;
+        drop(now);
+        Self(Arc::clone(counters))
+    }
+}
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.lock().under_way -= 1;
+    }
 }
 
 /// A running workload. Dropping it closes its socket and its connections.
@@ -73,6 +93,11 @@ impl App {
     /// How many requests for this path it has read.
     pub fn hits_of(&self, path: &str) -> u64 {
         self.counters.lock().requests.get(path).copied().unwrap_or_default()
+    }
+
+    /// How many requests it is answering.
+    pub fn under_way(&self) -> u64 {
+        self.counters.lock().under_way
     }
 
     /// How many connections it has taken.
@@ -121,7 +146,7 @@ async fn answer(
 ) -> Result<Response<Body>, std::io::Error> {
     let (head, body) = request.into_parts();
     let path = head.uri.path().to_owned();
-    *counters.lock().requests.entry(path.clone()).or_default() += 1;
+    let _until_answered = UnderWay::of(&counters, &path);
     let body = body.collect().await.map_err(std::io::Error::other)?.to_bytes();
     let bare = path.trim_start_matches('/');
     let (verb, rest) = bare.split_once('/').unwrap_or((bare, ""));

@@ -39,6 +39,13 @@ pub fn python() -> PathBuf {
     path
 }
 
+/// h2spec, which knows what RFC 9113 and RFC 7541 demand.
+pub fn h2spec() -> PathBuf {
+    let path = settings::h2spec().unwrap_or_else(|| target().join("tools/h2spec"));
+    assert!(path.is_file(), "{} is missing: cargo xtask test tools", path.display());
+    path
+}
+
 /// The folder of the workspace.
 pub fn workspace() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));

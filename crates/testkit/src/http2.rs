@@ -1,4 +1,8 @@
-//! An HTTP/2 client over TLS, through the `h2` crate directly.
+//! HTTP/2: a client on the `h2` crate, one that sends raw bytes ([`raw`], [`wire`]), and an application that leaves ([`leaver`]).
+
+pub mod leaver;
+pub mod raw;
+pub mod wire;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -8,6 +12,7 @@ use bytes::{Bytes, BytesMut};
 use h2::client::SendRequest;
 use http::Request;
 use rustls_pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::TcpStream;
 use tokio::time::Instant;
 use tokio_rustls::TlsConnector;
@@ -40,6 +45,15 @@ impl Http2 {
         if stream.get_ref().1.alpn_protocol() != Some(b"h2") {
             return Err("the server did not agree on h2".to_owned());
         }
+        Box::pin(Self::over(stream)).await
+    }
+
+    /// Connects without TLS, with prior knowledge.
+    pub async fn plain(address: SocketAddr) -> Result<Self, String> {
+        Self::over(TcpStream::connect(address).await.map_err(|error| format!("connect: {error}"))?).await
+    }
+
+    async fn over(stream: impl AsyncRead + AsyncWrite + Send + Unpin + 'static) -> Result<Self, String> {
         let (sender, connection) = h2::client::handshake(stream).await.map_err(|error| format!("h2: {error}"))?;
         let _until_closed = tasks::spawn(connection);
         Ok(Self { sender })

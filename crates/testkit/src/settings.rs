@@ -18,6 +18,11 @@ pub fn release_proxy() -> Option<PathBuf> {
     path("HMS_TEST_PROXY_RELEASE")
 }
 
+/// `HMS_TEST_H2SPEC`: the h2spec program, instead of `target/tools/h2spec`.
+pub fn h2spec() -> Option<PathBuf> {
+    path("HMS_TEST_H2SPEC")
+}
+
 /// `PATH`, so that programs find what they need.
 pub fn search_path() -> String {
     std::env::var("PATH").unwrap_or_else(|_unset| "/usr/local/bin:/usr/bin:/bin".to_owned())

@@ -193,6 +193,7 @@ struct Recent {
 pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
+    breaches: Mutex<BTreeMap<&'static str, u64>>,
     gauges: Mutex<BTreeMap<String, f64>>,
 }
 
@@ -272,6 +273,11 @@ impl Registry {
         self.retries.lock().iter().map(|(service, count)| (Arc::clone(service), count.load(Relaxed))).collect()
     }
 
+    /// Counts one HTTP/2 connection that was ended because it went over this limit.
+    pub fn breach(&self, limit: &'static str) {
+        *self.breaches.lock().entry(limit).or_default() += 1;
+    }
+
     /// Sets a gauge; `name` carries its labels.
     pub fn gauge(&self, name: impl Into<String>, value: f64) {
         self.gauges.lock().insert(name.into(), value);
@@ -301,6 +307,11 @@ impl Registry {
         out.push_str("# HELP hms_retries_total Tries after the first.\n# TYPE hms_retries_total counter\n");
         for (service, count) in self.retries() {
             line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
+        }
+        out.push_str("# HELP hms_http2_breaches_total HTTP/2 connections ended because they went over a limit.\n");
+        out.push_str("# TYPE hms_http2_breaches_total counter\n");
+        for (limit, count) in self.breaches.lock().iter() {
+            line(&mut out, &format!("hms_http2_breaches_total{{limit=\"{limit}\"}}"), count);
         }
         let mut family = "";
         let gauges = self.gauges.lock();

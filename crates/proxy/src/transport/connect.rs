@@ -105,11 +105,15 @@ async fn dial(
         None => Stream::Plain(tcp),
         Some(secured) => secure(tcp, address, secured).await?,
     };
-    let peer = if secured.is_some() { http1::Peer::Proxy } else { http1::Peer::Server };
+    let (peer, liveness) = if secured.is_some() {
+        (http1::Peer::Proxy, http2::Liveness::Asked)
+    } else {
+        (http1::Peer::Server, http2::Liveness::Assumed)
+    };
     let reset = |error: SendError| ConnectError { kind: FailureKind::Reset, message: error.message };
     Ok(match protocol {
         Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place, peer)),
-        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place).await.map_err(reset)?),
+        Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place, liveness).await.map_err(reset)?),
     })
 }
 

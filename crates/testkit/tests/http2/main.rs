@@ -1,0 +1,8 @@
+//! HTTP/2 from outside, byte by byte: what it costs to be attacked (reliability §2 B), what is refused, and what is never lost.
+
+mod conformance;
+mod floods;
+mod goaway;
+mod heads;
+mod memory;
+mod stack;
