@@ -58,7 +58,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         wall: SystemClock,
         holder: Holder::default(),
         edge: ArcSwapOption::empty(),
-        current: Current::new(settings.service.clone()),
+        current: Current::new(settings.own()),
         registry: Arc::default(),
         tap,
         access_log: AccessLog::open(settings.access_log.as_deref())?,

@@ -252,9 +252,9 @@ fn candidates(upstream: &Upstream, now: Moment, fits: &dyn Fn(usize) -> bool) ->
     let usable = |endpoint: &UpstreamEndpoint| {
         endpoint.endpoint.health == Health::Healthy && endpoint.cells.health.phase(now) == Phase::Closed
     };
-    let endpoints = upstream.endpoints.iter().enumerate();
-    endpoints
-        .filter(|(index, endpoint)| usable(endpoint) && fits(*index))
+    let subset = upstream.subset(usable);
+    subset
+        .filter(|(index, _)| fits(*index))
         .map(|(index, endpoint)| Candidate {
             index,
             in_flight: endpoint.cells.in_flight.load(Relaxed),

@@ -12,6 +12,9 @@ use hms_model::message::CanonicalPath;
 use hms_model::names::{DEFAULT_NAMESPACE, Label, ServiceName};
 use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
+use hms_traffic::subset::Caller;
+
+use crate::runtime::Own;
 
 /// Port of the application when nobody names one (S4-13).
 pub const DEFAULT_SERVICE_PORT: u16 = 7000;
@@ -118,6 +121,12 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
 ";
 
 impl Settings {
+    /// What this proxy is to its tables.
+    pub fn own(&self) -> Own {
+        let id = format!("{}/{}", self.service, self.workload_id);
+        Own { service: self.service.clone(), caller: Caller { id, zone: self.zone.clone() } }
+    }
+
     /// Reads arguments (without the program's name) and `SERVICE_PORT`, `HMS_LOG`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, SettingsError> {
         let mut raw = Raw::default();

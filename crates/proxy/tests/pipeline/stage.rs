@@ -294,7 +294,7 @@ impl Prepared {
             wall: SystemClock,
             holder: Holder::default(),
             edge: ArcSwapOption::empty(),
-            current: Current::new(settings.service.clone()),
+            current: Current::new(settings.own()),
             registry: Arc::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
