@@ -5,9 +5,10 @@
 
 use std::io;
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hms_identity::clock::SystemClock;
@@ -16,16 +17,17 @@ use hms_model::names::ServiceName;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
-use crate::drain;
+use crate::drain::{self, Cause, Drainer};
 use crate::listen::{self, Door, Intake};
+use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::subscribe::Subscription;
@@ -36,6 +38,10 @@ use crate::{admin, last_good, probe, tasks};
 
 /// Wishes waiting for the subscription or the certificate.
 const QUEUE: usize = 256;
+/// How long the control plane may take to hear that this workload leaves.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Which part of the time to drain a connection without a request may use up.
+const IDLE_SHARE: u32 = 10;
 
 /// Every socket that was bound, and where.
 struct Bound {
@@ -63,6 +69,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         tap,
         access_log: AccessLog::open(settings.access_log.as_deref())?,
         drain,
+        overload: Overload::new(&settings, descriptors::raise()),
         wanted,
         app: AppState::default(),
         breakers,
@@ -97,13 +104,13 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     }
     let ports = serde_json::to_vec(&bound.ports)?;
     last_good::write(&shared.settings.runtime_dir, "ports.json", &ports)?;
-    told_to_leave(&shared).await?;
-    tracing::info!("draining");
-    let left = drainer.drain(shared.settings.drain).await;
-    if left > 0 {
-        tracing::warn!(connections = left, "ended before these were finished");
+    let mut signs = Signs::watch(&shared)?;
+    signs.next().await;
+    tracing::info!("leaving");
+    tokio::select! {
+        () = finish(&shared, &drainer, attached) => {}
+        () = signs.next() => tracing::warn!("told a second time: ended at once"),
     }
-    let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), attached).await.is_ok();
     workers.stop();
     shared.access_log.flush();
     Ok(())
@@ -183,7 +190,7 @@ fn note_upstream(ports: &mut serde_json::Value, name: &ServiceName, listener: &T
 /// The data threads.
 struct Workers {
     threads: listen::Threads,
-    handles: Vec<JoinHandle<()>>,
+    handles: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Workers {
@@ -226,21 +233,52 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
 }
 
-/// Resolves when a signal asks for it, or when the supervisor is gone.
-async fn told_to_leave(shared: &Shared) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let lifeline = async {
-        match &shared.settings.lifeline {
-            None => std::future::pending::<()>().await,
-            Some(path) => supervisor_gone(path).await,
-        }
-    };
-    tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = lifeline => {}
+/// Leaves in the order in which nobody loses anything: not ready and deregistered, then no new connections, then the end of what
+/// is under way.
+async fn finish(shared: &Shared, drainer: &Drainer, attached: JoinHandle<()>) {
+    drainer.leave(Cause::Told);
+    // The control plane has heard it when the stream ends.
+    if tokio::time::timeout(GOODBYE, attached).await.is_err() {
+        tracing::warn!("the control plane did not answer the goodbye");
     }
-    Ok(())
+    tracing::info!("draining");
+    let deadline = shared.settings.drain;
+    let left = drainer.drain(deadline, deadline / IDLE_SHARE).await;
+    if left > 0 {
+        tracing::warn!(connections = left, "ended before these were finished");
+    }
+}
+
+/// What asks this process to leave: signals, or the end of its supervisor.
+struct Signs {
+    terminate: Signal,
+    interrupt: Signal,
+    lifeline: Option<PathBuf>,
+}
+
+impl Signs {
+    fn watch(shared: &Shared) -> io::Result<Self> {
+        let lifeline = shared.settings.lifeline.clone();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, lifeline })
+    }
+
+    /// The next sign. The supervisor's end is one only once.
+    async fn next(&mut self) {
+        let lifeline = async {
+            match &self.lifeline {
+                None => std::future::pending::<()>().await,
+                Some(path) => supervisor_gone(path).await,
+            }
+        };
+        let gone = tokio::select! {
+            _ = self.terminate.recv() => false,
+            _ = self.interrupt.recv() => false,
+            () = lifeline => true,
+        };
+        if gone {
+            self.lifeline = None;
+        }
+    }
 }
 
 async fn supervisor_gone(path: &std::path::Path) {

@@ -4,6 +4,7 @@
 //! the same way. What differs between protocols ends here.
 
 pub mod connect;
+pub mod dialling;
 pub mod http1;
 pub mod http2;
 pub mod pool;

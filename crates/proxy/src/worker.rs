@@ -1,6 +1,7 @@
 //! One data thread's own things, and what all threads share.
 
 use std::cell::RefCell;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 use std::time::SystemTime;
@@ -15,12 +16,19 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::Drain;
+use crate::gate::Gate;
+use crate::overload::Overload;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::metrics::{Metrics, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
+
+/// Handshakes that one source may have in progress with this process (reliability D9).
+const SOURCE_HANDSHAKES: usize = 256;
+/// Handshakes in progress on one data thread.
+const HANDSHAKES: usize = 1024;
 
 /// What every thread of the process shares. No locks on the way of a request.
 #[derive(Debug)]
@@ -45,6 +53,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// Tells when to finish.
     pub drain: Drain,
+    /// What the process can take.
+    pub overload: Overload,
     /// Services somebody asked for that are not yet known in detail.
     pub wanted: mpsc::Sender<ServiceName>,
     /// Whether the application accepts connections.
@@ -109,13 +119,16 @@ pub struct Worker {
     pub dice: RefCell<Dice>,
     /// Our cells.
     pub metrics: Metrics,
+    /// Handshakes of those who connect to us.
+    pub handshakes: Gate<IpAddr>,
 }
 
 impl Worker {
     /// A worker with its own dice.
     pub fn new(shared: Arc<Shared>, seed: u64) -> Self {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
-        Self { shared, pool: RefCell::default(), dice: RefCell::new(Dice::seeded(seed)), metrics }
+        let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
+        Self { shared, pool: RefCell::default(), dice: RefCell::new(Dice::seeded(seed)), metrics, handshakes }
     }
 
     /// Now, on the monotonic clock.

@@ -32,9 +32,9 @@ pub struct Member<'a> {
 
 /// The positions of `members` in the order in which `caller` prefers them: those of its own zone first, each part by rendezvous
 /// rank. A caller without a zone prefers none.
-pub fn order(caller: &Caller, members: impl IntoIterator<Item = Member<'_>>) -> Vec<usize> {
+pub fn order(caller: &Caller, members: &[Member<'_>]) -> Vec<usize> {
     let seed = hash(SEED, caller.id.as_bytes());
-    let ranked = members.into_iter().enumerate().map(|(position, member)| {
+    let ranked = members.iter().enumerate().map(|(position, member)| {
         let far = !caller.zone.is_empty() && member.zone != caller.zone;
         (far, Reverse(mix(hash(seed, member.id.as_bytes()))), position)
     });
@@ -57,7 +57,7 @@ fn hash(seed: u64, bytes: &[u8]) -> u64 {
     bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
 }
 
-/// The finaliser of SplitMix64: FNV leaves neighbours alike in the high bits, by which the ranks are compared.
+/// The finaliser of `SplitMix64`: FNV leaves neighbours alike in the high bits, by which the ranks are compared.
 fn mix(mut hash: u64) -> u64 {
     hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
@@ -77,10 +77,13 @@ mod tests {
         Caller { id: id.to_owned(), zone: zone.to_owned() }
     }
 
+    fn members_of(members: &[(String, String)]) -> Vec<Member<'_>> {
+        members.iter().map(|(id, zone)| Member { id, zone }).collect()
+    }
+
     /// The ids in the order `caller` prefers them.
     fn ids(caller: &Caller, members: &[(String, String)]) -> Vec<String> {
-        let members_of = members.iter().map(|(id, zone)| Member { id, zone });
-        order(caller, members_of).into_iter().map(|position| members[position].0.clone()).collect()
+        order(caller, &members_of(members)).into_iter().map(|position| members[position].0.clone()).collect()
     }
 
     fn without_zones(count: usize) -> Vec<(String, String)> {
@@ -128,10 +131,7 @@ mod tests {
     proptest! {
         #[test]
         fn everybody_is_ranked_exactly_once(count in 0_usize..200, name: u32) {
-            let mut order = order(
-                &caller(&name.to_string(), "z"),
-                without_zones(count).iter().map(|(id, zone)| Member { id, zone }),
-            );
+            let mut order = order(&caller(&name.to_string(), "z"), &members_of(&without_zones(count)));
             order.sort_unstable();
             prop_assert_eq!(order, (0..count).collect::<Vec<_>>());
         }

@@ -30,7 +30,7 @@ pub struct Upstream {
     /// Its endpoints, ordered by id.
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
     /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
-    preferred: Vec<usize>,
+    pub preferred: Vec<usize>,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
     /// What is remembered of the service as a whole.
@@ -92,12 +92,13 @@ impl Upstream {
             })
             .collect();
         let members = state.endpoints.values().map(|endpoint| Member { id: &endpoint.id, zone: &endpoint.zone });
+        let members: Vec<_> = members.collect();
         let rules = state.route.iter().flat_map(|route| &route.rules).map(|rule| rule.matches.to_string().into());
         Self {
             service: Arc::new(state.service.clone()),
             host: state.service.name.mesh_host().into(),
             endpoints,
-            preferred: subset::order(caller, members),
+            preferred: subset::order(caller, &members),
             rules: rules.collect(),
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }

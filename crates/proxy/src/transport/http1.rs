@@ -67,13 +67,13 @@ where
         let (parts, body) = request.into_parts();
         let head = request_head(parts.method, &parts.uri, parts.headers, Protocol::Http1);
         let broken = head.is_err();
-        let handler = handler.clone();
+        let (handler, drain) = (handler.clone(), drain.clone());
         async move {
             let response = handler.handle(head.map(|head| Request { head, body: Body::http1(Incoming(body)) })).await;
             let mut out = http::Response::new(response.body);
             *out.status_mut() = response.head.status;
             *out.headers_mut() = HeaderMap::from(response.head.fields);
-            if broken {
+            if broken || drain.is_draining() {
                 out.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, std::convert::Infallible>(out)
@@ -90,7 +90,7 @@ where
     );
     let ended = tokio::select! {
         ended = connection.as_mut() => ended,
-        () = drain.begun() => {
+        () = drain.idle_ends() => {
             connection.as_mut().graceful_shutdown();
             connection.await
         }

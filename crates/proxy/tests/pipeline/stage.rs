@@ -20,6 +20,7 @@ use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
 use hms_proxy::clock::Clock;
 use hms_proxy::credentials::Holder;
+use hms_proxy::overload::Overload;
 use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
@@ -299,6 +300,7 @@ impl Prepared {
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,
+            overload: Overload::new(&settings, 1024),
             wanted,
             app: AppState::default(),
             breakers,
