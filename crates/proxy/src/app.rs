@@ -4,7 +4,6 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -13,10 +12,9 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
-use hms_model::names::ServiceName;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, UnixStream};
+use tokio::net::UnixStream;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
@@ -26,7 +24,8 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
-use crate::listen::{self, Door, Intake};
+use crate::listen::bind::{Sockets, bind};
+use crate::listen::{self, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
 use crate::settings::Settings;
@@ -43,18 +42,10 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Which part of the time to drain a connection without a request may use up.
 const IDLE_SHARE: u32 = 10;
 
-/// Every socket that was bound, and where.
-struct Bound {
-    admin: TcpListener,
-    doors: Vec<(TcpListener, Door)>,
-    ports: serde_json::Value,
-    inbound: SocketAddr,
-}
-
 /// Runs a proxy until it is told to leave.
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
-    let bound = bind(&settings).await?;
+    let bound = bind(&settings, Sockets::new())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -132,59 +123,6 @@ fn restore(shared: &Shared) {
     {
         tracing::warn!(%error, "the kept edge certificate cannot be used");
     }
-}
-
-async fn bind(settings: &Settings) -> io::Result<Bound> {
-    let admin = listener(settings.admin, "admin").await?;
-    let mut doors = Vec::new();
-    let mut ports = serde_json::json!({
-        "pid": std::process::id(),
-        "admin": admin.local_addr()?.to_string(),
-        "inbound": null, "outbound": null, "https": null, "upstreams": {},
-    });
-    let mut inbound = settings.inbound;
-    match settings.role {
-        Role::Gateway => {
-            let https = listener(settings.https, "https").await?;
-            note(&mut ports, "https", &https)?;
-            doors.push((https, Door::Gateway));
-        }
-        Role::Sidecar | Role::Egress | Role::Node => {
-            let mesh = listener(settings.inbound, "inbound").await?;
-            inbound = mesh.local_addr()?;
-            note(&mut ports, "inbound", &mesh)?;
-            doors.push((mesh, Door::Inbound));
-            let outbound = listener(settings.outbound, "outbound").await?;
-            note(&mut ports, "outbound", &outbound)?;
-            doors.push((outbound, Door::Outbound(None)));
-            for (name, address) in &settings.upstreams {
-                let upstream = listener(*address, "upstream").await?;
-                note_upstream(&mut ports, name, &upstream)?;
-                doors.push((upstream, Door::Outbound(Some(name.clone()))));
-            }
-        }
-    }
-    Ok(Bound { admin, doors, ports, inbound })
-}
-
-async fn listener(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("{what} cannot listen on {address}: {error}")))
-}
-
-fn note(ports: &mut serde_json::Value, name: &str, listener: &TcpListener) -> io::Result<()> {
-    if let Some(map) = ports.as_object_mut() {
-        map.insert(name.to_owned(), listener.local_addr()?.to_string().into());
-    }
-    Ok(())
-}
-
-fn note_upstream(ports: &mut serde_json::Value, name: &ServiceName, listener: &TcpListener) -> io::Result<()> {
-    if let Some(map) = ports.get_mut("upstreams").and_then(serde_json::Value::as_object_mut) {
-        map.insert(name.to_string(), listener.local_addr()?.to_string().into());
-    }
-    Ok(())
 }
 
 /// The data threads.

@@ -1,6 +1,7 @@
 //! Accepting connections: one socket per port, one acceptor, each connection to the thread with the fewest.
 
 mod accept;
+pub mod bind;
 
 use std::io;
 use std::net::SocketAddr;
