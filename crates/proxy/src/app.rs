@@ -24,12 +24,13 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
-use crate::listen::bind::{Sockets, bind};
+use crate::listen::bind::{Bound, Sockets, bind};
 use crate::listen::{self, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::subscribe::Subscription;
+use crate::takeover::{self, Offer, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
@@ -45,7 +46,8 @@ const IDLE_SHARE: u32 = 10;
 /// Runs a proxy until it is told to leave.
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
-    let bound = bind(&settings, Sockets::new())?;
+    let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
+    let Bound { admin, doors, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -74,10 +76,18 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let state = Arc::<certificate::State>::default();
     let (rotate, rotations) = mpsc::channel(QUEUE);
     let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
-    let admin_address = bound.admin.local_addr()?;
+    let admin_address = admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
-    tasks::spawn("admin", admin::serve(bound.admin, Arc::clone(&shared), is_configured));
+    if predecessor.is_some() {
+        ready(&shared, &state, is_configured.clone()).await?;
+    }
+    for (listener, door) in doors {
+        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.relieve().await;
+    }
     let attachment = Attachment {
         shared: Arc::clone(&shared),
         tap: tap_receiver,
@@ -85,23 +95,16 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         app,
         certificate: state,
         rotate,
-        inbound: bound.inbound,
+        inbound,
         admin: admin_address,
         dice: dice(3),
     };
-    let attached = tasks::spawn("control", attachment.run());
-    for (listener, door) in bound.doors {
-        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
-    }
-    let ports = serde_json::to_vec(&bound.ports)?;
-    last_good::write(&shared.settings.runtime_dir, "ports.json", &ports)?;
-    let mut signs = Signs::watch(&shared)?;
-    signs.next().await;
-    tracing::info!("leaving");
-    tokio::select! {
-        () = finish(&shared, &drainer, attached) => {}
-        () = signs.next() => tracing::warn!("told a second time: ended at once"),
-    }
+    let ends = Ends {
+        admin: tasks::spawn("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
+        attached: tasks::spawn("control", attachment.run()),
+    };
+    last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
@@ -171,17 +174,77 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
 }
 
+/// Resolves when this process can serve whatever the one before it could.
+async fn ready(shared: &Shared, state: &certificate::State, mut configured: watch::Receiver<bool>) -> io::Result<()> {
+    let mut certificates = shared.holder.watch();
+    let ready = async {
+        let _proven = certificates.wait_for(|generation| *generation > 0).await.is_ok();
+        let _configured = configured.wait_for(|configured| *configured).await.is_ok();
+        while shared.settings.role == Role::Gateway && shared.edge.load().is_none() {
+            state.changed.notified().await;
+        }
+    };
+    tokio::time::timeout(takeover::READY_WITHIN, ready).await.map_err(|_elapsed| {
+        io::Error::new(io::ErrorKind::TimedOut, "not ready in time to take over; the running proxy goes on")
+    })
+}
+
+/// Resolves when another process has our listeners and is ready.
+async fn successor(shared: &Shared, sockets: Sockets) -> Successor {
+    match Offer::open(&shared.settings, sockets) {
+        Ok(offer) => offer.taken().await,
+        Err(error) => {
+            tracing::warn!(%error, "a new process cannot take over the listeners of this one");
+            std::future::pending().await
+        }
+    }
+}
+
+/// Serves until somebody tells us to leave or takes over, then leaves.
+async fn until_over(shared: &Shared, drainer: &Drainer, ends: Ends, sockets: Sockets) -> io::Result<()> {
+    let mut signs = Signs::watch(shared)?;
+    let successor = tokio::select! {
+        () = signs.next() => None,
+        successor = successor(shared, sockets) => Some(successor),
+    };
+    tokio::select! {
+        () = finish(shared, drainer, ends, successor) => {}
+        () = signs.next() => tracing::warn!("told a second time: ended at once"),
+    }
+    Ok(())
+}
+
+/// What ends before the connections do.
+struct Ends {
+    admin: JoinHandle<()>,
+    attached: JoinHandle<()>,
+}
+
 /// Leaves in the order in which nobody loses anything: not ready and deregistered, then no new connections, then the end of what
-/// is under way.
-async fn finish(shared: &Shared, drainer: &Drainer, attached: JoinHandle<()>) {
-    drainer.leave(Cause::Told);
+/// is under way. With a successor the workload stays, and with it its registration.
+async fn finish(shared: &Shared, drainer: &Drainer, ends: Ends, successor: Option<Successor>) {
+    let deadline = shared.settings.drain;
+    let idle = match successor {
+        None => {
+            tracing::info!("leaving");
+            drainer.leave(Cause::Told);
+            deadline / IDLE_SHARE
+        }
+        Some(successor) => {
+            tracing::info!("another process has taken over");
+            drainer.leave(Cause::HandedOver);
+            ends.admin.abort();
+            successor.leave_to().await;
+            // Nobody waits for us, so callers have nearly all the time to use their connections once more.
+            deadline.saturating_sub(deadline / IDLE_SHARE)
+        }
+    };
     // The control plane has heard it when the stream ends.
-    if tokio::time::timeout(GOODBYE, attached).await.is_err() {
+    if tokio::time::timeout(GOODBYE, ends.attached).await.is_err() {
         tracing::warn!("the control plane did not answer the goodbye");
     }
     tracing::info!("draining");
-    let deadline = shared.settings.drain;
-    let left = drainer.drain(deadline, deadline / IDLE_SHARE).await;
+    let left = drainer.drain(deadline, idle).await;
     if left > 0 {
         tracing::warn!(connections = left, "ended before these were finished");
     }
@@ -200,7 +263,7 @@ impl Signs {
         Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, lifeline })
     }
 
-    /// The next sign. The supervisor's end is one only once.
+    /// The next sign. The supervisor's end is only ever the first.
     async fn next(&mut self) {
         let lifeline = async {
             match &self.lifeline {
@@ -208,14 +271,12 @@ impl Signs {
                 Some(path) => supervisor_gone(path).await,
             }
         };
-        let gone = tokio::select! {
-            _ = self.terminate.recv() => false,
-            _ = self.interrupt.recv() => false,
-            () = lifeline => true,
-        };
-        if gone {
-            self.lifeline = None;
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = lifeline => {}
         }
+        self.lifeline = None;
     }
 }
 

@@ -22,7 +22,6 @@ use tonic::Streaming;
 
 use crate::certificate::{RotateNow, State};
 use crate::control_channel;
-use crate::drain::Cause;
 use crate::report::{self, Flows};
 use crate::tasks;
 use crate::telemetry::tap::TapReceiver;
@@ -258,7 +257,7 @@ impl Attachment {
     /// control plane has said that to the callers.
     async fn leave(&self, reporting: &mut Reporting, incoming: &mut Streaming<ControlMessage>) -> Result<(), Failure> {
         self.report(reporting).await?;
-        if self.shared.drain.cause() == Cause::HandedOver || !self.tell_health(reporting, Health::Draining).await? {
+        if self.shared.drain.is_handed_over() || !self.tell_health(reporting, Health::Draining).await? {
             return Ok(());
         }
         // Answers come in the order of the questions, so those of earlier changes are still to be passed by.

@@ -80,6 +80,19 @@ impl Drain {
         self.reached(Stage::Leaving).await;
     }
 
+    /// Resolves once another process of the same workload has taken over; what is ours together is its own from then on.
+    pub async fn handed_over(&self) {
+        self.leaving().await;
+        if self.cause() != Cause::HandedOver {
+            std::future::pending::<()>().await;
+        }
+    }
+
+    /// Whether it has.
+    pub fn is_handed_over(&self) -> bool {
+        self.is_leaving() && self.cause() == Cause::HandedOver
+    }
+
     /// Whether this process leaves.
     pub fn is_leaving(&self) -> bool {
         self.signal.borrow().0 >= Stage::Leaving

@@ -29,6 +29,7 @@ pub mod report;
 pub mod runtime;
 pub mod settings;
 pub mod subscribe;
+pub mod takeover;
 pub mod tasks;
 pub mod telemetry;
 pub mod transport;
