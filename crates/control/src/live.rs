@@ -13,7 +13,7 @@ use hms_model::names::ServiceName;
 use hms_model::spiffe::SpiffeId;
 use hms_wire::proto::hms::v1;
 use parking_lot::Mutex;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
 mod report;
@@ -46,6 +46,8 @@ struct Inner {
     counts: Mutex<Counts>,
     taps: Taps,
     next: AtomicU64,
+    /// Some subscriber came further, or went.
+    reached: Notify,
 }
 
 /// Whose proxy, and the id it gave itself: nobody can take the place of another's proxy by giving the same id.
@@ -287,6 +289,28 @@ impl Live {
             if let Some(refused) = refused {
                 subscriber.refused = refused;
             }
+            self.0.reached.notify_waiters();
+        }
+    }
+
+    /// Waits until every proxy that is subscribed now has everything of `revision` that it would take, or has gone.
+    pub(crate) async fn all_reached(&self, revision: u64) {
+        let mut behind: BTreeMap<ProxyKey, u64> =
+            self.0.subscribers.lock().iter().map(|(key, subscriber)| (key.clone(), subscriber.stream)).collect();
+        loop {
+            // Listening before looking, so that no step is missed.
+            let reached = self.0.reached.notified();
+            let subscribers = self.0.subscribers.lock().clone();
+            behind.retain(|key, stream| {
+                let same = subscribers.get(key).filter(|subscriber| subscriber.stream == *stream);
+                same.is_some_and(|subscriber| {
+                    subscriber.acknowledged.is_none_or(|acknowledged| acknowledged < revision)
+                })
+            });
+            if behind.is_empty() {
+                return;
+            }
+            reached.await;
         }
     }
 
@@ -295,6 +319,7 @@ impl Live {
         let mut subscribers = self.0.subscribers.lock();
         if subscribers.get(node).is_some_and(|found| found.stream == stream) {
             subscribers.remove(node);
+            self.0.reached.notify_waiters();
         }
     }
 

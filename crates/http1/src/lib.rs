@@ -1,7 +1,7 @@
 //! Strict HTTP/1.1 framing without I/O.
 //!
-//! A connection's bytes go through [`Scanner`] until it has found the end of a head, the head through [`request`] or
-//! [`response`], and what follows it through a [`Decoder`]; [`write`] makes the bytes of the next hop. Nothing is handed on as it
+//! A connection's bytes go through [`Scanner`] until it has found the end of a head, the head through [`request()`]
+//! or [`response()`], and what follows it through a [`Decoder`]; [`mod@write`] makes the bytes of the next hop. Nothing is handed on as it
 //! came: the target is canonical, framing is written anew, hop-by-hop fields are gone.
 //!
 //! Whatever two implementations might read differently is refused with a [`Reject`], also where RFC 9112 lets a server be lenient;

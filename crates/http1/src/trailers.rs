@@ -74,7 +74,7 @@ impl Trailers {
         let before = self.kept.len();
         // One byte over the limit is enough to see that it is crossed.
         let room = (LIMITS.head + 1).saturating_sub(before);
-        self.kept.extend(bytes.iter().take(room));
+        self.kept.extend_from_slice(bytes.get(..room).unwrap_or(bytes));
         match self.scanner.find_end(&self.kept, &LIMITS).map_err(too_large)? {
             None => Ok((bytes.len(), None)),
             Some(end) => {

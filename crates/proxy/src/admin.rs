@@ -58,7 +58,7 @@ fn answer<B>(request: &Request<B>, shared: &Shared, configured: bool) -> Respons
     }
     match request.uri().path() {
         "/live" => text(StatusCode::OK, "live\n"),
-        "/ready" if shared.drain.is_draining() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
+        "/ready" if shared.drain.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/ready" if shared.holder.current().is_none() => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
         "/ready" if !configured => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
         "/ready" => text(StatusCode::OK, "ready\n"),
@@ -91,6 +91,7 @@ fn refresh_gauges(shared: &Shared) {
         let name = format!("hms_breaker_state{{destination_service=\"{}\"}}", upstream.host);
         registry.gauge(name, breaker_value(upstream.breaker(now)));
     }
+    shared.overload.gauges(registry);
     if shared.access_log.is_on() {
         let dropped = u32::try_from(shared.access_log.dropped()).unwrap_or(u32::MAX);
         registry.gauge("hms_access_log_dropped", f64::from(dropped));

@@ -4,31 +4,33 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
-use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
-use std::thread::JoinHandle;
+use std::time::Duration;
 
 use arc_swap::ArcSwapOption;
 use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
-use hms_model::names::ServiceName;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::{TcpListener, UnixStream};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::net::UnixStream;
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
-use tokio::task::LocalSet;
+use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
-use crate::drain;
-use crate::listen::{self, Door, Intake};
+use crate::drain::{self, Cause, Drainer};
+use crate::listen::bind::{Bound, Sockets, bind};
+use crate::listen::{self, Intake};
+use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::subscribe::Subscription;
+use crate::takeover::{self, Offer, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
@@ -36,19 +38,16 @@ use crate::{admin, last_good, probe, tasks};
 
 /// Wishes waiting for the subscription or the certificate.
 const QUEUE: usize = 256;
-
-/// Every socket that was bound, and where.
-struct Bound {
-    admin: TcpListener,
-    doors: Vec<(TcpListener, Door)>,
-    ports: serde_json::Value,
-    inbound: SocketAddr,
-}
+/// How long the control plane may take to hear that this workload leaves.
+const GOODBYE: Duration = Duration::from_secs(3);
+/// Which part of the time to drain a connection without a request may use up.
+const IDLE_SHARE: u32 = 10;
 
 /// Runs a proxy until it is told to leave.
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
-    let bound = bind(&settings).await?;
+    let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
+    let Bound { admin, doors, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -58,11 +57,12 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         wall: SystemClock,
         holder: Holder::default(),
         edge: ArcSwapOption::empty(),
-        current: Current::new(settings.service.clone()),
+        current: Current::new(settings.own()),
         registry: Arc::default(),
         tap,
         access_log: AccessLog::open(settings.access_log.as_deref())?,
         drain,
+        overload: Overload::new(&settings, descriptors::raise()),
         wanted,
         app: AppState::default(),
         breakers,
@@ -76,10 +76,18 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let state = Arc::<certificate::State>::default();
     let (rotate, rotations) = mpsc::channel(QUEUE);
     let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
-    let admin_address = bound.admin.local_addr()?;
+    let admin_address = admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
-    tasks::spawn("admin", admin::serve(bound.admin, Arc::clone(&shared), is_configured));
+    if predecessor.is_some() {
+        ready(&shared, &state, is_configured.clone()).await?;
+    }
+    for (listener, door) in doors {
+        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.relieve().await;
+    }
     let attachment = Attachment {
         shared: Arc::clone(&shared),
         tap: tap_receiver,
@@ -87,23 +95,16 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         app,
         certificate: state,
         rotate,
-        inbound: bound.inbound,
+        inbound,
         admin: admin_address,
         dice: dice(3),
     };
-    let attached = tasks::spawn("control", attachment.run());
-    for (listener, door) in bound.doors {
-        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
-    }
-    let ports = serde_json::to_vec(&bound.ports)?;
-    last_good::write(&shared.settings.runtime_dir, "ports.json", &ports)?;
-    told_to_leave(&shared).await?;
-    tracing::info!("draining");
-    let left = drainer.drain(shared.settings.drain).await;
-    if left > 0 {
-        tracing::warn!(connections = left, "ended before these were finished");
-    }
-    let _said_goodbye = tokio::time::timeout(std::time::Duration::from_secs(1), attached).await.is_ok();
+    let ends = Ends {
+        admin: tasks::spawn("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
+        attached: tasks::spawn("control", attachment.run()),
+    };
+    last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
@@ -127,63 +128,10 @@ fn restore(shared: &Shared) {
     }
 }
 
-async fn bind(settings: &Settings) -> io::Result<Bound> {
-    let admin = listener(settings.admin, "admin").await?;
-    let mut doors = Vec::new();
-    let mut ports = serde_json::json!({
-        "pid": std::process::id(),
-        "admin": admin.local_addr()?.to_string(),
-        "inbound": null, "outbound": null, "https": null, "upstreams": {},
-    });
-    let mut inbound = settings.inbound;
-    match settings.role {
-        Role::Gateway => {
-            let https = listener(settings.https, "https").await?;
-            note(&mut ports, "https", &https)?;
-            doors.push((https, Door::Gateway));
-        }
-        Role::Sidecar | Role::Egress | Role::Node => {
-            let mesh = listener(settings.inbound, "inbound").await?;
-            inbound = mesh.local_addr()?;
-            note(&mut ports, "inbound", &mesh)?;
-            doors.push((mesh, Door::Inbound));
-            let outbound = listener(settings.outbound, "outbound").await?;
-            note(&mut ports, "outbound", &outbound)?;
-            doors.push((outbound, Door::Outbound(None)));
-            for (name, address) in &settings.upstreams {
-                let upstream = listener(*address, "upstream").await?;
-                note_upstream(&mut ports, name, &upstream)?;
-                doors.push((upstream, Door::Outbound(Some(name.clone()))));
-            }
-        }
-    }
-    Ok(Bound { admin, doors, ports, inbound })
-}
-
-async fn listener(address: SocketAddr, what: &str) -> io::Result<TcpListener> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|error| io::Error::new(error.kind(), format!("{what} cannot listen on {address}: {error}")))
-}
-
-fn note(ports: &mut serde_json::Value, name: &str, listener: &TcpListener) -> io::Result<()> {
-    if let Some(map) = ports.as_object_mut() {
-        map.insert(name.to_owned(), listener.local_addr()?.to_string().into());
-    }
-    Ok(())
-}
-
-fn note_upstream(ports: &mut serde_json::Value, name: &ServiceName, listener: &TcpListener) -> io::Result<()> {
-    if let Some(map) = ports.get_mut("upstreams").and_then(serde_json::Value::as_object_mut) {
-        map.insert(name.to_string(), listener.local_addr()?.to_string().into());
-    }
-    Ok(())
-}
-
 /// The data threads.
 struct Workers {
     threads: listen::Threads,
-    handles: Vec<JoinHandle<()>>,
+    handles: Vec<std::thread::JoinHandle<()>>,
 }
 
 impl Workers {
@@ -226,21 +174,110 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
 }
 
-/// Resolves when a signal asks for it, or when the supervisor is gone.
-async fn told_to_leave(shared: &Shared) -> io::Result<()> {
-    let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
-    let lifeline = async {
-        match &shared.settings.lifeline {
-            None => std::future::pending::<()>().await,
-            Some(path) => supervisor_gone(path).await,
+/// Resolves when this process can serve whatever the one before it could.
+async fn ready(shared: &Shared, state: &certificate::State, mut configured: watch::Receiver<bool>) -> io::Result<()> {
+    let mut certificates = shared.holder.watch();
+    let ready = async {
+        let _proven = certificates.wait_for(|generation| *generation > 0).await.is_ok();
+        let _configured = configured.wait_for(|configured| *configured).await.is_ok();
+        while shared.settings.role == Role::Gateway && shared.edge.load().is_none() {
+            state.changed.notified().await;
         }
     };
+    tokio::time::timeout(takeover::READY_WITHIN, ready).await.map_err(|_elapsed| {
+        io::Error::new(io::ErrorKind::TimedOut, "not ready in time to take over; the running proxy goes on")
+    })
+}
+
+/// Resolves when another process has our listeners and is ready.
+async fn successor(shared: &Shared, sockets: Sockets) -> Successor {
+    match Offer::open(&shared.settings, sockets) {
+        Ok(offer) => offer.taken().await,
+        Err(error) => {
+            tracing::warn!(%error, "a new process cannot take over the listeners of this one");
+            std::future::pending().await
+        }
+    }
+}
+
+/// Serves until somebody tells us to leave or takes over, then leaves.
+async fn until_over(shared: &Shared, drainer: &Drainer, ends: Ends, sockets: Sockets) -> io::Result<()> {
+    let mut signs = Signs::watch(shared)?;
+    let successor = tokio::select! {
+        () = signs.next() => None,
+        successor = successor(shared, sockets) => Some(successor),
+    };
     tokio::select! {
-        _ = terminate.recv() => {}
-        _ = interrupt.recv() => {}
-        () = lifeline => {}
+        () = finish(shared, drainer, ends, successor) => {}
+        () = signs.next() => tracing::warn!("told a second time: ended at once"),
     }
     Ok(())
+}
+
+/// What ends before the connections do.
+struct Ends {
+    admin: JoinHandle<()>,
+    attached: JoinHandle<()>,
+}
+
+/// Leaves in the order in which nobody loses anything: not ready and deregistered, then no new connections, then the end of what
+/// is under way. With a successor the workload stays, and with it its registration.
+async fn finish(shared: &Shared, drainer: &Drainer, ends: Ends, successor: Option<Successor>) {
+    let deadline = shared.settings.drain;
+    let idle = match successor {
+        None => {
+            tracing::info!("leaving");
+            drainer.leave(Cause::Told);
+            deadline / IDLE_SHARE
+        }
+        Some(successor) => {
+            tracing::info!("another process has taken over");
+            drainer.leave(Cause::HandedOver);
+            ends.admin.abort();
+            successor.leave_to().await;
+            // Nobody waits for us, so callers have nearly all the time to use their connections once more.
+            deadline.saturating_sub(deadline / IDLE_SHARE)
+        }
+    };
+    // The control plane has heard it when the stream ends.
+    if tokio::time::timeout(GOODBYE, ends.attached).await.is_err() {
+        tracing::warn!("the control plane did not answer the goodbye");
+    }
+    tracing::info!("draining");
+    let left = drainer.drain(deadline, idle).await;
+    if left > 0 {
+        tracing::warn!(connections = left, "ended before these were finished");
+    }
+}
+
+/// What asks this process to leave: signals, or the end of its supervisor.
+struct Signs {
+    terminate: Signal,
+    interrupt: Signal,
+    lifeline: Option<PathBuf>,
+}
+
+impl Signs {
+    fn watch(shared: &Shared) -> io::Result<Self> {
+        let lifeline = shared.settings.lifeline.clone();
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())?, lifeline })
+    }
+
+    /// The next sign. The supervisor's end is only ever the first.
+    async fn next(&mut self) {
+        let lifeline = async {
+            match &self.lifeline {
+                None => std::future::pending::<()>().await,
+                Some(path) => supervisor_gone(path).await,
+            }
+        };
+        tokio::select! {
+            _ = self.terminate.recv() => {}
+            _ = self.interrupt.recv() => {}
+            () = lifeline => {}
+        }
+        self.lifeline = None;
+    }
 }
 
 async fn supervisor_gone(path: &std::path::Path) {

@@ -18,6 +18,7 @@ use hms_wire::proto::hms::v1::{
 use hms_wire::{LEVEL, MESSAGE_BYTES, Wire as _};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
 
 use crate::certificate::{RotateNow, State};
 use crate::control_channel;
@@ -64,6 +65,8 @@ struct Reporting {
     taps: BTreeMap<u64, u32>,
     flows: Flows,
     sent: BTreeMap<ServiceName, BreakerState>,
+    /// Words about our workload that the control plane has not answered.
+    unanswered: u32,
 }
 
 impl Attachment {
@@ -72,11 +75,11 @@ impl Attachment {
         let backoff = Backoff::new(Duration::from_millis(100), Duration::from_secs(5));
         let mut failures = 0;
         let mut flows = Flows::default();
-        while !self.shared.drain.is_draining() {
+        while !self.shared.drain.is_leaving() {
             let mut certificates = self.shared.holder.watch();
             tokio::select! {
                 Ok(_) = certificates.wait_for(|generation| *generation > 0) => {}
-                () = self.shared.drain.begun() => return,
+                () = self.shared.drain.leaving() => return,
             }
             let begun = self.shared.clock.now();
             let (outcome, counted) = self.stream(flows).await;
@@ -89,14 +92,15 @@ impl Attachment {
             }
             tokio::select! {
                 () = tokio::time::sleep(backoff.full(failures.max(1), &mut self.dice).max(Duration::from_millis(20))) => {}
-                () = self.shared.drain.begun() => return,
+                () = self.shared.drain.leaving() => return,
             }
         }
     }
 
     async fn stream(&mut self, flows: Flows) -> (Result<(), Failure>, Flows) {
         let (to_control, outgoing) = mpsc::channel(QUEUE);
-        let mut reporting = Reporting { to_control, taps: BTreeMap::new(), flows, sent: BTreeMap::new() };
+        let mut reporting =
+            Reporting { to_control, taps: BTreeMap::new(), flows, sent: BTreeMap::new(), unanswered: 0 };
         let outcome = self.attached(&mut reporting, outgoing).await;
         (outcome, reporting.flows)
     }
@@ -134,7 +138,7 @@ impl Attachment {
                     reporting.send(proxy_message::Kind::Tap(TapEvents { events, dropped })).await?;
                 }
                 _ = tick.tick() => self.report(reporting).await?,
-                () = self.shared.drain.begun() => return self.leave(reporting).await,
+                () = self.shared.drain.leaving() => return self.leave(reporting, &mut incoming).await,
             }
         }
     }
@@ -153,15 +157,17 @@ impl Attachment {
 
     /// A gateway serves nothing of its own, and neither does a pure client. A workload is there from the moment its application
     /// first listens.
-    async fn tell_workload(&self, reporting: &Reporting) -> Result<(), Failure> {
+    async fn tell_workload(&self, reporting: &mut Reporting) -> Result<(), Failure> {
         let health = if self.shared.app.is_listening() { Health::Healthy } else { Health::Unhealthy };
-        self.tell_health(reporting, health).await
+        self.tell_health(reporting, health).await?;
+        Ok(())
     }
 
-    async fn tell_health(&self, reporting: &Reporting, health: Health) -> Result<(), Failure> {
+    /// Whether there was a workload to tell of.
+    async fn tell_health(&self, reporting: &mut Reporting, health: Health) -> Result<bool, Failure> {
         let settings = &self.shared.settings;
         let serves = settings.role == Role::Sidecar && self.shared.app.is_known();
-        let Some(app) = settings.app.filter(|_| serves) else { return Ok(()) };
+        let Some(app) = settings.app.filter(|_| serves) else { return Ok(false) };
         let state = WorkloadState {
             service: Some(settings.service.to_wire()),
             id: settings.workload_id.clone(),
@@ -172,7 +178,9 @@ impl Attachment {
             zone: settings.zone.clone(),
             health: health.to_wire(),
         };
-        reporting.send(proxy_message::Kind::Workload(state)).await
+        reporting.send(proxy_message::Kind::Workload(state)).await?;
+        reporting.unanswered += 1;
+        Ok(true)
     }
 
     async fn tell_certificate(&self, reporting: &Reporting) -> Result<(), Failure> {
@@ -211,6 +219,7 @@ impl Attachment {
     }
 
     async fn asked(&self, message: ControlMessage, reporting: &mut Reporting) -> Result<(), Failure> {
+        reporting.note(&message);
         match message.kind {
             Some(control_message::Kind::TapStart(start)) => {
                 reporting.taps.insert(start.tap_id, start.max_per_second);
@@ -244,11 +253,20 @@ impl Attachment {
         });
     }
 
-    /// Tells what was counted and that nothing new should come, and gives both time to be heard.
-    async fn leave(&self, reporting: &mut Reporting) -> Result<(), Failure> {
+    /// Tells what was counted and, unless a successor serves the same workload, that nothing new should come; waits until the
+    /// control plane has said that to the callers.
+    async fn leave(&self, reporting: &mut Reporting, incoming: &mut Streaming<ControlMessage>) -> Result<(), Failure> {
         self.report(reporting).await?;
-        self.tell_health(reporting, Health::Draining).await?;
-        tokio::time::sleep(Duration::from_millis(100)).await;
+        if self.shared.drain.is_handed_over() || !self.tell_health(reporting, Health::Draining).await? {
+            return Ok(());
+        }
+        // Answers come in the order of the questions, so those of earlier changes are still to be passed by.
+        while reporting.unanswered > 0 {
+            match incoming.message().await? {
+                Some(message) => reporting.note(&message),
+                None => return Ok(()),
+            }
+        }
         Ok(())
     }
 }
@@ -256,6 +274,13 @@ impl Attachment {
 impl Reporting {
     async fn send(&self, kind: proxy_message::Kind) -> Result<(), Failure> {
         Ok(self.to_control.send(ProxyMessage { kind: Some(kind) }).await?)
+    }
+
+    /// Counts an answer to a word about our workload.
+    fn note(&mut self, message: &ControlMessage) {
+        if let Some(control_message::Kind::Registered(_) | control_message::Kind::Refused(_)) = message.kind {
+            self.unanswered = self.unanswered.saturating_sub(1);
+        }
     }
 }
 

@@ -269,13 +269,11 @@ fn candidates<'a>(
     let usable = move |endpoint: &UpstreamEndpoint| {
         endpoint.endpoint.health == Health::Healthy && endpoint.cells.health.phase(now) == Phase::Closed
     };
-    let endpoints = upstream.endpoints.iter().enumerate();
-    endpoints.filter(move |(index, endpoint)| usable(endpoint) && fits(*index)).map(move |(index, endpoint)| {
-        Candidate {
-            index,
-            in_flight: endpoint.cells.in_flight.load(Relaxed),
-            latency: endpoint.cells.latency.value(now),
-        }
+    let subset = upstream.subset(usable);
+    subset.filter(move |(index, _)| fits(*index)).map(move |(index, endpoint)| Candidate {
+        index,
+        in_flight: endpoint.cells.in_flight.load(Relaxed),
+        latency: endpoint.cells.latency.value(now),
     })
 }
 

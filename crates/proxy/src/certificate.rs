@@ -94,6 +94,7 @@ pub async fn keep(shared: Arc<Shared>, state: Arc<State>, mut wishes: mpsc::Rece
                 Some(wish) => Some(wish),
                 None => return,
             },
+            () = shared.drain.handed_over() => return,
         };
         if wish.is_none() && shared.now() < due {
             continue;

@@ -95,10 +95,12 @@ async fn send_on_new(
         Err(message) => return Sent::Refused(unready(message)),
     };
     let policy = &upstream.service.policy;
-    let Some(place) = upstream.cells.connections.try_acquire(policy.limits.connections) else {
+    let own = upstream.cells.connections.try_acquire(policy.limits.connections);
+    let Some((own, of_all)) = own.zip(worker.shared.overload.upstream_place()) else {
         let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
         return Sent::Refused(refusal.after(Duration::from_secs(1)));
     };
+    let place = own.within(of_all);
     let connect = policy.timeouts.connect;
     match connect::open(endpoint.address, protocol, secured.as_ref(), connect, Some(place)).await {
         Err(error) => Sent::NotConnected(error),

@@ -1,28 +1,32 @@
 //! Accepting connections: one socket per port, one acceptor, each connection to the thread with the fewest.
 
+mod accept;
+pub mod bind;
+
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-use std::time::Duration;
 
 use hms_model::names::ServiceName;
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
+pub use self::accept::accept;
 use crate::detect;
+use crate::drain::Open;
+use crate::overload::places::Place;
 use crate::peer;
 use crate::pipeline::{Downstream, Entrance, Serve};
 use crate::tasks;
+use crate::telemetry::metrics::Party;
 use crate::transport::tls_stream::{Impatient, Stream};
 use crate::transport::{Protocol, http1, http2};
-use crate::worker::{Shared, Worker};
+use crate::worker::Worker;
 
 /// Connections handed to a thread that it has not begun to serve.
 const HANDED_OVER: usize = 256;
-/// Connections one process serves at the same time.
-const MOST_CONNECTIONS: usize = 10_000;
 
 /// What a listener is for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,6 +45,10 @@ pub struct Accepted {
     stream: std::net::TcpStream,
     peer: SocketAddr,
     door: Arc<Door>,
+    /// One of the process's connections, from now until it ends.
+    place: Place,
+    /// What the drain waits for; counted before it is handed over, so that none is lost on the way.
+    under_way: Open,
 }
 
 /// The data threads, as the acceptor sees them.
@@ -76,10 +84,6 @@ pub fn threads(count: usize) -> (Threads, Vec<Intake>) {
 }
 
 impl Threads {
-    fn open(&self) -> usize {
-        self.0.iter().map(|thread| thread.open.load(Relaxed)).sum()
-    }
-
     async fn hand_over(&self, accepted: Accepted) {
         let fewest = self.0.iter().min_by_key(|thread| thread.open.load(Relaxed));
         if let Some(thread) = fewest {
@@ -91,33 +95,10 @@ impl Threads {
     }
 }
 
-/// Accepts until the process drains. Running out of descriptors or places pauses accepting, and nothing else.
-pub async fn accept(listener: TcpListener, door: Door, threads: Threads, shared: Arc<Shared>) {
-    let door = Arc::new(door);
-    loop {
-        let accepted = tokio::select! {
-            accepted = listener.accept() => accepted,
-            () = shared.drain.begun() => return,
-        };
-        match accepted.and_then(|(stream, peer)| Ok((stream.into_std()?, peer))) {
-            Ok((stream, peer)) => {
-                threads.hand_over(Accepted { stream, peer, door: Arc::clone(&door) }).await;
-            }
-            Err(error) => {
-                tracing::warn!(%error, "accept failed");
-                tokio::time::sleep(Duration::from_millis(50)).await;
-            }
-        }
-        while threads.open() >= MOST_CONNECTIONS && !shared.drain.is_draining() {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
-    }
-}
+/// A connection counted on its thread until it ends, however that is.
+struct OnThread(Arc<AtomicUsize>);
 
-/// A connection's place on its thread, given back however the connection ends.
-struct Place(Arc<AtomicUsize>);
-
-impl Drop for Place {
+impl Drop for OnThread {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Relaxed);
     }
@@ -126,23 +107,55 @@ impl Drop for Place {
 /// Serves what is handed over, on the thread of `worker`.
 pub async fn serve(worker: Rc<Worker>, mut intake: Intake) {
     while let Some(accepted) = intake.connections.recv().await {
-        let (worker, place) = (Rc::clone(&worker), Place(Arc::clone(&intake.open)));
+        let (worker, on_thread) = (Rc::clone(&worker), OnThread(Arc::clone(&intake.open)));
         tasks::spawn_local("downstream", async move {
-            let (_place, _under_way) = (place, worker.shared.drain.open());
-            if let Err(error) = connection(&worker, accepted).await {
+            let _on_thread = on_thread;
+            let Accepted { stream, peer, door, place, under_way } = accepted;
+            let _until_the_end = (place, under_way);
+            if let Err(error) = connection(&worker, stream, peer, &door).await {
                 tracing::debug!(%error, "connection refused");
             }
         });
     }
 }
 
-async fn connection(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
-    let Accepted { stream, peer, door } = accepted;
+async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: SocketAddr, door: &Door) -> io::Result<()> {
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
-    let (entrance, party, protocol, stream) = match &*door {
+    let drain = &worker.shared.drain;
+    let (entrance, party, protocol, stream) = tokio::select! {
+        // Boxed, so that a connection does not hold the size of its handshake for ever.
+        entered = Box::pin(enter(worker, stream, peer, door)) => entered?,
+        // Nothing was asked for on it yet.
+        () = drain.idle_ends() => return Ok(()),
+    };
+    let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
+    let handler = Serve { worker: Rc::clone(worker), downstream };
+    let stream = Impatient::new(stream);
+    let terms = if matches!(door, Door::Gateway) { &http1::EDGE } else { &http1::MESH };
+    match protocol {
+        Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
+        Protocol::Http2 => {
+            let limits = limits(door);
+            let age = limits.age(&mut worker.dice.borrow_mut());
+            if let Some(breach) = Box::pin(http2::serve(stream, handler, limits, age, drain)).await {
+                worker.shared.registry.breach(breach.name());
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Finds out who is at the other end and what it speaks.
+async fn enter(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    door: &Door,
+) -> io::Result<(Entrance, Arc<Party>, Protocol, Stream)> {
+    Ok(match door {
         Door::Inbound => {
-            let arrived = peer::accept(worker, stream).await?;
+            let arrived = peer::accept(worker, stream, peer).await?;
             let entrance = Entrance::Inbound { peer: arrived.identity };
             (entrance, arrived.party, arrived.protocol, arrived.stream)
         }
@@ -152,26 +165,10 @@ async fn connection(worker: &Rc<Worker>, accepted: Accepted) -> io::Result<()> {
             (entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
         Door::Gateway => {
-            let (protocol, stream) = peer::accept_edge(worker, stream).await?;
+            let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
             (Entrance::Gateway, worker.own_party(), protocol, stream)
         }
-    };
-    let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
-    let handler = Serve { worker: Rc::clone(worker), downstream };
-    let drain = &worker.shared.drain;
-    let stream = Impatient::new(stream);
-    let terms = if matches!(*door, Door::Gateway) { &http1::EDGE } else { &http1::MESH };
-    match protocol {
-        Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
-        Protocol::Http2 => {
-            let limits = limits(&door);
-            let age = limits.age(&mut worker.dice.borrow_mut());
-            if let Some(breach) = Box::pin(http2::serve(stream, handler, limits, age, drain)).await {
-                worker.shared.registry.breach(breach.name());
-            }
-        }
-    }
-    Ok(())
+    })
 }
 
 /// What one HTTP/2 connection may cost: strangers get less than proxies and our own application.

@@ -1,6 +1,7 @@
 //! Who is at the other end: mutual TLS and the greeting between proxies, the edge certificate towards the outside.
 
 use std::io;
+use std::net::SocketAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -34,8 +35,21 @@ pub struct Arrived {
 }
 
 /// Terminates mutual TLS. Without a certificate of our trust domain there is no connection.
-pub async fn accept(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arrived> {
-    tokio::time::timeout(HANDSHAKE_DEADLINE, authenticate(worker, stream))
+pub async fn accept(worker: &Rc<Worker>, stream: TcpStream, from: SocketAddr) -> io::Result<Arrived> {
+    in_turn(worker, from, Box::pin(authenticate(worker, stream))).await
+}
+
+/// Waits for a turn among the handshakes of the same source, then has one; both within the deadline.
+async fn in_turn<T>(
+    worker: &Worker,
+    from: SocketAddr,
+    handshake: impl Future<Output = io::Result<T>>,
+) -> io::Result<T> {
+    let taken = async {
+        let _turn = worker.handshakes.enter(from.ip()).await;
+        handshake.await
+    };
+    tokio::time::timeout(HANDSHAKE_DEADLINE, taken)
         .await
         .unwrap_or_else(|_elapsed| Err(io::Error::new(io::ErrorKind::TimedOut, "the handshake took too long")))
 }
@@ -82,13 +96,11 @@ async fn read_hello(stream: &mut (impl tokio::io::AsyncRead + Unpin)) -> io::Res
 }
 
 /// Terminates TLS towards the outside.
-pub async fn accept_edge(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<(Protocol, Stream)> {
+pub async fn accept_edge(worker: &Rc<Worker>, stream: TcpStream, from: SocketAddr) -> io::Result<(Protocol, Stream)> {
     let config = worker.shared.edge.load_full();
     let config = config.ok_or_else(|| io::Error::other("the gateway has no certificate yet"))?;
-    let handshake = TlsAcceptor::from(config).accept(stream);
-    let tls = tokio::time::timeout(HANDSHAKE_DEADLINE, handshake)
-        .await
-        .unwrap_or_else(|_elapsed| Err(io::ErrorKind::TimedOut.into()))?;
+    let handshake = async { TlsAcceptor::from(config).accept(stream).await };
+    let tls = in_turn(worker, from, Box::pin(handshake)).await?;
     let protocol = match tls.get_ref().1.alpn_protocol() {
         Some(b"h2") => Protocol::Http2,
         _ => Protocol::Http1,

@@ -17,6 +17,7 @@ use hms_model::snapshot::Snapshot;
 use hms_traffic::clock::Moment;
 use hms_traffic::dice::Dice;
 use hms_traffic::routing::RouteTable;
+use hms_traffic::subset::Caller;
 use tokio::sync::watch;
 
 use self::local::Local;
@@ -52,19 +53,20 @@ pub struct GatewayTable {
 }
 
 impl Runtime {
-    /// Builds the tables of `snapshot`, with the cells of `old`. `own` is the service this proxy serves. Off the hot path.
-    pub fn build(snapshot: Snapshot, old: &Self, own: &ServiceName, keys: &KeySource) -> Self {
+    /// Builds the tables of `snapshot`, with the cells of `old`, for the proxy that `own` describes. Off the hot path.
+    pub fn build(snapshot: Snapshot, old: &Self, own: &Own, keys: &KeySource) -> Self {
         let mut upstreams = BTreeMap::new();
         for (name, state) in &snapshot.services {
             let before = old.upstreams.get(name);
             let unchanged = before.filter(|_| old.snapshot.services.get(name) == Some(state));
             let upstream = match unchanged {
                 Some(upstream) => Arc::clone(upstream),
-                None => Arc::new(Upstream::build(state, before.map(Arc::as_ref), keys)),
+                None => Arc::new(Upstream::build(state, before.map(Arc::as_ref), &own.caller, keys)),
             };
             upstreams.insert(name.clone(), upstream);
         }
-        let local = snapshot.services.get(own).map(|state| Arc::new(Local::build(state, old.local.as_deref())));
+        let local =
+            snapshot.services.get(&own.service).map(|state| Arc::new(Local::build(state, old.local.as_deref())));
         let gateway = snapshot.gateway.as_ref().map(|gateway| {
             let routes = snapshot.services.values().filter_map(|s| s.route.as_ref().map(|r| (&s.service.name, r)));
             Arc::new(GatewayTable {
@@ -84,6 +86,15 @@ impl Runtime {
     }
 }
 
+/// What the tables depend on beside the snapshot.
+#[derive(Debug, Clone)]
+pub struct Own {
+    /// The service this proxy serves.
+    pub service: ServiceName,
+    /// This proxy, among the callers of a service.
+    pub caller: Caller,
+}
+
 /// Hands out numbers for endpoints, never the same twice within a process.
 #[derive(Debug, Default)]
 pub struct KeySource(AtomicU64);
@@ -101,12 +112,12 @@ pub struct Current {
     runtime: ArcSwap<Runtime>,
     changed: watch::Sender<u64>,
     keys: KeySource,
-    own: ServiceName,
+    own: Own,
 }
 
 impl Current {
     /// Begins without any knowledge.
-    pub fn new(own: ServiceName) -> Self {
+    pub fn new(own: Own) -> Self {
         Self {
             runtime: ArcSwap::from_pointee(Runtime::default()),
             changed: watch::Sender::new(0),

@@ -12,6 +12,9 @@ use hms_model::message::CanonicalPath;
 use hms_model::names::{DEFAULT_NAMESPACE, Label, ServiceName};
 use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
+use hms_traffic::subset::Caller;
+
+use crate::runtime::Own;
 
 /// Port of the application when nobody names one (S4-13).
 pub const DEFAULT_SERVICE_PORT: u16 = 7000;
@@ -73,6 +76,8 @@ pub struct Settings {
     pub drain: Duration,
     /// Data threads.
     pub workers: usize,
+    /// Connections that others may have open to this process; `None` is what its file descriptors allow.
+    pub max_connections: Option<usize>,
     /// Where the access log goes; `-` is standard output, `None` is nowhere.
     pub access_log: Option<PathBuf>,
 }
@@ -114,10 +119,17 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --lifeline PATH               leave when this socket closes
   --drain SECONDS               how long draining may take (5)
   --workers N                   data threads (sidecar 1, gateway one per processor)
+  --max-connections N           connections taken at the same time (half of the open files allowed)
   --access-log FILE|-           JSON lines, one per request
 ";
 
 impl Settings {
+    /// What this proxy is to its tables.
+    pub fn own(&self) -> Own {
+        let id = format!("{}/{}", self.service, self.workload_id);
+        Own { service: self.service.clone(), caller: Caller { id, zone: self.zone.clone() } }
+    }
+
     /// Reads arguments (without the program's name) and `SERVICE_PORT`, `HMS_LOG`.
     pub fn parse(arguments: impl IntoIterator<Item = OsString>) -> Result<Self, SettingsError> {
         let mut raw = Raw::default();
@@ -153,7 +165,8 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 22] = [
+const KNOWN: [&str; 23] = [
+    "max-connections",
     "health-path",
     "health-every",
     "role",
@@ -233,6 +246,7 @@ impl Raw {
             lifeline: self.values.remove("lifeline").map(PathBuf::from),
             drain: Duration::from_secs(self.number("drain", 5, 3600)?),
             workers: self.workers(role)?,
+            max_connections: self.max_connections()?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
@@ -299,6 +313,14 @@ impl Raw {
         let default = if role == Role::Gateway { processors() } else { 1 };
         let asked = self.number("workers", u64::try_from(default).unwrap_or(1), 256)?;
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
+    }
+
+    fn max_connections(&mut self) -> Result<Option<usize>, SettingsError> {
+        if !self.values.contains_key("max-connections") {
+            return Ok(None);
+        }
+        let most = self.number("max-connections", 0, 1 << 20)?;
+        Ok(usize::try_from(most).ok().map(|most| most.max(1)))
     }
 
     fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {

@@ -92,7 +92,7 @@ impl Subscription {
                 failures = 0;
             }
             self.client.disconnected();
-            if self.shared.drain.is_draining() {
+            if self.shared.drain.is_draining() || self.shared.drain.is_handed_over() {
                 return;
             }
             let pause = backoff.full(failures.max(1), &mut self.dice).max(Duration::from_millis(20));
@@ -138,6 +138,7 @@ impl Subscription {
                     }
                 }
                 () = self.shared.drain.begun() => return Ok(()),
+                () = self.shared.drain.handed_over() => return Ok(()),
             }
             if let Some(request) = self.client.next_request() {
                 requests.send(request).await?;

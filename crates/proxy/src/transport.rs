@@ -5,6 +5,7 @@
 
 pub mod buffer;
 pub mod connect;
+pub mod dialling;
 pub mod http1;
 pub mod http2;
 pub mod pool;

@@ -1,6 +1,7 @@
 //! One data thread's own things, and what all threads share.
 
 use std::cell::{OnceCell, RefCell};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
@@ -17,12 +18,19 @@ use tokio::sync::{Notify, mpsc};
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::Drain;
+use crate::gate::Gate;
+use crate::overload::Overload;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::{AccessLog, Lines};
 use crate::telemetry::metrics::{Metrics, Party, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
+
+/// Handshakes that one source may have in progress with this process (reliability D9).
+const SOURCE_HANDSHAKES: usize = 256;
+/// Handshakes in progress on one data thread.
+const HANDSHAKES: usize = 1024;
 
 /// What every thread of the process shares. No locks on the way of a request.
 #[derive(Debug)]
@@ -47,6 +55,8 @@ pub struct Shared {
     pub access_log: AccessLog,
     /// Tells when to finish.
     pub drain: Drain,
+    /// What the process can take.
+    pub overload: Overload,
     /// Services somebody asked for that are not yet known in detail.
     pub wanted: mpsc::Sender<ServiceName>,
     /// Whether the application accepts connections.
@@ -117,6 +127,8 @@ pub struct Worker {
     pub candidates: RefCell<Vec<Candidate>>,
     /// Our own labels, once there is a certificate to take them from.
     pub own: OnceCell<Arc<Party>>,
+    /// Handshakes of those who connect to us.
+    pub handshakes: Gate<IpAddr>,
 }
 
 impl Worker {
@@ -126,7 +138,8 @@ impl Worker {
         let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
         let log = Rc::new(Lines::new(shared.access_log.clone()));
         let dice = RefCell::new(Dice::seeded(seed));
-        Self { shared, pool, dice, metrics, log, candidates: RefCell::default(), own: OnceCell::new() }
+        let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
+        Self { shared, pool, dice, metrics, log, candidates: RefCell::default(), own: OnceCell::new(), handshakes }
     }
 
     /// Labels of this proxy, for either end of a flow. Without a certificate there is no principal yet.

@@ -28,6 +28,10 @@ pub struct Plan {
     pub upstreams: Vec<String>,
     /// Where other proxies connect.
     pub inbound: SocketAddr,
+    /// How many files the process may have open; none for what the test itself may.
+    pub descriptors: Option<u64>,
+    /// Further arguments.
+    pub arguments: Vec<String>,
 }
 
 impl Plan {
@@ -46,6 +50,8 @@ impl Plan {
             app: None,
             upstreams: Vec::new(),
             inbound: SocketAddr::from(([127, 0, 0, 1], 0)),
+            descriptors: None,
+            arguments: Vec::new(),
         }
     }
 
@@ -91,12 +97,21 @@ impl Proxy {
         let ports_file = folder.join("ports.json");
         let _absent_is_fine = std::fs::remove_file(&ports_file).is_ok();
         let socket = mesh.run_dir().join("control.sock");
-        let mut command = mesh.command(&plan.program);
+        let mut command = match plan.descriptors {
+            None => mesh.command(&plan.program),
+            Some(most) => {
+                // It becomes the program, so the process is the proxy's.
+                let mut limited = mesh.command("prlimit");
+                limited.arg(format!("--nofile={most}:{most}")).arg(&plan.program);
+                limited
+            }
+        };
         command
             .args(["--role", plan.role, "--service", &plan.service, "--trust-domain", trust_domain])
             .args(["--workload-id", &plan.workload, "--access-log", "-", "--drain", "5"])
             .args(["--control", &format!("unix:{}", socket.display())])
             .args(["--inbound", &plan.inbound.to_string()])
+            .args(&plan.arguments)
             .arg("--runtime-dir")
             .arg(&folder);
         command.args(["--app", &plan.app.map_or_else(|| "none".to_owned(), |address| address.to_string())]);

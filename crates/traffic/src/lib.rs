@@ -22,4 +22,5 @@ pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 pub mod routing;
+pub mod subset;
 mod window;

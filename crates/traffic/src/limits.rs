@@ -28,7 +28,7 @@ impl Concurrency {
         let mut taken = self.in_flight.load(Ordering::Relaxed);
         while taken < limit {
             match self.in_flight.compare_exchange_weak(taken, taken + 1, Ordering::Relaxed, Ordering::Relaxed) {
-                Ok(_) => return Some(Permit(Arc::clone(self))),
+                Ok(_) => return Some(Permit { place: Arc::clone(self), outer: None }),
                 Err(now_taken) => taken = now_taken,
             }
         }
@@ -44,12 +44,23 @@ impl Concurrency {
 /// A place that was taken; dropping it gives it back.
 #[derive(Debug)]
 #[must_use = "a dropped permit frees its place"]
-pub struct Permit(Arc<Concurrency>);
+pub struct Permit {
+    place: Arc<Concurrency>,
+    outer: Option<Box<Self>>,
+}
+
+impl Permit {
+    /// The same place, which holds `outer` as long: a connection counts for its service and for the process.
+    pub fn within(mut self, outer: Self) -> Self {
+        self.outer = Some(Box::new(outer));
+        self
+    }
+}
 
 impl Drop for Permit {
     fn drop(&mut self) {
         // Every permit added exactly one, so this cannot go below zero.
-        self.0.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.place.in_flight.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -67,6 +78,15 @@ mod tests {
         drop(first);
         assert!(cell.try_acquire(1).is_some());
         assert_eq!(cell.in_flight(), 0);
+    }
+
+    #[test]
+    fn a_place_within_another_gives_both_back() {
+        let (inner, outer) = (Arc::new(Concurrency::new()), Arc::new(Concurrency::new()));
+        let both = inner.try_acquire(1).unwrap().within(outer.try_acquire(1).unwrap());
+        assert_eq!((inner.in_flight(), outer.in_flight()), (1, 1));
+        drop(both);
+        assert_eq!((inner.in_flight(), outer.in_flight()), (0, 0));
     }
 
     #[test]

@@ -23,6 +23,8 @@ use crate::tasks;
 
 /// How long a proxy may take to say hello.
 const HELLO: Duration = Duration::from_secs(10);
+/// How long a workload that leaves waits until its callers have heard it; one that hears nothing must not hold it up for ever.
+const PROPAGATED: Duration = Duration::from_secs(1);
 /// Answers that may wait for the proxy to read.
 const ANSWERS: usize = 16;
 
@@ -170,6 +172,9 @@ impl Stream {
                 session.serves(service);
                 self.workload = Some(key);
                 self.draining = draining;
+                if draining && tokio::time::timeout(PROPAGATED, self.live.all_reached(revision.0)).await.is_err() {
+                    tracing::debug!("not every proxy has heard that a workload leaves");
+                }
                 let registered = v1::Registered { revision: revision.0 };
                 Ok(v1::ControlMessage { kind: Some(control_message::Kind::Registered(registered)) })
             }

@@ -1,3 +1,4 @@
+use futures_util::FutureExt as _;
 use hms_wire::proto::hms::v1::{control_message, proxy_message};
 
 use super::*;
@@ -112,4 +113,21 @@ fn a_proxy_reports_its_own_certificate_only() {
         ..v1::CertificateState::default()
     }));
     assert_eq!(live.certificates(), []);
+}
+
+#[tokio::test]
+async fn a_revision_has_arrived_when_every_subscriber_has_it_or_has_gone() {
+    let live = Live::new();
+    let key = |id: &str| (hello(id).identity, id.to_owned());
+    let (a, b) = (live.subscriber_began(&key("a")), live.subscriber_began(&key("b")));
+    live.subscriber_reached(&key("a"), a, Some(7), None);
+    let mut all = Box::pin(live.all_reached(7));
+    assert!(all.as_mut().now_or_never().is_none(), "b has nothing");
+    let late = live.subscriber_began(&key("late"));
+    live.subscriber_reached(&key("b"), b, Some(6), None);
+    assert!(all.as_mut().now_or_never().is_none());
+    live.subscriber_ended(&key("b"), b);
+    assert!(all.as_mut().now_or_never().is_some(), "nobody waits for who came later");
+    live.subscriber_ended(&key("late"), late);
+    live.all_reached(7).await;
 }

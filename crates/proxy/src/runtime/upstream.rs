@@ -15,6 +15,7 @@ use hms_traffic::ewma::Ewma;
 use hms_traffic::limits::Concurrency;
 use hms_traffic::outlier::{EndpointHealth, FailureKind, Outcome};
 use hms_traffic::retry::Budget;
+use hms_traffic::subset::{self, Member};
 
 use super::KeySource;
 use crate::telemetry::metrics::Party;
@@ -28,6 +29,8 @@ pub struct Upstream {
     pub host: Arc<str>,
     /// Its endpoints, ordered by id.
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
+    /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
+    pub preferred: Vec<usize>,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
     /// What is remembered of the service as a whole.
@@ -74,8 +77,8 @@ pub struct EndpointCells {
 }
 
 impl Upstream {
-    /// Builds a service's table; an endpoint that keeps its id, address and identity keeps its cells.
-    pub fn build(state: &ServiceState, old: Option<&Self>, keys: &KeySource) -> Self {
+    /// Builds a service's table for `caller`; an endpoint that keeps its id, address and identity keeps its cells.
+    pub fn build(state: &ServiceState, old: Option<&Self>, caller: &subset::Caller, keys: &KeySource) -> Self {
         let known: HashMap<&str, &Arc<UpstreamEndpoint>> =
             old.into_iter().flat_map(|old| &old.endpoints).map(|e| (e.endpoint.id.as_str(), e)).collect();
         let endpoints = state
@@ -88,14 +91,28 @@ impl Upstream {
                 Arc::new(UpstreamEndpoint::new(endpoint, before.map(|b| &b.cells), keys))
             })
             .collect();
+        let members = state.endpoints.values().map(|endpoint| Member { id: &endpoint.id, zone: &endpoint.zone });
+        let members: Vec<_> = members.collect();
         let rules = state.route.iter().flat_map(|route| &route.rules).map(|rule| rule.matches.to_string().into());
         Self {
             service: Arc::new(state.service.clone()),
             host: state.service.name.mesh_host().into(),
             endpoints,
+            preferred: subset::order(caller, &members),
             rules: rules.collect(),
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }
+    }
+
+    /// The endpoints this proxy uses now, with their positions: the first of its order that `usable` holds for, as many as what
+    /// is under way needs. One that is unusable is replaced by the next in the order.
+    pub fn subset(
+        &self,
+        usable: impl Fn(&UpstreamEndpoint) -> bool,
+    ) -> impl Iterator<Item = (usize, &UpstreamEndpoint)> {
+        let size = subset::size(self.cells.concurrency.in_flight());
+        let ordered = self.preferred.iter().filter_map(|index| Some((*index, &**self.endpoints.get(*index)?)));
+        ordered.filter(move |(_, endpoint)| usable(endpoint)).take(size)
     }
 
     /// What a proxy says of its own application counts at once: one that went away is ejected like one that failed too often, with

@@ -20,6 +20,7 @@ use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
 use hms_proxy::clock::Clock;
 use hms_proxy::credentials::Holder;
+use hms_proxy::overload::Overload;
 use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
@@ -293,11 +294,12 @@ impl Prepared {
             wall: SystemClock,
             holder: Holder::default(),
             edge: ArcSwapOption::empty(),
-            current: Current::new(settings.service.clone()),
+            current: Current::new(settings.own()),
             registry: Arc::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,
+            overload: Overload::new(&settings, 1024),
             wanted,
             app: AppState::default(),
             breakers,

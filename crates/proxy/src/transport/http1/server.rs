@@ -28,8 +28,6 @@ const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 const UNWANTED: u64 = 64 * 1024;
 /// How long the other end may take to notice that we close.
 const LINGER: Duration = Duration::from_secs(1);
-/// A draining connection is closed once it was idle so long: a request that is on its way then is very unlikely.
-const COLD: Duration = Duration::from_millis(500);
 /// A body may be slow for this long,
 const SLOW_START: Duration = Duration::from_secs(10);
 /// and must come at this rate afterwards, in bytes per second.
@@ -108,7 +106,7 @@ where
 {
     let connection = Rc::new(RefCell::new(Connection::new(stream, terms)));
     let mut patience = terms.first;
-    let mut ending = Ending { begun: pin!(drain.begun()), told: false };
+    let mut ending = Ending { idle_ends: pin!(drain.idle_ends()), over: false };
     loop {
         let arrival = next_head(&connection, &mut ending, patience).await;
         patience = terms.idle;
@@ -138,20 +136,16 @@ where
     }
 }
 
-/// The process's drain, as a connection waits for it all its life.
+/// The moment from which idle connections are closed, as a connection waits for it all its life.
 struct Ending<'a, F> {
-    begun: Pin<&'a mut F>,
-    told: bool,
+    idle_ends: Pin<&'a mut F>,
+    over: bool,
 }
 
 impl<F: Future<Output = ()>> Ending<'_, F> {
-    /// Whether it began since the last call.
-    fn poll_news(&mut self, context: &mut Context<'_>) -> bool {
-        if self.told {
-            return false;
-        }
-        self.told = self.begun.as_mut().poll(context).is_ready();
-        self.told
+    fn poll_over(&mut self, context: &mut Context<'_>) -> bool {
+        self.over = self.over || self.idle_ends.as_mut().poll(context).is_ready();
+        self.over
     }
 }
 
@@ -165,9 +159,7 @@ where
     S: AsyncRead + Unpin,
     F: Future<Output = ()>,
 {
-    let idle_since = Instant::now();
-    let patience = if ending.told { COLD } else { patience };
-    let mut timer = Timer::at(idle_since + patience);
+    let mut timer = Timer::after(patience);
     let mut in_head = false;
     poll_fn(|context| {
         let (polled, begun) = {
@@ -181,8 +173,8 @@ where
             in_head = true;
             timer = Timer::after(HEAD_DEADLINE);
         }
-        if !begun && ending.poll_news(context) {
-            timer = Timer::at(idle_since + COLD);
+        if !begun && ending.poll_over(context) {
+            return Poll::Ready(Arrival::Over { clean: true });
         }
         ready!(timer.poll(context));
         Poll::Ready(if in_head { Arrival::Late } else { Arrival::Over { clean: true } })

@@ -162,7 +162,10 @@ fn draining_asks_every_connection_to_leave_once() {
         let (mut peer, drainer, serving) = served(Limits::EDGE, HOUR, Test { answers: true });
         peer.write_all(HELLO).await.unwrap();
         tokio::time::sleep(Duration::from_secs(1)).await;
-        let drained = tokio::task::spawn_local(async move { drainer.drain(Duration::from_mins(1)).await });
+        let drained =
+            tokio::task::spawn_local(
+                async move { drainer.drain(Duration::from_mins(1), Duration::from_secs(1)).await },
+            );
         assert_eq!(farewell(&mut peer).await, Some(0));
         assert_eq!(serving.await.unwrap(), None);
         assert_eq!(drained.await.unwrap(), 0);
