@@ -6,7 +6,7 @@ use std::time::Duration;
 use hms_testkit::apps::App;
 use hms_testkit::client::Http;
 use hms_testkit::mesh::Mesh;
-use hms_testkit::processes::{self, cpu_time, limit_open_files, open_files};
+use hms_testkit::processes::{self, processor_time, limit_open_files, open_files};
 use hms_testkit::sidecar::{Plan, Proxy};
 use hms_testkit::{figure, scenario, tasks, wait};
 use http::Method;
@@ -49,9 +49,9 @@ async fn stranger(to: SocketAddr) -> std::io::Result<TcpStream> {
 
 /// The part of one processor that a process uses for a second.
 async fn load_over_a_second(pid: u32) -> f64 {
-    let (begun, before) = (Instant::now(), cpu_time(pid));
+    let (begun, before) = (Instant::now(), processor_time(pid));
     wait::until_true("a second has passed", SECOND * 5, || begun.elapsed() >= SECOND).await;
-    cpu_time(pid).saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64()
+    processor_time(pid).saturating_sub(before).as_secs_f64() / begun.elapsed().as_secs_f64()
 }
 
 async fn open_connections(proxy: &Proxy) -> f64 {
