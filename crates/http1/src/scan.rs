@@ -33,7 +33,7 @@ impl Scanner {
     /// One empty line before the head is tolerated (RFC 9112 §2.2) and counts.
     pub fn find_end(&mut self, bytes: &[u8], limits: &Limits) -> Result<Option<usize>, Reject> {
         loop {
-            self.check_start(bytes, limits)?;
+            self.check_start(bytes)?;
             let rest = bytes.get(self.at..).unwrap_or_default();
             let found = memchr::memchr3(b'\r', b'\n', 0, rest);
             let stop = found.map_or(bytes.len(), |offset| self.at + offset);
@@ -69,12 +69,11 @@ impl Scanner {
     }
 
     /// A line's first byte already tells some mistakes; that of the first line, also that this is no HTTP at all.
-    fn check_start(&self, bytes: &[u8], limits: &Limits) -> Result<(), Reject> {
+    fn check_start(&self, bytes: &[u8]) -> Result<(), Reject> {
         if self.at != self.line {
             return Ok(());
         }
         match (bytes.get(self.line), self.lines) {
-            (Some(_), _) if self.line >= limits.head => Err(Reject::HeadTooLarge),
             (None | Some(b'\r' | b'\n' | 0), _) => Ok(()),
             (Some(b' ' | b'\t'), 1) => Err(Reject::LeadingSpace),
             (Some(b' ' | b'\t'), 2..) => Err(Reject::LineFold),
@@ -101,5 +100,49 @@ impl Scanner {
             return Err(Reject::HeadTooLarge);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The fault, and how many bytes it took to see it.
+    fn fault(bytes: &[u8], limits: &Limits) -> Option<(Reject, usize)> {
+        let mut scanner = Scanner::default();
+        (1..=bytes.len()).find_map(|end| scanner.find_end(&bytes[..end], limits).err().map(|fault| (fault, end)))
+    }
+
+    #[test]
+    fn a_fault_is_seen_with_the_byte_that_makes_it_one() {
+        let limits = Limits { head: 40, target: 4, field: 6, fields: 2 };
+        for (bytes, rule, seen) in [
+            (&b"\x16\x03"[..], Reject::Method, 1),
+            (b"\r\n\r\n", Reject::EmptyLines, 4),
+            (b"\r\n G", Reject::Method, 3),
+            (b"GET\n/", Reject::BareLf, 4),
+            (b"GET\r/", Reject::BareCr, 5),
+            (b"GET\0/", Reject::Nul, 4),
+            (b"GET /\r\n A", Reject::LeadingSpace, 8),
+            (b"GET /\r\nA:\r\n\tB", Reject::LineFold, 12),
+            (b"GET /\r\nA: 12\r\n", Reject::Unfinished, 0),
+            (b"GET /\r\nA: 1234\r\n", Reject::FieldTooLarge, 14),
+            (b"GET /\r\nA:\r\nB:\r\nC:\r\n\r\n", Reject::TooManyFields, 19),
+            (b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa", Reject::HeadTooLarge, 41),
+            (b"GET /aaaaaaaaaaaaaaaaaaaaaaaaaaa\r\nA: 1\r\n\r\n", Reject::HeadTooLarge, 41),
+        ] {
+            let expected = (seen > 0).then_some((rule, seen));
+            assert_eq!(fault(bytes, &limits), expected, "{}", bytes.escape_ascii());
+        }
+        let limits = Limits { head: 1_000, ..limits };
+        assert_eq!(fault(&[b'A'; 100], &limits), Some((Reject::TargetTooLong, 4 + BESIDE_TARGET + 1)));
+    }
+
+    #[test]
+    fn one_scanner_finds_one_head_after_the_other() {
+        let bytes = b"\r\nGET / HTTP/1.1\r\nHost: a\r\n\r\nGET /2 HTTP/1.1\r\n\r\n";
+        let mut scanner = Scanner::default();
+        assert_eq!(scanner.find_end(bytes, &Limits::EDGE), Ok(Some(29)));
+        assert_eq!(scanner.find_end(&bytes[29..], &Limits::EDGE), Ok(Some(19)));
     }
 }

@@ -32,10 +32,11 @@ pub fn status_line(out: &mut Vec<u8>, status: StatusCode) {
 }
 
 /// Writes a field. One that contains CR, LF or NUL would be more than one; it is left out.
-pub fn field(out: &mut Vec<u8>, name: &str, value: &[u8]) {
+pub fn field(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
+    let name = name.as_ref();
     let start = out.len();
     out.reserve(name.len() + value.len() + 4);
-    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(name);
     out.extend_from_slice(b": ");
     out.extend_from_slice(value);
     let breaks = memchr::memchr3(b'\r', b'\n', 0, out.get(start..).unwrap_or_default()).is_some();
@@ -82,7 +83,9 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
     out.extend_from_slice(b"\r\n");
 }
 
-fn decimal(out: &mut Vec<u8>, number: u64) {
+/// Writes a number without leading zeros.
+/// Writes a number in decimal digits.
+pub fn decimal(out: &mut Vec<u8>, number: u64) {
     digits(out, number, 10);
 }
 

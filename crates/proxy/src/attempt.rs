@@ -63,16 +63,18 @@ pub async fn run(
     let policy = &upstream.service.policy;
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
-    let begun = worker.now();
+    let begun = exchange.begun();
     let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
-    let is_retry = !edits.hides(ATTEMPT.as_str()) && head.fields.first(&ATTEMPT).is_some();
+    let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
     let idle = policy.timeouts.idle;
     let body = Replayable::new(body.idle_limit(BODY_IDLE));
     let mut tried: Vec<usize> = Vec::new();
+    // The first try begins with the request; to look at the clock once is enough.
+    let mut now = begun;
     loop {
-        let Some(index) = choose(worker, upstream, &tried) else {
+        let Some(index) = choose(worker, upstream, &tried, now) else {
             return Err(refuse(upstream, worker.now()));
         };
         let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, worker.now())) };
@@ -82,17 +84,17 @@ pub async fn run(
             edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
         }
         describe(exchange, endpoint);
-        let time = time_left(policy.timeouts.attempt, deadline, worker.now());
+        let time = time_left(policy.timeouts.attempt, deadline, now);
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let outcome = once(worker, upstream, endpoint, sending, &body, time).await;
-        tried.push(index);
+        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time }).await;
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
             Tried::Refused(_) => Some(Failure::Shed),
         };
         let Some(failure) = failure else { return answer(outcome, upstream, idle) };
+        tried.push(index);
         let attempted = Attempted {
             method: &head.method,
             tries: exchange.attempts,
@@ -113,12 +115,20 @@ pub async fn run(
             Decision::Retry { after, avoid_tried } => {
                 drop(outcome);
                 tokio::time::sleep(after).await;
+                now = worker.now();
                 if !avoid_tried {
                     tried.clear();
                 }
             }
         }
     }
+}
+
+/// When a try began, and how long it may take.
+#[derive(Clone, Copy)]
+struct Time {
+    begun: Moment,
+    limit: Option<Duration>,
 }
 
 /// Waits for one try, tells the endpoint's cells what became of it.
@@ -128,10 +138,10 @@ async fn once(
     endpoint: &Arc<UpstreamEndpoint>,
     sending: Pin<&mut impl Future<Output = Sent>>,
     body: &Replayable,
-    time: Option<Duration>,
+    time: Time,
 ) -> Tried {
-    let begun = worker.now();
-    let sent = match time {
+    let Time { begun, limit } = time;
+    let sent = match limit {
         None => sending.await,
         Some(time) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
     };
@@ -240,8 +250,7 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 }
 
 /// An endpoint that may be tried: one not tried yet if there is one, else any; an ejected one only as its due probe.
-fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> Option<usize> {
-    let now = worker.now();
+fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
     let mut pick = |fits: &dyn Fn(usize) -> bool| {

@@ -197,11 +197,18 @@ fn response_head(status: http::StatusCode, mut map: HeaderMap) -> ResponseHead {
 
 /// What is sent in the end: the head as received plus what this hop changes. The head itself stays as it is, so that every try
 /// starts from the same.
-#[derive(Debug, Default, Clone)]
+#[derive(Debug, Clone)]
 pub struct Edits {
     added: Fields,
     removed: Vec<HeaderName>,
     path: Option<CanonicalPath>,
+}
+
+impl Default for Edits {
+    fn default() -> Self {
+        // The trace, who called, and what a gateway adds.
+        Self { added: Fields::with_capacity(8, 256), removed: Vec::new(), path: None }
+    }
 }
 
 impl Edits {
@@ -228,13 +235,14 @@ impl Edits {
     }
 
     /// Whether a field of the head is not sent as it came.
-    pub fn hides(&self, name: &str) -> bool {
-        self.added.contains(name) || self.removed.iter().any(|removed| removed.as_str().eq_ignore_ascii_case(name))
+    pub fn hides(&self, name: &[u8]) -> bool {
+        let removed = |removed: &HeaderName| name.eq_ignore_ascii_case(removed.as_str().as_bytes());
+        self.added.contains(name) || self.removed.iter().any(removed)
     }
 
     /// The fields that are sent besides.
-    pub fn added(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.added.iter()
+    pub fn added(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        self.added.lines()
     }
 
     /// The path to send.

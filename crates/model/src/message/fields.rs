@@ -3,6 +3,7 @@
 //! HTTP/1.1 gives lines of text: they stay one text with ranges into it, names as they were written. HTTP/2 gives `h2`'s map and
 //! takes one. Forwarding like to like converts nothing.
 
+use std::cell::RefCell;
 use std::ops::Range;
 
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -22,6 +23,32 @@ enum Backing {
 struct Lines {
     text: Vec<u8>,
     lines: Vec<Line>,
+}
+
+/// Heads whose memory is kept per thread for the next, and how much text one may have to be kept.
+const KEPT: usize = 64;
+const KEPT_TEXT: usize = 8 * 1024;
+
+thread_local! {
+    static FREE: RefCell<Vec<Lines>> = const { RefCell::new(Vec::new()) };
+}
+
+impl Drop for Lines {
+    fn drop(&mut self) {
+        if self.text.capacity() == 0 || self.text.capacity() > KEPT_TEXT {
+            return;
+        }
+        // Without the list the thread is ending.
+        let _kept = FREE.try_with(|free| {
+            let mut free = free.borrow_mut();
+            if free.len() < KEPT {
+                let (mut text, mut lines) = (std::mem::take(&mut self.text), std::mem::take(&mut self.lines));
+                text.clear();
+                lines.clear();
+                free.push(Self { text, lines });
+            }
+        });
+    }
 }
 
 /// Where a line's parts are in the text. Heads are bounded far below 4 GiB.
@@ -49,10 +76,10 @@ impl Fields {
 
     /// No fields yet, with room for `lines` of them whose names and values are `bytes` long together, and for a few more.
     pub fn with_capacity(lines: usize, bytes: usize) -> Self {
-        Self(Backing::Lines(Lines {
-            text: Vec::with_capacity(bytes.saturating_add(ROOM)),
-            lines: Vec::with_capacity(lines.saturating_add(4)),
-        }))
+        let mut own = FREE.with_borrow_mut(Vec::pop).unwrap_or_default();
+        own.text.reserve(bytes.saturating_add(ROOM));
+        own.lines.reserve(lines.saturating_add(4));
+        Self(Backing::Lines(own))
     }
 
     /// Adds a line as a parser found it. The parser has made sure that the name is a token (RFC 9110 §5.6.2) and that the value has
@@ -77,11 +104,8 @@ impl Fields {
     }
 
     /// Whether there is a field of that name, in any spelling.
-    pub fn contains(&self, name: &str) -> bool {
-        match &self.0 {
-            Backing::Lines(lines) => lines.first(name).is_some(),
-            Backing::Map(map) => map.contains_key(name),
-        }
+    pub fn contains(&self, name: &[u8]) -> bool {
+        self.lines().any(|(own, _)| own.eq_ignore_ascii_case(name))
     }
 
     /// The first value of a field if it is visible ASCII.
@@ -150,6 +174,14 @@ impl Fields {
             .chain(map.into_iter().flat_map(|map| map.iter().map(|(name, value)| (name.as_str(), value.as_bytes()))))
     }
 
+    /// The same as [`Self::iter`] for those who only pass the bytes on.
+    pub fn lines(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let (lines, map) = self.backings();
+        let of_lines = lines.into_iter().flat_map(Lines::raw);
+        let of_map = map.into_iter().flat_map(HeaderMap::iter);
+        of_lines.chain(of_map.map(|(name, value)| (name.as_str().as_bytes(), value.as_bytes())))
+    }
+
     /// How many values there are in all.
     pub fn len(&self) -> usize {
         match &self.0 {
@@ -197,10 +229,12 @@ impl Lines {
     }
 
     fn iter(&self) -> impl Iterator<Item = (&str, &[u8])> {
-        self.lines.iter().map(|line| {
-            let name = std::str::from_utf8(slice(&self.text, line.name..line.value)).unwrap_or_default();
-            (name, slice(&self.text, line.value..line.end))
-        })
+        self.raw().map(|(name, value)| (std::str::from_utf8(name).unwrap_or_default(), value))
+    }
+
+    fn raw(&self) -> impl Iterator<Item = (&[u8], &[u8])> {
+        let parts = |line: &Line| (slice(&self.text, line.name..line.value), slice(&self.text, line.value..line.end));
+        self.lines.iter().map(parts)
     }
 }
 

@@ -11,12 +11,12 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
 use std::time::{Duration, SystemTime};
 
-use hms_model::finding::Code;
-use serde::{Serialize, Serializer};
-
 use super::time::rfc3339;
 use super::trace::TraceId;
 use crate::tasks;
+use hms_http1::write::decimal;
+use hms_model::finding::Code;
+use hms_model::message::Authority;
 
 /// Batches waiting to be written before further ones are dropped and counted.
 const QUEUE: usize = 256;
@@ -35,10 +35,8 @@ enum Message {
 }
 
 /// One request, as it is logged. Names are stable; new ones may be added.
-#[derive(Serialize)]
 pub struct Entry<'a> {
     /// RFC 3339, UTC, at the request's head.
-    #[serde(serialize_with = "time")]
     pub time: SystemTime,
     /// `inbound` or `outbound`.
     pub direction: &'static str,
@@ -49,14 +47,13 @@ pub struct Entry<'a> {
     /// Method.
     pub method: &'a str,
     /// Authority.
-    #[serde(serialize_with = "displayed")]
-    pub authority: &'a dyn std::fmt::Display,
+    pub authority: &'a Authority,
     /// Canonical path, without the query: queries carry secrets.
     pub path: &'a str,
     /// Status answered.
     pub status: u16,
-    /// Milliseconds until the response's end.
-    pub duration_ms: f64,
+    /// Time until the response's end, logged as `duration_ms`.
+    pub duration: Duration,
     /// Bytes of the response's body.
     pub bytes: u64,
     /// Tries needed.
@@ -64,33 +61,79 @@ pub struct Entry<'a> {
     /// Whether the mesh side was mutually authenticated.
     pub mtls: bool,
     /// The trace.
-    #[serde(serialize_with = "trace_id")]
     pub trace_id: TraceId,
     /// Code of a refusal.
-    #[serde(skip_serializing_if = "Option::is_none", serialize_with = "code")]
     pub code: Option<Code>,
     /// Response flag.
     pub flags: &'static str,
 }
 
-fn time<S: Serializer>(time: &SystemTime, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(rfc3339(*time).as_str())
-}
-
-fn trace_id<S: Serializer>(id: &TraceId, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_str(id.as_str())
-}
-
-fn displayed<S: Serializer>(value: &&dyn std::fmt::Display, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
-}
-
-#[expect(clippy::ref_option, clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
-fn code<S: Serializer>(code: &Option<Code>, serializer: S) -> Result<S::Ok, S::Error> {
-    match code {
-        Some(code) => serializer.collect_str(code),
-        None => serializer.serialize_none(),
+impl Entry<'_> {
+    /// Appends the line. By hand, because it is written for every request; whatever is not plain text is left to `serde_json`.
+    fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(b"{\"time\":\"");
+        out.extend_from_slice(rfc3339(self.time).as_str().as_bytes());
+        out.push(b'"');
+        for (name, value) in [
+            ("direction", self.direction),
+            ("source", self.source),
+            ("destination", self.destination),
+            ("method", self.method),
+        ] {
+            text(out, name, value);
+        }
+        name(out, "authority");
+        out.push(b'"');
+        // A host has nothing that JSON would escape (RFC 3986 §3.2.2), or the head would have been refused.
+        out.extend_from_slice(self.authority.host().as_bytes());
+        if let Some(port) = self.authority.port() {
+            out.push(b':');
+            decimal(out, port.into());
+        }
+        out.push(b'"');
+        text(out, "path", self.path);
+        number(out, "status", self.status.into());
+        let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
+        number(out, "duration_ms", micros / 1000);
+        // Three digits after the point: 1000 and up, without its first digit.
+        out.push(b'.');
+        let start = out.len();
+        decimal(out, 1000 + micros % 1000);
+        out.remove(start);
+        number(out, "bytes", self.bytes);
+        number(out, "attempts", self.attempts.into());
+        name(out, "mtls");
+        out.extend_from_slice(if self.mtls { b"true" } else { b"false" });
+        text(out, "trace_id", self.trace_id.as_str());
+        if let Some(code) = self.code {
+            text(out, "code", &code.to_string());
+        }
+        text(out, "flags", self.flags);
+        out.extend_from_slice(b"}\n");
     }
+}
+
+fn name(out: &mut Vec<u8>, name: &str) {
+    out.extend_from_slice(b",\"");
+    out.extend_from_slice(name.as_bytes());
+    out.extend_from_slice(b"\":");
+}
+
+fn text(out: &mut Vec<u8>, key: &str, value: &str) {
+    name(out, key);
+    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+        out.push(b'"');
+        out.extend_from_slice(value.as_bytes());
+        out.push(b'"');
+    } else {
+        // Writing into memory cannot fail.
+        let _infallible = serde_json::to_writer(out, value).is_ok();
+    }
+}
+
+fn number(out: &mut Vec<u8>, key: &str, value: u64) {
+    name(out, key);
+    decimal(out, value);
 }
 
 /// The writer, as the data threads see it; clones share one.
@@ -169,9 +212,7 @@ impl Lines {
             if batch.capacity() == 0 {
                 batch.reserve(BATCH + 1024);
             }
-            // Writing into memory cannot fail.
-            let _infallible = serde_json::to_writer(&mut *batch, entry).is_ok();
-            batch.push(b'\n');
+            entry.write(&mut batch);
             batch.len()
         };
         self.count.set(self.count.get() + 1);
@@ -222,17 +263,17 @@ fn write_batches(messages: &Receiver<Message>, mut target: Box<dyn io::Write + S
 mod tests {
     use super::*;
 
-    fn entry(status: u16) -> Entry<'static> {
+    fn entry(authority: &Authority, status: u16) -> Entry<'_> {
         Entry {
             time: SystemTime::UNIX_EPOCH,
             direction: "inbound",
             source: "a",
             destination: "b",
             method: "GET",
-            authority: &"b",
-            path: "/",
+            authority,
+            path: "/a\"b",
             status,
-            duration_ms: 1.0,
+            duration: Duration::from_micros(1_042),
             bytes: 0,
             attempts: 1,
             mtls: true,
@@ -250,8 +291,9 @@ mod tests {
         let lines = Rc::new(Lines::new(log.clone()));
         let local = tokio::task::LocalSet::new();
         let gathered = async {
-            lines.write(&entry(200));
-            lines.write(&entry(503));
+            let authority = Authority::parse("b:80").unwrap();
+            lines.write(&entry(&authority, 200));
+            lines.write(&entry(&authority, 503));
             log.flush();
             assert_eq!(std::fs::read_to_string(&path).unwrap(), "", "handed over too early");
             tokio::time::sleep(2 * GATHER).await;
@@ -262,6 +304,8 @@ mod tests {
         let parsed: Vec<serde_json::Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
         assert_eq!(parsed.len(), 2);
         assert_eq!(parsed[1]["code"], "HMS-3001");
+        assert_eq!((&parsed[0]["path"], &parsed[0]["authority"]), (&"/a\"b".into(), &"b:80".into()));
+        assert_eq!((parsed[0]["duration_ms"].as_f64(), parsed[0]["mtls"].as_bool()), (Some(1.042), Some(true)));
         assert_eq!(parsed[0]["time"], "1970-01-01T00:00:00.000Z");
         assert_eq!(parsed[0]["trace_id"], "00000000000000000000000000000001");
         assert_eq!(log.dropped(), 0);
@@ -273,7 +317,8 @@ mod tests {
         let path = dir.path().join("access.log");
         let log = AccessLog::open(Some(&path)).unwrap();
         let local = tokio::task::LocalSet::new();
-        local.run_until(async { Rc::new(Lines::new(log.clone())).write(&entry(200)) }).await;
+        let authority = Authority::parse("b").unwrap();
+        local.run_until(async { Rc::new(Lines::new(log.clone())).write(&entry(&authority, 200)) }).await;
         drop(local);
         log.flush();
         assert_eq!(std::fs::read_to_string(&path).unwrap().lines().count(), 1);

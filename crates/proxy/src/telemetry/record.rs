@@ -104,6 +104,11 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    /// When its head was here.
+    pub fn begun(&self) -> Moment {
+        self.begun
+    }
+
     /// Whether the caller speaks gRPC.
     pub fn is_grpc(&self) -> bool {
         self.grpc.is_some()
@@ -207,7 +212,7 @@ impl<'a> Exchange<'a> {
             authority: &head.authority,
             path: head.path.as_str(),
             status: self.status,
-            duration_ms: duration.as_secs_f64() * 1000.0,
+            duration,
             bytes: self.bytes,
             attempts: self.attempts,
             mtls: self.mutual_tls,

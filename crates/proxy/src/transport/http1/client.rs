@@ -125,11 +125,11 @@ impl Wire {
         write::request_line(text, &head.method, edits.path(head).as_str(), head.query.as_deref());
         authority(text, &head.authority);
         let mut names_te = false;
-        for (name, value) in head.fields.iter().filter(|(name, _)| !edits.hides(name)).chain(edits.added()) {
-            if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str()) {
+        for (name, value) in head.fields.lines().filter(|(name, _)| !edits.hides(name)).chain(edits.added()) {
+            if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()) {
                 continue;
             }
-            names_te |= name.eq_ignore_ascii_case(TE.as_str());
+            names_te |= name.eq_ignore_ascii_case(TE.as_str().as_bytes());
             write::field(text, name, value);
         }
         if names_te {

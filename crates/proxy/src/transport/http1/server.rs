@@ -475,10 +475,10 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
         connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);
-        for (name, value) in head.fields.iter() {
-            let length = name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str());
+        for (name, value) in head.fields.lines() {
+            let length = name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes());
             if (length && (!bodiless || head.status == StatusCode::NO_CONTENT))
-                || name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str())
+                || name.eq_ignore_ascii_case(TRANSFER_ENCODING.as_str().as_bytes())
             {
                 continue;
             }
