@@ -99,6 +99,11 @@ fn parse(block: &[u8]) -> Result<Option<Fields>, Reject> {
         Ok(httparse::Status::Partial) => return Err(Reject::Unfinished),
         Err(error) => return Err(too_large(diagnose_fields(block, error))),
     };
+    // Written with `: ` they may be longer than they came; the next hop must not refuse what this one has taken.
+    let written: usize = lines.iter().map(|line| line.name.len() + line.value.len() + 4).sum();
+    if written + 2 > LIMITS.head {
+        return Err(Reject::TrailersTooLarge);
+    }
     let mut fields = Fields::with_capacity(lines.len(), block.len());
     for line in lines.iter().filter(|line| !is_forbidden(line.name)) {
         fields.push_line(line.name, line.value);

@@ -86,25 +86,25 @@ pub fn last_chunk(out: &mut Vec<u8>, trailers: Option<&Fields>) {
 /// Writes a number without leading zeros.
 /// Writes a number in decimal digits.
 pub fn decimal(out: &mut Vec<u8>, number: u64) {
-    digits(out, number, 10);
+    digits::<10>(out, number);
 }
 
 fn hexadecimal(out: &mut Vec<u8>, number: usize) {
     // A usize has at most 64 bits.
-    digits(out, u64::try_from(number).unwrap_or(u64::MAX), 16);
+    digits::<16>(out, u64::try_from(number).unwrap_or(u64::MAX));
 }
 
 /// Writes a number without its leading zeros.
-fn digits(out: &mut Vec<u8>, mut number: u64, base: u64) {
+fn digits<const BASE: u64>(out: &mut Vec<u8>, mut number: u64) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let mut text = [0; 20];
     let mut used = 0;
     for slot in text.iter_mut().rev() {
         // The remainder is below 16.
-        let digit = usize::try_from(number % base).unwrap_or_default();
+        let digit = usize::try_from(number % BASE).unwrap_or_default();
         *slot = DIGITS.get(digit).copied().unwrap_or(b'0');
         used += 1;
-        number /= base;
+        number /= BASE;
         if number == 0 {
             break;
         }

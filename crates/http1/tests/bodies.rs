@@ -143,6 +143,9 @@ fn what_frames_a_body_is_bounded() {
     // With its name, its line end and the empty line it is 8 KiB.
     assert_eq!(trailers(format!("A: {}\r\n", "b".repeat(8_185))), Ok(1));
     assert_eq!(trailers(format!("A: {}\r\n", "b".repeat(8_186))), Err(Reject::TrailersTooLarge));
+    // What counts is how it is written again.
+    assert_eq!(trailers(format!("A:{}\r\n", "b".repeat(8_185))), Ok(1));
+    assert_eq!(trailers(format!("A:{}\r\n", "b".repeat(8_186))), Err(Reject::TrailersTooLarge));
     // An end that never comes is not waited for.
     assert_eq!(chunked(format!("0\r\nA: {}", "b".repeat(9_000)).as_bytes()), Err(Reject::TrailersTooLarge));
 }

@@ -51,20 +51,17 @@ type Polled = Poll<Option<Result<Frame, BodyError>>>;
 /// A body.
 pub struct Body {
     kind: Kind,
-    idle: Option<Idle>,
-}
-
-/// How long a body may be silent, and the timer that runs while it is.
-struct Idle {
-    limit: Duration,
-    timer: Option<Timer>,
+    /// How long it may be silent.
+    idle: Option<Duration>,
+    /// Runs while it is.
+    silence: Option<Box<Timer>>,
 }
 
 enum Kind {
     Empty,
     Full(Option<Bytes>),
     Http1(Box<dyn Inflow>),
-    Http2(http2::Incoming),
+    Http2(Box<http2::Incoming>),
     Replay(ReplayBody),
     #[cfg(test)]
     Silent,
@@ -87,30 +84,30 @@ impl fmt::Debug for Body {
 impl Body {
     /// No bytes.
     pub fn empty() -> Self {
-        Self { kind: Kind::Empty, idle: None }
+        Self { kind: Kind::Empty, idle: None, silence: None }
     }
 
     /// These bytes.
     pub fn full(bytes: Bytes) -> Self {
-        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, idle: None }
+        Self { kind: if bytes.is_empty() { Kind::Empty } else { Kind::Full(Some(bytes)) }, idle: None, silence: None }
     }
 
     /// What an HTTP/1 connection receives.
     pub(crate) fn http1(source: Box<dyn Inflow>) -> Self {
-        Self { kind: Kind::Http1(source), idle: None }
+        Self { kind: Kind::Http1(source), idle: None, silence: None }
     }
 
     /// What an HTTP/2 stream receives.
     pub(crate) fn http2(incoming: http2::Incoming) -> Self {
-        let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(incoming) };
-        Self { kind, idle: None }
+        let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(Box::new(incoming)) };
+        Self { kind, idle: None, silence: None }
     }
 
     /// The same body, which breaks when nothing of it comes for `limit`. What is wholly here never does.
     #[must_use]
     pub fn idle_limit(mut self, limit: Duration) -> Self {
         if !self.is_end() && !matches!(self.kind, Kind::Full(_)) {
-            self.idle = Some(Idle { limit, timer: None });
+            self.idle = Some(limit);
         }
         self
     }
@@ -172,13 +169,12 @@ impl Body {
     }
 
     fn within_idle_limit(&mut self, polled: Polled, context: &mut Context<'_>) -> Polled {
-        let Some(idle) = &mut self.idle else { return polled };
+        let Some(limit) = self.idle else { return polled };
         if polled.is_ready() {
-            idle.timer = None;
+            self.silence = None;
             return polled;
         }
-        let limit = idle.limit;
-        ready!(idle.timer.get_or_insert_with(|| Timer::after(limit)).poll(context));
+        ready!(self.silence.get_or_insert_with(|| Box::new(Timer::after(limit))).poll(context));
         Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", limit.as_secs())))))
     }
 
@@ -209,8 +205,8 @@ impl Body {
         }))
     }
 
-    fn with_beginning(mut self, beginning: Vec<Bytes>) -> Self {
-        let idle = self.idle.take();
+    fn with_beginning(self, beginning: Vec<Bytes>) -> Self {
+        let idle = self.idle;
         let shared = Shared {
             source: self,
             kept: beginning.into_iter().map(Frame::Data).collect(),
@@ -221,7 +217,7 @@ impl Body {
             attempt: 0,
         };
         let replay = ReplayBody { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None };
-        Self { kind: Kind::Replay(replay), idle }
+        Self { kind: Kind::Replay(replay), idle, silence: None }
     }
 }
 
@@ -325,7 +321,7 @@ impl Replayable {
             shared.attempt
         };
         let replay = ReplayBody { shared: Rc::clone(shared), position: 0, attempt, length: self.length };
-        Body { kind: Kind::Replay(replay), idle: None }
+        Body { kind: Kind::Replay(replay), idle: None, silence: None }
     }
 }
 
@@ -419,7 +415,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_silent_body_breaks_at_its_limit() {
-        let mut body = Body { kind: Kind::Silent, idle: None }.idle_limit(Duration::from_secs(5));
+        let mut body = Body { kind: Kind::Silent, idle: None, silence: None }.idle_limit(Duration::from_secs(5));
         let begun = tokio::time::Instant::now();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(begun.elapsed(), Duration::from_secs(5));

@@ -101,8 +101,7 @@ pub struct Serve {
 
 impl Handler for Serve {
     async fn handle(&self, request: Result<Request, BadHead>, reply: impl Reply) {
-        // One allocation per request, so that an idle connection holds nothing of its size.
-        Box::pin(serve(&self.worker, &self.downstream, request, reply)).await;
+        serve(&self.worker, &self.downstream, request, reply).await;
     }
 }
 

@@ -217,10 +217,9 @@ impl Edits {
         self.added.set(name, value);
     }
 
-    /// Replaces a field by a value that is made of visible ASCII.
-    pub fn set_text(&mut self, name: &HeaderName, value: &str) {
-        self.added.remove(name);
-        self.added.push_line(name.as_str(), value.as_bytes());
+    /// Replaces a field by one line; see [`Fields::push_line`].
+    pub fn set_line(&mut self, name: &HeaderName, value: &[u8]) {
+        self.added.set_line(name, value);
     }
 
     /// Removes a field.

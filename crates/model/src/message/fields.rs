@@ -15,7 +15,8 @@ pub struct Fields(Backing);
 #[derive(Debug, Clone)]
 enum Backing {
     Lines(Lines),
-    Map(HeaderMap),
+    /// Boxed, so that a head of lines does not carry its size about.
+    Map(Box<HeaderMap>),
 }
 
 /// Lines in one text.
@@ -252,14 +253,14 @@ fn slice(text: &[u8], range: Range<u32>) -> &[u8] {
 
 impl From<HeaderMap> for Fields {
     fn from(map: HeaderMap) -> Self {
-        Self(Backing::Map(map))
+        Self(Backing::Map(Box::new(map)))
     }
 }
 
 impl From<Fields> for HeaderMap {
     fn from(fields: Fields) -> Self {
         let lines = match fields.0 {
-            Backing::Map(map) => return map,
+            Backing::Map(map) => return *map,
             Backing::Lines(lines) => lines,
         };
         let mut map = Self::with_capacity(lines.lines.len() + 4);

@@ -17,11 +17,14 @@ use crate::tasks;
 use hms_http1::write::decimal;
 use hms_model::finding::Code;
 use hms_model::message::Authority;
+use parking_lot::Mutex;
 
 /// Batches waiting to be written before further ones are dropped and counted.
 const QUEUE: usize = 256;
 /// Bytes that are handed over at once, without waiting for more.
 const BATCH: usize = 32 * 1024;
+/// Written batches whose memory is kept.
+const KEPT: usize = 4;
 /// How long lines are gathered: to wake the writer for each would cost more than the line.
 const GATHER: Duration = Duration::from_millis(20);
 /// How long the end of the process waits for the last lines.
@@ -72,7 +75,7 @@ impl Entry<'_> {
     /// Appends the line. By hand, because it is written for every request; whatever is not plain text is left to `serde_json`.
     fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(b"{\"time\":\"");
-        out.extend_from_slice(rfc3339(self.time).as_str().as_bytes());
+        out.extend_from_slice(rfc3339(self.time).as_bytes());
         out.push(b'"');
         for (name, value) in [
             ("direction", self.direction),
@@ -121,7 +124,8 @@ fn name(out: &mut Vec<u8>, name: &str) {
 
 fn text(out: &mut Vec<u8>, key: &str, value: &str) {
     name(out, key);
-    if value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'"' && byte != b'\\') {
+    let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
+    if value.bytes().fold(true, |all, byte| all & plain(byte)) {
         out.push(b'"');
         out.extend_from_slice(value.as_bytes());
         out.push(b'"');
@@ -140,6 +144,8 @@ fn number(out: &mut Vec<u8>, key: &str, value: u64) {
 #[derive(Debug, Clone, Default)]
 pub struct AccessLog {
     batches: Option<SyncSender<Message>>,
+    /// Memory of batches that were written, for further ones.
+    free: Arc<Mutex<Vec<Vec<u8>>>>,
     dropped: Arc<AtomicU64>,
 }
 
@@ -154,8 +160,12 @@ impl AccessLog {
             Box::new(std::fs::OpenOptions::new().append(true).create(true).mode(0o600).open(path)?)
         };
         let (sender, receiver) = sync_channel(QUEUE);
-        std::thread::Builder::new().name("access-log".to_owned()).spawn(move || write_batches(&receiver, target))?;
-        Ok(Self { batches: Some(sender), dropped: Arc::default() })
+        let free = Arc::<Mutex<Vec<Vec<u8>>>>::default();
+        let written = Arc::clone(&free);
+        std::thread::Builder::new()
+            .name("access-log".to_owned())
+            .spawn(move || write_batches(&receiver, &written, target))?;
+        Ok(Self { batches: Some(sender), free, dropped: Arc::default() })
     }
 
     /// Whether anything is logged.
@@ -210,7 +220,7 @@ impl Lines {
         let length = {
             let mut batch = self.batch.borrow_mut();
             if batch.capacity() == 0 {
-                batch.reserve(BATCH + 1024);
+                *batch = self.log.free.lock().pop().unwrap_or_else(|| Vec::with_capacity(BATCH + 1024));
             }
             entry.write(&mut batch);
             batch.len()
@@ -243,12 +253,17 @@ impl Drop for Lines {
     }
 }
 
-fn write_batches(messages: &Receiver<Message>, mut target: Box<dyn io::Write + Send>) {
+fn write_batches(messages: &Receiver<Message>, free: &Mutex<Vec<Vec<u8>>>, mut target: Box<dyn io::Write + Send>) {
     while let Ok(message) = messages.recv() {
         match message {
-            Message::Batch(batch) => {
+            Message::Batch(mut batch) => {
                 if target.write_all(&batch).and_then(|()| target.flush()).is_err() {
                     return;
+                }
+                batch.clear();
+                let mut free = free.lock();
+                if free.len() < KEPT {
+                    free.push(batch);
                 }
             }
             Message::Flush(done) => {

@@ -126,14 +126,14 @@ impl<'a> Exchange<'a> {
 
     /// Gives the trace to the next hop.
     pub fn pass_trace(&self, edits: &mut Edits) {
-        edits.set_text(&TRACEPARENT, self.trace.traceparent().as_str());
-        edits.set_text(&TRACE_ID, self.trace.trace_id().as_str());
+        edits.set_line(&TRACEPARENT, self.trace.traceparent().as_bytes());
+        edits.set_line(&TRACE_ID, self.trace.trace_id().as_bytes());
     }
 
     /// Notes the response's head, and tells the caller the trace.
     pub fn answered(&mut self, head: &mut ResponseHead) {
-        head.fields.set_line(&TRACEPARENT, self.trace.traceparent().as_str().as_bytes());
-        head.fields.set_line(&TRACE_ID, self.trace.trace_id().as_str().as_bytes());
+        head.fields.set_line(&TRACEPARENT, self.trace.traceparent().as_bytes());
+        head.fields.set_line(&TRACE_ID, self.trace.trace_id().as_bytes());
         self.status = head.status.as_u16();
         if let Some(status) = &mut self.grpc {
             *status = grpc_status(&head.fields);

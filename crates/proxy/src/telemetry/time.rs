@@ -12,6 +12,11 @@ impl<const N: usize> Text<N> {
         Self(bytes)
     }
 
+    /// The text's bytes.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.0
+    }
+
     /// The text.
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(&self.0).unwrap_or_default()

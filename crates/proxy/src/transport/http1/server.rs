@@ -24,6 +24,8 @@ use crate::transport::{BadHead, Delivered, Handler, Outcome, Reply, Request, Res
 
 /// Absolute time for a head, from its first byte (reliability §6).
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
+/// How long a connection may pause between requests before it lets go of what it needs for one.
+const PAUSE: Duration = Duration::from_secs(1);
 /// How much of a body that nobody wanted is read to keep the connection.
 const UNWANTED: u64 = 64 * 1024;
 /// How long the other end may take to notice that we close.
@@ -94,6 +96,8 @@ enum Arrival {
     Bad(Reject),
     /// It did not come in time.
     Late,
+    /// Nothing of one came for a while.
+    Paused,
     /// There will be none. Whether not a byte of one came.
     Over { clean: bool },
 }
@@ -105,61 +109,105 @@ where
     H: Handler + 'static,
 {
     let connection = Rc::new(RefCell::new(Connection::new(stream, terms)));
+    let mut idle_ends = pin!(drain.idle_ends());
     let mut patience = terms.first;
-    let mut ending = Ending { idle_ends: pin!(drain.idle_ends()), over: false };
     loop {
-        let arrival = next_head(&connection, &mut ending, patience).await;
-        patience = terms.idle;
-        let request = match arrival {
+        match awakened(&connection, idle_ends.as_mut(), patience).await {
+            // Boxed, so that an idle connection holds nothing of the size of a request; kept while requests follow each other.
+            Awakened::Bytes => {
+                if Box::pin(converse(&connection, &handler, drain)).await == Conversation::Over {
+                    return;
+                }
+            }
+            Awakened::Over => return shut(&connection, false).await,
+        }
+        patience = terms.idle.saturating_sub(PAUSE);
+    }
+}
+
+/// What an idle connection waits for.
+enum Awakened {
+    /// The first bytes of a request.
+    Bytes,
+    /// Its time is up, or the other end is gone.
+    Over,
+}
+
+/// Waits for the first byte.
+async fn awakened<S: AsyncRead + Unpin>(
+    connection: &Rc<RefCell<Connection<S>>>,
+    mut idle_ends: Pin<&mut impl Future<Output = ()>>,
+    patience: Duration,
+) -> Awakened {
+    let mut timer = Timer::after(patience);
+    poll_fn(|context| {
+        match connection.borrow_mut().poll_first(context) {
+            Poll::Ready(true) => return Poll::Ready(Awakened::Bytes),
+            Poll::Ready(false) => return Poll::Ready(Awakened::Over),
+            Poll::Pending => {}
+        }
+        if idle_ends.as_mut().poll(context).is_pending() {
+            ready!(timer.poll(context));
+        }
+        Poll::Ready(Awakened::Over)
+    })
+    .await
+}
+
+/// How a run of requests ended.
+#[derive(PartialEq, Eq)]
+enum Conversation {
+    /// The next one did not follow at once.
+    Paused,
+    /// The connection has ended.
+    Over,
+}
+
+/// Serves requests as long as one follows the other.
+async fn converse<S, H>(connection: &Rc<RefCell<Connection<S>>>, handler: &H, drain: &Drain) -> Conversation
+where
+    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    H: Handler + 'static,
+{
+    let mut timer = Timer::after(PAUSE);
+    loop {
+        let begun = match next_head(connection, &mut timer).await {
             Arrival::Head(length) => connection.borrow_mut().begin(length).map_err(BadHead::Http1),
             Arrival::Bad(reject) => Err(BadHead::Http1(reject)),
             Arrival::Late => Err(BadHead::Late),
-            Arrival::Over { clean: true } => return shut(&connection, false).await,
-            Arrival::Over { clean: false } => return,
+            Arrival::Paused => return Conversation::Paused,
+            Arrival::Over { clean } => {
+                if clean {
+                    shut(connection, false).await;
+                }
+                return Conversation::Over;
+            }
         };
-        let broken = request.is_err();
-        let request = request.map(|begun| begun.into_request(&connection));
-        let (request, facts) = match request {
+        let broken = begun.is_err();
+        let (request, facts) = match begun.map(|begun| begun.into_request(connection)) {
             Ok((request, facts)) => (Ok(request), facts),
             Err(bad) => (Err(bad), Facts { is_head: false, version: Version::HTTP_11, persistent: false }),
         };
         let persistent = facts.persistent && !drain.is_draining();
-        let answer = Answer { connection: Rc::clone(&connection), facts: Facts { persistent, ..facts } };
-        if !answered(&connection, handler.handle(request, answer)).await {
-            return;
+        let answer = Answer { connection: Rc::clone(connection), facts: Facts { persistent, ..facts } };
+        if !answered(connection, handler.handle(request, answer)).await {
+            return Conversation::Over;
         }
-        let owing = broken || !drained(&connection).await;
+        let owing = broken || !drained(connection).await;
         if owing || connection.borrow().answer != Stage::Keep {
-            return shut(&connection, owing).await;
+            shut(connection, owing).await;
+            return Conversation::Over;
         }
         connection.borrow_mut().rest();
+        timer.reset(PAUSE);
     }
 }
 
-/// The moment from which idle connections are closed, as a connection waits for it all its life.
-struct Ending<'a, F> {
-    idle_ends: Pin<&'a mut F>,
-    over: bool,
-}
-
-impl<F: Future<Output = ()>> Ending<'_, F> {
-    fn poll_over(&mut self, context: &mut Context<'_>) -> bool {
-        self.over = self.over || self.idle_ends.as_mut().poll(context).is_ready();
-        self.over
-    }
-}
-
-/// Waits for a whole head.
-async fn next_head<S, F>(
-    connection: &Rc<RefCell<Connection<S>>>,
-    ending: &mut Ending<'_, F>,
-    patience: Duration,
-) -> Arrival
+/// Waits for a whole head. `timer` runs until its first byte.
+async fn next_head<S>(connection: &Rc<RefCell<Connection<S>>>, timer: &mut Timer) -> Arrival
 where
     S: AsyncRead + Unpin,
-    F: Future<Output = ()>,
 {
-    let mut timer = Timer::after(patience);
     let mut in_head = false;
     poll_fn(|context| {
         let (polled, begun) = {
@@ -171,13 +219,10 @@ where
         }
         if begun && !in_head {
             in_head = true;
-            timer = Timer::after(HEAD_DEADLINE);
-        }
-        if !begun && ending.poll_over(context) {
-            return Poll::Ready(Arrival::Over { clean: true });
+            timer.reset(HEAD_DEADLINE);
         }
         ready!(timer.poll(context));
-        Poll::Ready(if in_head { Arrival::Late } else { Arrival::Over { clean: true } })
+        Poll::Ready(if in_head { Arrival::Late } else { Arrival::Paused })
     })
     .await
 }
@@ -319,6 +364,15 @@ impl<S> Connection<S> {
 }
 
 impl<S: AsyncRead + Unpin> Connection<S> {
+    /// Whether there are bytes; `false` is the end.
+    fn poll_first(&mut self, context: &mut Context<'_>) -> Poll<bool> {
+        if !self.read.is_empty() {
+            return Poll::Ready(true);
+        }
+        let polled = ready!(self.read.poll_fill(&mut self.stream, SMALL, context));
+        Poll::Ready(polled.is_ok_and(|length| length > 0))
+    }
+
     fn poll_head(&mut self, context: &mut Context<'_>) -> Poll<Arrival> {
         loop {
             if !self.read.is_empty() {
