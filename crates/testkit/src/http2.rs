@@ -61,20 +61,28 @@ impl Http2 {
 
     /// Sends a request and reads the answer to its end.
     pub async fn send(&self, request: Request<()>, body: impl Into<Bytes>) -> Result<Answer, String> {
-        let exchange = tokio::time::timeout(PATIENCE, Box::pin(self.exchange(request, body.into())));
+        let body = body.into();
+        let length = body.len();
+        let exchange = tokio::time::timeout(PATIENCE, Box::pin(self.exchange(request, body, length)));
         exchange.await.unwrap_or_else(|_late| Err(format!("no answer within {PATIENCE:?}")))
     }
 
-    async fn exchange(&self, request: Request<()>, mut body: Bytes) -> Result<Answer, String> {
+    /// The same with a body of `count` pieces, each in a frame of its own.
+    pub async fn send_in_pieces(&self, request: Request<()>, piece: &[u8], count: usize) -> Result<Answer, String> {
+        let exchange = Box::pin(self.exchange(request, piece.repeat(count).into(), piece.len()));
+        exchange.await
+    }
+
+    async fn exchange(&self, request: Request<()>, mut body: Bytes, most: usize) -> Result<Answer, String> {
         let begun = Instant::now();
         let text = |error: h2::Error| format!("h2: {error}");
         let mut sender = self.sender.clone().ready().await.map_err(text)?;
         let (response, mut stream) = sender.send_request(request, body.is_empty()).map_err(text)?;
         let upload = async {
             while !body.is_empty() {
-                stream.reserve_capacity(body.len());
+                stream.reserve_capacity(body.len().min(most));
                 let Some(room) = std::future::poll_fn(|cx| stream.poll_capacity(cx)).await else { break };
-                let part = body.split_to(room.map_err(text)?.min(body.len()));
+                let part = body.split_to(room.map_err(text)?.min(body.len()).min(most));
                 stream.send_data(part, body.is_empty()).map_err(text)?;
             }
             Ok::<(), String>(())

@@ -172,3 +172,22 @@ fn bounded(trailers: HeaderMap) -> Result<Fields, BodyError> {
     }
     Ok(Fields::from(trailers))
 }
+
+#[cfg(test)]
+mod tests {
+    use http::{HeaderName, HeaderValue};
+
+    use super::*;
+
+    fn trailers(count: usize, length: usize) -> HeaderMap {
+        let value = HeaderValue::from_bytes(&vec![b'v'; length]).unwrap();
+        (0..count).map(|number| (HeaderName::try_from(format!("x-{number:02}")).unwrap(), value.clone())).collect()
+    }
+
+    #[test]
+    fn trailers_are_bounded_in_number_and_size() {
+        assert!(bounded(trailers(MOST_TRAILERS, 10)).is_ok());
+        assert!(bounded(trailers(MOST_TRAILERS + 1, 10)).is_err());
+        assert!(bounded(trailers(2, TRAILER_BYTES / 2)).is_err());
+    }
+}

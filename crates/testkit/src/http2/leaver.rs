@@ -54,7 +54,7 @@ async fn serve(mut stream: TcpStream, most: u32, counted: &Counted) -> std::io::
     stream.read_exact(&mut [0; 24]).await?;
     stream.write_all(&wire::settings(&[])).await?;
     let mut open = BTreeSet::new();
-    let mut begun = 0;
+    let (mut begun, mut unread) = (0, 0_u32);
     let mut head = [0; 9];
     while begun < most || !open.is_empty() {
         stream.read_exact(&mut head).await?;
@@ -73,6 +73,16 @@ async fn serve(mut stream: TcpStream, most: u32, counted: &Counted) -> std::io::
                 }
             }
             wire::RST_STREAM => drop(open.take(&id)),
+            // Windows are opened again before they are closed.
+            wire::DATA if flags & END_STREAM == 0 => {
+                unread += u32::from(u16::from_be_bytes([middle, low]));
+                if unread > 16_384 {
+                    let more = unread.to_be_bytes();
+                    let updates = [frame(wire::WINDOW_UPDATE, 0, 0, &more), frame(wire::WINDOW_UPDATE, 0, id, &more)];
+                    stream.write_all(&updates.concat()).await?;
+                    unread = 0;
+                }
+            }
             _ => {}
         }
         let ends = matches!(kind, wire::HEADERS | wire::DATA) && flags & END_STREAM != 0;

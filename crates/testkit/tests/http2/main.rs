@@ -3,6 +3,7 @@
 mod conformance;
 mod floods;
 mod goaway;
+mod grpc;
 mod heads;
 mod memory;
 mod stack;

@@ -138,15 +138,20 @@ where
 /// Resolves when a peer that was asked gave no sign of life.
 async fn until_dead(pings: Option<PingPong>, signal: &Signal) -> String {
     let Some(mut pings) = pings else { return std::future::pending().await };
+    let mut asked = false;
     loop {
         let quiet = SILENCE.saturating_sub(signal.silence());
         if !quiet.is_zero() {
             tokio::time::sleep(quiet).await;
             continue;
         }
-        let answered = tokio::time::timeout(SIGN_OF_LIFE, pings.ping(Ping::opaque())).await;
-        match answered {
-            Ok(Ok(_pong)) => {}
+        // One question at a time; one that is not answered yet is waited for again.
+        if !asked && pings.send_ping(Ping::opaque()).is_err() {
+            return std::future::pending().await;
+        }
+        asked = true;
+        match tokio::time::timeout(SIGN_OF_LIFE, poll_fn(|context| pings.poll_pong(context))).await {
+            Ok(Ok(_pong)) => asked = false,
             Ok(Err(_ended)) => return std::future::pending().await,
             // Anything that came is a sign of life, even when it was not the answer.
             Err(_elapsed) if signal.silence() < SIGN_OF_LIFE => {}

@@ -5,6 +5,8 @@ use tokio::time::Instant;
 use super::*;
 
 const SETTINGS: &[u8] = b"\0\0\0\x04\0\0\0\0\0";
+/// A frame that means nothing.
+const PRIORITY: &[u8] = b"\0\0\x05\x02\0\0\0\0\x03\0\0\0\0\x01";
 const SETTINGS_ACK: &[u8] = b"\0\0\0\x04\x01\0\0\0\0";
 
 fn on_paused_time(test: impl Future<Output = ()>) {
@@ -78,6 +80,22 @@ fn an_upstream_that_floods_is_left() {
         let (mut connection, mut peer) = connected(Liveness::Assumed).await;
         peer.write_all(&SETTINGS_ACK.repeat(30_000)).await.unwrap();
         tokio::time::sleep(Duration::from_millis(1)).await;
+        assert!(!connection.is_open());
+    });
+}
+
+#[test]
+fn a_peer_that_talks_but_never_answers_is_alive_until_it_is_silent() {
+    on_paused_time(async {
+        let (mut connection, mut peer) = connected(Liveness::Asked).await;
+        let begun = Instant::now();
+        while begun.elapsed() < Duration::from_mins(1) {
+            tokio::time::sleep(Duration::from_secs(12)).await;
+            // Longer than the silence before the question, shorter than the time for the answer.
+            peer.write_all(PRIORITY).await.unwrap();
+            assert!(connection.is_open(), "{:?}", begun.elapsed());
+        }
+        tokio::time::sleep(Duration::from_millis(20_100)).await;
         assert!(!connection.is_open());
     });
 }
