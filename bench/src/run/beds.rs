@@ -1,0 +1,185 @@
+//! All that is measured, running side by side: the backends, our mesh with and without its access log, the peers.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::bed::{Fresh, Hop, Place, Role, Who};
+use super::case::{Kind, Metric};
+use super::certificates::Certificates;
+use super::children::{Program, finish, until};
+use super::interrupt::Interrupt;
+use super::kernel;
+use super::measure;
+use super::options::{Options, Programs};
+use super::ours::Mesh;
+use super::peers::{Backends, PeerBed, free};
+use super::plan::{Step, Times};
+use crate::figure::float;
+use crate::{Outcome, say, settings};
+
+/// How long a backend may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What one measurement found.
+pub(crate) type Figures = Vec<(Metric, f64)>;
+
+/// One product, running.
+enum Bed {
+    Ours(Mesh),
+    Peer(PeerBed),
+}
+
+/// Everything that runs during a run.
+pub(crate) struct Beds {
+    beds: BTreeMap<Who, Bed>,
+    certificates: Certificates,
+    backends: Backends,
+    programs: Programs,
+    /// Latest figures of the backend without a proxy, in microseconds: median and 99th percentile.
+    direct: Option<(f64, f64)>,
+    folder: TempDir,
+    _running: Vec<Program>,
+}
+
+impl Beds {
+    /// Starts what the options ask for.
+    pub(crate) fn start(options: &Options, interrupt: &Interrupt) -> Outcome<Self> {
+        let folder = tempfile::tempdir().map_err(|error| error.to_string())?;
+        let certificates = Certificates::make()?;
+        let [http1, grpc, sink] = free(3)?.try_into().map_err(|_count| "no free ports".to_owned())?;
+        let backends = Backends { http1, grpc, sink };
+        let running =
+            vec![backend(http1, &[], folder.path(), interrupt)?, backend(grpc, &["grpc"], folder.path(), interrupt)?];
+        let mut beds = BTreeMap::new();
+        let mesh = |logged| Mesh::up(&options.programs, http1, logged, interrupt).map(Bed::Ours);
+        say("starting our mesh");
+        beds.insert(Who::Ours, mesh(true)?);
+        if options.cases.iter().any(|case| case.logs()) {
+            say("starting our mesh without access logs");
+            beds.insert(Who::OursQuiet, mesh(false)?);
+        }
+        for &peer in &options.peers {
+            say(&format!("starting {}", peer.name()));
+            let bed = PeerBed::start(peer, &options.programs, backends, &certificates, interrupt)?;
+            beds.insert(Who::Peer(peer), Bed::Peer(bed));
+        }
+        let programs = options.programs.clone();
+        Ok(Self { beds, certificates, backends, programs, direct: None, folder, _running: running })
+    }
+
+    /// Makes one measurement.
+    pub(crate) fn measure(&mut self, step: &Step, times: Times, interrupt: &Interrupt) -> Outcome<Figures> {
+        match step.case.kind {
+            Kind::Requests { hop, path, latency } => self.requests(step.who, (hop, path, latency), times, interrupt),
+            Kind::Http2 { hop } => {
+                let place = self.place(step.who, hop)?;
+                let cpu = measure::http2(&place, hop, times.load, self.folder.path(), interrupt)?;
+                Ok(vec![(Metric::Cpu, cpu)])
+            }
+            Kind::Bytes => {
+                let place = self.place(step.who, Hop::Opaque)?;
+                Ok(vec![(Metric::Cpu, measure::bytes(&place, self.backends.sink, times.short, interrupt)?)])
+            }
+            Kind::Handshakes(offer) => {
+                let identity = self.identity(step.who)?;
+                let fresh = self.fresh(step.who, Role::Inbound, interrupt)?;
+                let cpu = measure::handshakes(&fresh.place, &identity, offer, times.short, interrupt)?;
+                Ok(vec![(Metric::Cpu, cpu)])
+            }
+            Kind::Idle { role, count } => {
+                let identity = self.identity(step.who)?;
+                let fresh = self.fresh(step.who, role, interrupt)?;
+                let identity = (role == Role::Inbound).then_some(identity.as_path());
+                // Once, so that what the first connection of all needs is not charged to the others.
+                measure::idle(&fresh, 1, identity, interrupt)?;
+                Ok(vec![(Metric::Rss, measure::idle(&fresh, count, identity, interrupt)?)])
+            }
+            Kind::Start => self.begin(step, interrupt),
+        }
+    }
+
+    fn requests(
+        &mut self,
+        who: Who,
+        (hop, path, latency): (Hop, &str, bool),
+        times: Times,
+        interrupt: &Interrupt,
+    ) -> Outcome<Figures> {
+        if who == Who::Direct {
+            let (p50, p99) = measure::latency(self.backends.http1, times.rate, interrupt)?;
+            self.direct = Some((p50, p99));
+            return Ok(vec![(Metric::P50, p50), (Metric::P99, p99)]);
+        }
+        let place = self.place(who, hop)?;
+        let mut figures = vec![(Metric::Cpu, measure::requests(&place, path, times.load, interrupt)?)];
+        if latency && let Some((p50, p99)) = self.direct {
+            let through = measure::latency(place.address, times.rate, interrupt)?;
+            figures.extend([(Metric::P50, through.0 - p50), (Metric::P99, through.1 - p99)]);
+        }
+        figures.push((Metric::Rss, float(kernel::resident(&place.pids)?)));
+        Ok(figures)
+    }
+
+    fn begin(&self, step: &Step, interrupt: &Interrupt) -> Outcome<Figures> {
+        let fresh = self.fresh(step.who, Role::Plain, interrupt)?;
+        let memory = float(kernel::resident(&fresh.place.pids)?);
+        let size = self.size(step.who, interrupt)?;
+        Ok(vec![(Metric::P50, fresh.started.as_secs_f64() * 1000.0), (Metric::Rss, memory), (Metric::Size, size)])
+    }
+
+    /// Bytes of a program without its symbols.
+    fn size(&self, who: Who, interrupt: &Interrupt) -> Outcome<f64> {
+        let program = match who {
+            Who::Direct | Who::Ours | Who::OursQuiet => self.programs.proxy.clone(),
+            Who::Peer(peer) => settings::found(&peer.program(&self.programs))?,
+        };
+        let copy = self.folder.path().join("stripped");
+        finish(Command::new("strip").arg("-o").arg(&copy).arg(&program), PATIENCE, interrupt)?;
+        let data = fs::metadata(&copy).map_err(|error| format!("{}: {error}", copy.display()))?;
+        Ok(float(data.len()))
+    }
+
+    fn bed(&self, who: Who) -> Outcome<&Bed> {
+        self.beds.get(&who).ok_or_else(|| format!("{who} does not run"))
+    }
+
+    fn place(&self, who: Who, hop: Hop) -> Outcome<Place> {
+        let place = match self.bed(who)? {
+            Bed::Ours(mesh) => mesh.place(hop)?,
+            Bed::Peer(peer) => peer.place(hop)?,
+        };
+        place.ok_or_else(|| format!("{who} has no such way: {hop:?}"))
+    }
+
+    fn fresh(&self, who: Who, role: Role, interrupt: &Interrupt) -> Outcome<Fresh> {
+        match self.bed(who)? {
+            Bed::Ours(mesh) => mesh.fresh(role, interrupt),
+            Bed::Peer(peer) => peer.fresh(role, interrupt),
+        }
+    }
+
+    /// Where the certificate lies with which a client may come.
+    fn identity(&self, who: Who) -> Outcome<PathBuf> {
+        match self.bed(who)? {
+            Bed::Ours(mesh) => mesh.identity(),
+            Bed::Peer(_) => Ok(self.certificates.folder().to_path_buf()),
+        }
+    }
+}
+
+fn backend(address: SocketAddr, words: &[&str], folder: &Path, interrupt: &Interrupt) -> Outcome<Program> {
+    let mut command = Command::new(settings::own_program()?);
+    command.args(["backend", &address.to_string()]).args(words);
+    let mut program = Program::start(&mut command, &folder.join(format!("backend-{}.log", address.port())))?;
+    until("the backend listens", PATIENCE, interrupt, || {
+        program.lives()?;
+        std::net::TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
+    })?;
+    Ok(program)
+}
