@@ -38,13 +38,14 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
     let machine = Machine::this();
     say("");
     say(&report::tables(&options, &results));
-    say(&goals::table(&results));
+    say(&goals::table(&results, options.whole));
     if let Some(path) = &options.json {
         let text = format!("{:#}\n", results.json(&options.cases, &options.peers, &machine));
         write(path, &text)?;
     }
     if let Some(path) = &options.page {
-        write(path, &page::page(&options, &results, &machine))?;
+        let versions = beds::versions(&options)?;
+        write(path, &page::page(&options, &results, &machine, &versions))?;
     }
     Ok(())
 }

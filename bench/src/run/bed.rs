@@ -71,5 +71,5 @@ pub(crate) struct Fresh {
     /// From its start until it served.
     pub(crate) started: Duration,
     /// Ends with this.
-    pub(crate) _program: Program,
+    pub(crate) program: Program,
 }

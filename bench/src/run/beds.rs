@@ -18,7 +18,7 @@ use super::kernel;
 use super::measure;
 use super::options::{Options, Programs};
 use super::ours::Mesh;
-use super::peers::{Backends, PeerBed, free};
+use super::peers::{Backends, Peer, PeerBed, free};
 use super::plan::{Step, Times};
 use crate::figure::float;
 use crate::{Outcome, say, settings};
@@ -89,7 +89,8 @@ impl Beds {
             Kind::Handshakes(offer) => {
                 let identity = self.identity(step.who)?;
                 let fresh = self.fresh(step.who, Role::Inbound, interrupt)?;
-                let cpu = measure::handshakes(&fresh.place, &identity, offer, times.short, interrupt)?;
+                let cpu = measure::handshakes(&fresh.place, &identity, offer, times.short, interrupt)
+                    .map_err(|why| format!("{why}\n{}", fresh.program.said()))?;
                 Ok(vec![(Metric::Cpu, cpu)])
             }
             Kind::Idle { role, count } => {
@@ -97,8 +98,10 @@ impl Beds {
                 let fresh = self.fresh(step.who, role, interrupt)?;
                 let identity = (role == Role::Inbound).then_some(identity.as_path());
                 // Once, so that what the first connection of all needs is not charged to the others.
-                measure::idle(&fresh, 1, identity, interrupt)?;
-                Ok(vec![(Metric::Rss, measure::idle(&fresh, count, identity, interrupt)?)])
+                let memory = measure::idle(&fresh, 1, identity, interrupt)
+                    .and_then(|_first| measure::idle(&fresh, count, identity, interrupt))
+                    .map_err(|why| format!("{why}\n{}", fresh.program.said()))?;
+                Ok(vec![(Metric::Rss, memory)])
             }
             Kind::Start => self.begin(step, interrupt),
         }
@@ -182,4 +185,35 @@ fn backend(address: SocketAddr, words: &[&str], folder: &Path, interrupt: &Inter
         std::net::TcpStream::connect(address).map(drop).map_err(|error| error.to_string())
     })?;
     Ok(program)
+}
+
+/// The peers with their versions.
+pub(crate) fn versions(options: &Options) -> Outcome<Vec<String>> {
+    let version = |peer: &Peer| {
+        let flag = if *peer == Peer::Envoy { "--version" } else { "-v" };
+        let program = settings::found(&peer.program(&options.programs))?;
+        let output = Command::new(&program).arg(flag).output();
+        let output = output.map_err(|error| format!("{}: {error}", program.display()))?;
+        let said = [output.stdout, output.stderr].concat();
+        Ok(format!("{} {}", peer.name(), version_in(&String::from_utf8_lossy(&said))))
+    };
+    options.peers.iter().map(version).collect()
+}
+
+/// The first three numbers with dots between them.
+fn version_in(said: &str) -> &str {
+    let numbers = said.split(|c: char| !c.is_ascii_digit() && c != '.');
+    numbers.into_iter().find(|word| word.matches('.').count() == 2).unwrap_or("of unknown version")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions_are_found_in_what_programs_say() {
+        assert_eq!(version_in("nginx version: nginx/1.22.1\n"), "1.22.1");
+        assert_eq!(version_in("/lib/python3.11/envoy  version: 0a/1.40.0/Clean/RELEASE/BoringSSL"), "1.40.0");
+        assert_eq!(version_in("HAProxy version 2.6.12-1+deb12u4 2026/10/17"), "2.6.12");
+    }
 }

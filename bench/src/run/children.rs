@@ -1,9 +1,8 @@
 //! Processes that a run starts. None outlives it: each ends with the value that stands for it.
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::thread;
 use std::time::Duration;
 
 use nix::sys::signal::{Signal, kill};
@@ -14,15 +13,16 @@ use super::kernel;
 use crate::Outcome;
 use crate::clock::now;
 
-/// How long a program may take to end when it is asked to.
-const FAREWELL: Duration = Duration::from_secs(5);
-/// How often something is looked at.
-const LOOK: Duration = Duration::from_millis(10);
+/// How often a state is looked at; as exact as the start of a proxy is measured.
+const LOOK: Duration = Duration::from_millis(1);
+/// How often a load is looked at, which must not be disturbed.
+const GLANCE: Duration = Duration::from_millis(20);
 
 /// A program that runs until it is no longer needed.
 pub(crate) struct Program {
     child: Child,
     name: String,
+    log: PathBuf,
 }
 
 impl Program {
@@ -32,14 +32,22 @@ impl Program {
         let file = File::create(log).map_err(|error| format!("{}: {error}", log.display()))?;
         let again = file.try_clone().map_err(|error| format!("{}: {error}", log.display()))?;
         let child = command.stdin(Stdio::piped()).stdout(file).stderr(again).spawn();
-        Ok(Self { child: child.map_err(|error| format!("`{name}` does not start: {error}"))?, name })
+        Ok(Self {
+            child: child.map_err(|error| format!("`{name}` does not start: {error}"))?,
+            name,
+            log: log.to_owned(),
+        })
     }
 
     /// Starts it with pipes, for whoever talks to it.
     pub(crate) fn piped(command: &mut Command) -> Outcome<Self> {
         let name = described(command);
         let child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::null()).spawn();
-        Ok(Self { child: child.map_err(|error| format!("`{name}` does not start: {error}"))?, name })
+        Ok(Self {
+            child: child.map_err(|error| format!("`{name}` does not start: {error}"))?,
+            name,
+            log: PathBuf::new(),
+        })
     }
 
     /// Its process.
@@ -50,6 +58,13 @@ impl Program {
     /// Its process and those that it started.
     pub(crate) fn family(&self) -> Vec<u32> {
         kernel::family(self.pid())
+    }
+
+    /// The last lines of what it said, for failures.
+    pub(crate) fn said(&self) -> String {
+        let log = fs::read_to_string(&self.log).unwrap_or_default();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n")
     }
 
     /// Its ends of the pipes.
@@ -68,25 +83,17 @@ impl Program {
 }
 
 impl Drop for Program {
-    /// Asks it to end, then insists.
+    /// Ends it with all that it started, at once: nothing here has anything to finish.
     fn drop(&mut self) {
-        signal(self.pid(), Signal::SIGTERM);
-        drop(self.child.stdin.take());
-        let end = now() + FAREWELL;
-        while now() < end {
-            if !matches!(self.child.try_wait(), Ok(None)) {
-                return;
-            }
-            thread::park_timeout(LOOK);
-        }
-        let _gone_is_fine = self.child.kill().and_then(|()| self.child.wait());
+        self.family().into_iter().for_each(end);
+        let _gone_is_fine = self.child.wait();
     }
 }
 
-/// Sends a signal; a process that has ended needs none.
-pub(crate) fn signal(pid: u32, signal: Signal) {
+/// Ends a process; one that has ended needs nothing.
+pub(crate) fn end(pid: u32) {
     if let Ok(pid) = i32::try_from(pid) {
-        let _gone_is_fine = kill(Pid::from_raw(pid), signal);
+        let _gone_is_fine = kill(Pid::from_raw(pid), Signal::SIGKILL);
     }
 }
 
@@ -98,10 +105,16 @@ pub(crate) fn finish(command: &mut Command, limit: Duration, interrupt: &Interru
     let file = |path: &Path| File::create(path).map_err(|error| format!("{}: {error}", path.display()));
     let child = command.stdin(Stdio::null()).stdout(file(&out)?).stderr(file(&err)?).spawn();
     let child = child.map_err(|error| format!("`{name}` does not start: {error}"))?;
-    let mut program = Program { child, name };
-    let status = until(&format!("`{}` ends", program.name), limit, interrupt, || {
-        program.child.try_wait().map_err(|error| error.to_string())?.ok_or_else(|| "it still runs".to_owned())
-    })?;
+    let mut program = Program { child, name, log: PathBuf::new() };
+    let end = now() + limit;
+    let status = loop {
+        match program.child.try_wait() {
+            Ok(Some(status)) => break status,
+            Ok(None) if now() < end => interrupt.pause(GLANCE)?,
+            Ok(None) => return Err(format!("`{}` still runs after {limit:?}", program.name)),
+            Err(error) => return Err(format!("`{}`: {error}", program.name)),
+        }
+    };
     let said = fs::read_to_string(&out).unwrap_or_default();
     if status.success() {
         return Ok(said);

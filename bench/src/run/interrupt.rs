@@ -11,7 +11,8 @@ use nix::sys::signalfd::{SfdFlags, SignalFd};
 use crate::Outcome;
 use crate::clock::now;
 
-/// Ctrl-C and polite requests to end, held back until somebody looks. Programs we start begin with every signal let through.
+/// Ctrl-C and polite requests to end, held back until somebody looks. Programs we start inherit that, and are
+/// ended by us.
 pub(crate) struct Interrupt(SignalFd);
 
 impl Interrupt {

@@ -23,6 +23,8 @@ const CONNECTIONS: u32 = 32;
 /// Requests per second where latency is measured, and over how many connections.
 const RATE: u32 = 2000;
 const RATE_CONNECTIONS: u32 = 16;
+/// Bytes of every answer, at least.
+const BODY: u64 = 100;
 /// How long 10 000 connections may take.
 const HOLDING: Duration = Duration::from_secs(120);
 
@@ -89,7 +91,16 @@ fn h2load_served(said: &str) -> Outcome<u64> {
     if count("failed") != Some(0) || count("errored") != Some(0) {
         return Err(format!("h2load: {line}"));
     }
-    positive(count("succeeded"), said)
+    let served = positive(count("succeeded"), said)?;
+    // A gRPC error is a success of HTTP; that every answer had its body tells them apart.
+    let body = said.lines().find(|line| line.starts_with("traffic:")).and_then(|line| {
+        let data = line.rsplit(',').next()?;
+        data.split_once('(')?.1.split_once(')')?.0.parse::<u64>().ok()
+    });
+    if body.is_none_or(|bytes| bytes < served * BODY) {
+        return Err(format!("h2load: answers without their body: {said}"));
+    }
+    Ok(served)
 }
 
 /// Median and 99th percentile, in microseconds, at a fixed rate.
@@ -194,8 +205,10 @@ mod tests {
         assert_eq!(wrk_served(good), Ok(4711));
         assert!(wrk_served(&format!("{good}  Non-2xx or 3xx responses: 2\n")).is_err());
         assert!(wrk_served("  0 requests in 1.00s, 0B read\n").is_err());
-        let good = "requests: 12 total, 12 started, 11 done, 11 succeeded, 0 failed, 0 errored, 0 timeout\n";
+        let good = "requests: 12 total, 12 started, 11 done, 11 succeeded, 0 failed, 0 errored, 0 timeout\n\
+                    traffic: 2KB (2100) total, 1KB (1000) headers (space savings 9.00%), 1.07KB (1100) data\n";
         assert_eq!(h2load_served(good), Ok(11));
         assert!(h2load_served(&good.replace("0 failed", "3 failed")).is_err());
+        assert!(h2load_served(&good.replace("(1100)", "(1099)")).is_err());
     }
 }

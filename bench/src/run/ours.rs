@@ -7,12 +7,11 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::{Duration, Instant};
 
-use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::bed::{Fresh, Hop, Place, Role};
-use super::children::{Program, finish, signal, until};
+use super::children::{Program, end, finish, until};
 use super::interrupt::Interrupt;
 use super::kernel::{self, Seen};
 use super::options::Programs;
@@ -114,7 +113,7 @@ impl Mesh {
             Role::Inbound => address(&ports, &["inbound"])?,
         };
         let served = self.serves(role, place, begin, interrupt)?;
-        Ok(Fresh { place: Place { address: place, pids: program.family() }, started: served, _program: program })
+        Ok(Fresh { place: Place { address: place, pids: program.family() }, started: served, program })
     }
 
     fn serves(&self, role: Role, place: SocketAddr, begin: Instant, interrupt: &Interrupt) -> Outcome<Duration> {
@@ -214,11 +213,11 @@ impl Drop for Mesh {
     /// Ends everything at once: there is nothing to drain, and what it wrote goes with the folder. Looks again until nothing is
     /// left, since a supervisor may have started one more.
     fn drop(&mut self) {
-        let end = now() + FAREWELL;
+        let limit = now() + FAREWELL;
         loop {
             let left = kernel::marked(self.root.path());
-            left.iter().for_each(|one| signal(one.pid, Signal::SIGKILL));
-            if left.is_empty() || now() > end {
+            left.iter().for_each(|one| end(one.pid));
+            if left.is_empty() || now() > limit {
                 return;
             }
             std::thread::park_timeout(Duration::from_millis(20));

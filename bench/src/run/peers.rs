@@ -211,7 +211,13 @@ impl PeerBed {
             }
         })?;
         let started = begin.elapsed();
-        Ok(Fresh { place: Place { address, pids: program.family() }, started, _program: program })
+        // nginx listens before the process is there that will serve.
+        let processes = if self.peer == Peer::Nginx { 2 } else { 1 };
+        until("every process of a peer runs", PATIENCE, interrupt, || {
+            let family = program.family();
+            if family.len() >= processes { Ok(()) } else { Err(format!("{family:?}")) }
+        })?;
+        Ok(Fresh { place: Place { address, pids: program.family() }, started, program })
     }
 
     fn address(&self, hop: Hop) -> Outcome<SocketAddr> {
@@ -227,17 +233,14 @@ impl PeerBed {
 
     /// What its instances said, for failures.
     fn logs(&self) -> String {
-        let logs = [Part::Plain, Part::Outbound, Part::Inbound].map(|part| {
-            let log = fs::read_to_string(self.folder.path().join(format!("{}.log", part.name()))).unwrap_or_default();
-            let lines: Vec<&str> = log.lines().collect();
-            lines.get(lines.len().saturating_sub(10)..).unwrap_or_default().join("\n")
-        });
-        logs.join("\n")
+        [&self.plain, &self.outbound, &self.inbound].map(Program::said).join("\n")
     }
 }
 
 fn launch(peer: Peer, part: Part, programs: &Programs, blanks: &Blanks, folder: &Path) -> Outcome<Program> {
-    let file = folder.join(format!("{}.conf", part.name()));
+    // Envoy goes by the ending.
+    let ending = if peer == Peer::Envoy { "yaml" } else { "conf" };
+    let file = folder.join(format!("{}.{ending}", part.name()));
     let own = folder.join(part.name());
     fs::create_dir_all(&own).map_err(|error| format!("{}: {error}", own.display()))?;
     fs::write(&file, filled(peer.template(part), blanks)?).map_err(|error| format!("{}: {error}", file.display()))?;

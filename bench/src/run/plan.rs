@@ -137,7 +137,10 @@ impl Progress<'_> {
         let pace = self.begin.elapsed().as_secs_f64() / self.done.as_secs_f64().max(0.001);
         let figures: Vec<String> = figures
             .iter()
-            .map(|(metric, value)| format!("{metric} {} {}", figure(*value), step.case.unit(*metric)))
+            .map(|(metric, value)| {
+                let unit = if step.who == Who::Direct { "us" } else { step.case.unit(*metric) };
+                format!("{metric} {} {unit}", figure(*value))
+            })
             .collect();
         format!(
             "[{:>3}/{}] round {}/{}  {:<16} {:<12} {}  · {} left",

@@ -39,6 +39,7 @@ impl Answer {
             let (name, value) = line.split_once(':')?;
             name.eq_ignore_ascii_case("content-length").then(|| value.trim().parse::<usize>().ok())?
         });
+        let body = if status == Some(204) { Some(0) } else { body };
         match (status, body) {
             (Some(status), Some(body)) => Ok(Some(Self { status, length: end + body })),
             _ => Err(io::Error::other(format!("an answer without status or length: {head}"))),

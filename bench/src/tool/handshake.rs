@@ -10,7 +10,7 @@ use rustls::client::ClientConfig;
 use serde_json::json;
 
 use super::exchange::{self, connect, exchange};
-use super::identity::{Identity, Offer, connection};
+use super::identity::{Identity, Offer, secured};
 use crate::arguments::Positional;
 use crate::clock::now;
 use crate::{Outcome, say};
@@ -38,7 +38,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
 }
 
 fn once(address: SocketAddr, config: &Arc<ClientConfig>, request: &[u8]) -> io::Result<()> {
-    let mut tls = rustls::StreamOwned::new(connection(config)?, connect(address)?);
+    let mut tls = secured(config, connect(address)?)?;
     match exchange(&mut tls, request)? {
         (200, _) => Ok(()),
         (status, _) => Err(io::Error::other(format!("answered {status}"))),

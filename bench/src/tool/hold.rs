@@ -13,7 +13,7 @@ use serde_json::json;
 use socket2::{Domain, Socket, Type};
 
 use super::exchange::{self, exchange, patient};
-use super::identity::{Identity, Offer, connection};
+use super::identity::{Identity, Offer, secured};
 use crate::arguments::Positional;
 use crate::{Outcome, say};
 
@@ -72,7 +72,7 @@ fn used(stream: TcpStream, tls: Option<&Arc<ClientConfig>>, request: &[u8]) -> i
             (stream, status)
         }
         Some(config) => {
-            let mut tls = rustls::StreamOwned::new(connection(config)?, stream);
+            let mut tls = secured(config, stream)?;
             let (status, _) = exchange(&mut tls, request)?;
             (tls.sock, status)
         }

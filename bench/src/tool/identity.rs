@@ -2,22 +2,31 @@
 
 use std::fmt;
 use std::fs;
-use std::io;
+use std::io::{self, Write as _};
+use std::net::TcpStream;
 use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use hms_model::names::ServiceName;
+use hms_wire::hello::PeerHello;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::client::{ClientConfig, ClientConnection, Resumption};
 use rustls::crypto::aws_lc_rs::{default_provider, kx_group};
 use rustls::crypto::{CryptoProvider, verify_tls13_signature};
-use rustls::{DigitallySignedStruct, SignatureScheme};
+use rustls::{DigitallySignedStruct, SignatureScheme, StreamOwned};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime};
 
 /// Names of the files of an identity: those in which a proxy of the mesh keeps its own.
 pub(crate) const KEY: &str = "key.der";
 /// Certificates, each behind its length in four bytes.
 pub(crate) const CHAIN: &str = "chain";
+
+/// HTTP/1.1 between proxies of the mesh.
+const MESH: &[u8] = b"hms1-http/1.1";
+
+/// A connection through TLS.
+pub(crate) type Secured = StreamOwned<ClientConnection, TcpStream>;
 
 /// Which key exchange a client offers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -90,15 +99,38 @@ impl Identity {
             .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
             .with_client_auth_cert(self.chain, self.key)?;
         config.resumption = Resumption::disabled();
-        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        config.alpn_protocols = vec![MESH.to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
     }
 }
 
-/// A connection that has not begun its handshake.
-pub(crate) fn connection(config: &Arc<ClientConfig>) -> io::Result<ClientConnection> {
+/// A connection after its handshake, and after the greeting that our proxies expect of each other.
+pub(crate) fn secured(config: &Arc<ClientConfig>, stream: TcpStream) -> io::Result<Secured> {
     let name = ServerName::try_from("bench.local").map_err(io::Error::other)?;
-    ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)
+    let connection = ClientConnection::new(Arc::clone(config), name).map_err(io::Error::other)?;
+    let mut tls = StreamOwned::new(connection, stream);
+    while tls.conn.is_handshaking() {
+        tls.conn.complete_io(&mut tls.sock)?;
+    }
+    if tls.conn.alpn_protocol() == Some(MESH) {
+        tls.write_all(&greeting()?)?;
+    }
+    Ok(tls)
+}
+
+/// The greeting of the caller's proxy, which each connection between proxies begins with.
+fn greeting() -> io::Result<Vec<u8>> {
+    let service = |name| ServiceName::in_namespace("default", name).map_err(io::Error::other);
+    let hello = PeerHello {
+        destination: service("bench-svc")?,
+        destination_port: 0,
+        source: service("caller-svc")?,
+        workload: "bench".to_owned(),
+        version: String::new(),
+        zone: String::new(),
+        level: 0,
+    };
+    hello.encode().map_err(io::Error::other)
 }
 
 fn split(mut bytes: &[u8]) -> Option<Vec<CertificateDer<'static>>> {
