@@ -18,6 +18,7 @@ pub(crate) fn search_path() -> OsString {
 
 /// A program by its path, or by its name where programs are found.
 pub(crate) fn found(program: &Path) -> Result<PathBuf, String> {
-    let candidates = std::env::split_paths(&search_path()).map(|folder| folder.join(program)).collect::<Vec<_>>();
-    candidates.into_iter().find(|path| path.is_file()).ok_or_else(|| format!("{} is not installed", program.display()))
+    let path = search_path();
+    let mut candidates = std::env::split_paths(&path).map(|folder| folder.join(program));
+    candidates.find(|path| path.is_file()).ok_or_else(|| format!("{} is not installed", program.display()))
 }

@@ -94,7 +94,7 @@ impl Plan {
     }
 }
 
-/// The program in PyPI's package; what it puts into `bin` is a script that starts it.
+/// The program in `PyPI`'s package; what it puts into `bin` is a script that starts it.
 fn envoy() -> Result<PathBuf, String> {
     let venv = Venv::with(&python::BENCH)?;
     let code = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";

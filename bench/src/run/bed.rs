@@ -45,12 +45,12 @@ pub(crate) enum Who {
 }
 
 impl fmt::Display for Who {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Direct => out.write_str("direct"),
-            Self::Ours => out.write_str("ours"),
-            Self::OursQuiet => out.write_str("ours, no log"),
-            Self::Peer(peer) => out.write_str(peer.name()),
+            Self::Direct => f.write_str("direct"),
+            Self::Ours => f.write_str("ours"),
+            Self::OursQuiet => f.write_str("ours, no log"),
+            Self::Peer(peer) => f.write_str(peer.name()),
         }
     }
 }

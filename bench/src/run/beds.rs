@@ -32,19 +32,19 @@ pub(crate) type Figures = Vec<(Metric, f64)>;
 /// One product, running.
 enum Bed {
     Ours(Mesh),
-    Peer(PeerBed),
+    Peer(Box<PeerBed>),
 }
 
 /// Everything that runs during a run.
 pub(crate) struct Beds {
-    beds: BTreeMap<Who, Bed>,
+    running: BTreeMap<Who, Bed>,
     certificates: Certificates,
     backends: Backends,
     programs: Programs,
     /// Latest figures of the backend without a proxy, in microseconds: median and 99th percentile.
     direct: Option<(f64, f64)>,
     folder: TempDir,
-    _running: Vec<Program>,
+    _servers: Vec<Program>,
 }
 
 impl Beds {
@@ -54,7 +54,7 @@ impl Beds {
         let certificates = Certificates::make()?;
         let [http1, grpc, sink] = free(3)?.try_into().map_err(|_count| "no free ports".to_owned())?;
         let backends = Backends { http1, grpc, sink };
-        let running =
+        let servers =
             vec![backend(http1, &[], folder.path(), interrupt)?, backend(grpc, &["grpc"], folder.path(), interrupt)?];
         let mut beds = BTreeMap::new();
         let mesh = |logged| Mesh::up(&options.programs, http1, logged, interrupt).map(Bed::Ours);
@@ -67,10 +67,10 @@ impl Beds {
         for &peer in &options.peers {
             say(&format!("starting {}", peer.name()));
             let bed = PeerBed::start(peer, &options.programs, backends, &certificates, interrupt)?;
-            beds.insert(Who::Peer(peer), Bed::Peer(bed));
+            beds.insert(Who::Peer(peer), Bed::Peer(Box::new(bed)));
         }
         let programs = options.programs.clone();
-        Ok(Self { beds, certificates, backends, programs, direct: None, folder, _running: running })
+        Ok(Self { running: beds, certificates, backends, programs, direct: None, folder, _servers: servers })
     }
 
     /// Makes one measurement.
@@ -149,7 +149,7 @@ impl Beds {
     }
 
     fn bed(&self, who: Who) -> Outcome<&Bed> {
-        self.beds.get(&who).ok_or_else(|| format!("{who} does not run"))
+        self.running.get(&who).ok_or_else(|| format!("{who} does not run"))
     }
 
     fn place(&self, who: Who, hop: Hop) -> Outcome<Place> {

@@ -72,8 +72,8 @@ impl Metric {
 }
 
 impl fmt::Display for Metric {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Cpu => "cpu",
             Self::P50 => "p50",
             Self::P99 => "p99",

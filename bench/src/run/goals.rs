@@ -23,28 +23,28 @@ enum Measure {
 struct Goal {
     figure: &'static str,
     measure: Measure,
-    goal: f64,
+    most: f64,
     floor: Option<f64>,
     unit: &'static str,
 }
 
-const fn share(figure: &'static str, case: &'static str, who: Who, goal: f64, floor: Option<f64>) -> Goal {
+const fn share(figure: &'static str, case: &'static str, who: Who, most: f64, floor: Option<f64>) -> Goal {
     let unit = match who {
         NGINX => "× nginx",
         HAPROXY => "× haproxy",
         _ => "× envoy",
     };
-    Goal { figure, measure: Measure::Share(case, Metric::Cpu, who), goal, floor, unit }
+    Goal { figure, measure: Measure::Share(case, Metric::Cpu, who), most, floor, unit }
 }
 
 const fn own(
     figure: &'static str,
     (case, metric, divisor): (&'static str, Metric, f64),
-    goal: f64,
+    most: f64,
     floor: Option<f64>,
     unit: &'static str,
 ) -> Goal {
-    Goal { figure, measure: Measure::Own(case, metric, divisor), goal, floor, unit }
+    Goal { figure, measure: Measure::Own(case, metric, divisor), most, floor, unit }
 }
 
 /// A megabyte in KiB, and in bytes.
@@ -85,7 +85,7 @@ pub(crate) fn table(results: &Results, whole: bool) -> String {
         vec![
             goal.figure.to_owned(),
             goal.unit.to_owned(),
-            format!("≤ {}", limit(goal.goal)),
+            format!("≤ {}", limit(goal.most)),
             goal.floor.map_or_else(|| "–".to_owned(), |floor| format!("< {}", limit(floor))),
             measured.map_or_else(|| "–".to_owned(), shown),
             goal.verdict(measured).to_owned(),
@@ -108,7 +108,7 @@ impl Goal {
     fn verdict(&self, measured: Option<f64>) -> &'static str {
         match measured {
             None => "not measured",
-            Some(value) if value <= self.goal && self.floor.is_none_or(|floor| value < floor) => "met",
+            Some(value) if value <= self.most && self.floor.is_none_or(|floor| value < floor) => "met",
             Some(value) if self.floor.is_some_and(|floor| value >= floor) => "MISSED, floor crossed",
             Some(_) => "missed",
         }

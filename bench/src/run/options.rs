@@ -3,7 +3,7 @@
 use std::ffi::OsString;
 use std::path::PathBuf;
 
-use lexopt::{Arg, Parser, ValueExt as _};
+use lexopt::{Arg, Parser, ValueExt};
 
 use super::case::{CASES, Case};
 use super::peers::Peer;
@@ -80,7 +80,7 @@ fn path(parser: &mut Parser) -> Outcome<PathBuf> {
 }
 
 fn text(parser: &mut Parser) -> Outcome<String> {
-    parser.value().and_then(|value| value.string()).map_err(wrong)
+    parser.value().and_then(ValueExt::string).map_err(wrong)
 }
 
 fn peers(list: &str) -> Outcome<Vec<Peer>> {

@@ -20,7 +20,7 @@ use crate::tool::exchange::{get, once};
 use crate::{Outcome, settings};
 
 /// How long anything may take to be there.
-const PATIENCE: Duration = Duration::from_secs(60);
+const PATIENCE: Duration = Duration::from_mins(1);
 /// How long everything may take to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 const PROJECT: &str = "bench";
@@ -216,7 +216,9 @@ impl Drop for Mesh {
         let limit = now() + FAREWELL;
         loop {
             let left = kernel::marked(self.root.path());
-            left.iter().for_each(|one| end(one.pid));
+            for one in &left {
+                end(one.pid);
+            }
             if left.is_empty() || now() > limit {
                 return;
             }

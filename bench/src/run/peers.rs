@@ -1,4 +1,4 @@
-//! The peers: nginx, HAProxy and Envoy, each from a template in `bench/peers`.
+//! The peers: nginx, `HAProxy` and Envoy, each from a template in `bench/peers`.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -52,10 +52,10 @@ impl Peer {
     /// Whether it can take this way at all.
     pub(crate) fn can(self, hop: Hop) -> bool {
         match (self, hop) {
-            // It speaks HTTP/2 to upstreams for gRPC only, and forwards bytes only with a module of its own package.
-            (Self::Nginx, Hop::PairHttp2 | Hop::Opaque) => false,
-            // HAProxy stands for forwarding bytes.
-            (Self::Envoy, Hop::Opaque) => false,
+            // It speaks HTTP/2 to upstreams for gRPC only.
+            (Self::Nginx, Hop::PairHttp2) => false,
+            // HAProxy alone stands for forwarding bytes.
+            (_, Hop::Opaque) => self == Self::Haproxy,
             _ => true,
         }
     }

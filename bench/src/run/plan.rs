@@ -43,8 +43,8 @@ pub(crate) struct Step {
 }
 
 impl fmt::Display for Step {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(out, "{} {}, round {}", self.case.name, self.who, self.round)
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} {}, round {}", self.case.name, self.who, self.round)
     }
 }
 

@@ -10,9 +10,12 @@ use super::kernel::Machine;
 use super::peers::Peer;
 use crate::figure::{median, min};
 
+/// The name of a case, of what, of whom.
+type Key = (&'static str, Metric, Who);
+
 /// What was measured, every round.
 #[derive(Debug, Default)]
-pub(crate) struct Results(BTreeMap<(&'static str, Metric, Who), Vec<f64>>);
+pub(crate) struct Results(BTreeMap<Key, Vec<f64>>);
 
 impl Results {
     /// Adds one figure.

@@ -25,7 +25,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
     let offer: Offer = arguments.take("classic|hybrid")?;
     let time = arguments.seconds()?;
     let identity = Identity::load(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-    let config = identity.client(offer).map_err(|error| error.to_string())?;
+    let config = identity.client(offer)?;
     let request = exchange::get("bench-svc", "/");
     let end = now() + time;
     let mut done = 0_u64;

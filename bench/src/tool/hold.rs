@@ -7,6 +7,7 @@ use std::io::{self, BufRead as _, ErrorKind, Read as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpStream};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::thread;
 
 use rustls::client::ClientConfig;
 use serde_json::json;
@@ -20,6 +21,8 @@ use crate::{Outcome, say};
 const USAGE: &str = "usage: hms-bench hold IP:PORT COUNT [IDENTITY_FOLDER]";
 /// How many connections come from one address.
 const PER_CLIENT: u32 = 250;
+/// How many threads open them.
+const THREADS: u32 = 4;
 /// Most that can be asked for: this process needs a descriptor for each.
 const MOST: u32 = 15_000;
 
@@ -35,23 +38,38 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
         None => None,
         Some(folder) => {
             let identity = Identity::load(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
-            Some(identity.client(Offer::Classic).map_err(|error| error.to_string())?)
+            Some(identity.client(Offer::Classic)?)
         }
     };
-    let request = exchange::get("bench-svc", "/");
-    let mut held = Vec::new();
-    for number in 0..count {
-        let one = open(address, Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number / PER_CLIENT))
-            .and_then(|stream| used(stream, tls.as_ref(), &request))
-            .map_err(|error| format!("{address}: connection {number}: {error}"))?;
-        held.push(one);
-    }
+    let held = opened(address, count, tls.as_ref())?;
     for line in io::stdin().lock().lines() {
         line.map_err(|error| error.to_string())?;
         let open = held.iter().filter(|stream| is_open(stream)).count();
         say(&json!({"open": open}).to_string());
     }
     Ok(())
+}
+
+/// All connections, opened by several threads: a proxy may close the first while the last are still on their way.
+fn opened(address: SocketAddr, count: u32, tls: Option<&Arc<ClientConfig>>) -> Outcome<Vec<TcpStream>> {
+    let request = exchange::get("bench-svc", "/");
+    let part = |thread: u32| {
+        let numbers = (0..count).filter(move |number| number % THREADS == thread);
+        let mine = numbers.map(|number| {
+            open(address, Ipv4Addr::from_bits(Ipv4Addr::LOCALHOST.to_bits() + 1 + number / PER_CLIENT))
+                .and_then(|stream| used(stream, tls, &request))
+                .map_err(|error| format!("{address}: connection {number}: {error}"))
+        });
+        mine.collect::<Outcome<Vec<TcpStream>>>()
+    };
+    let parts: Vec<_> = thread::scope(|scope| {
+        #[expect(clippy::needless_collect, reason = "all are started before the first is waited for")]
+        let threads: Vec<_> = (0..THREADS).map(|thread| scope.spawn(move || part(thread))).collect();
+        let failed = |_panic| Err("a thread failed".to_owned());
+        threads.into_iter().map(|one| one.join().unwrap_or_else(failed)).collect()
+    });
+    let parts = parts.into_iter().collect::<Outcome<Vec<_>>>()?;
+    Ok(parts.into_iter().flatten().collect())
 }
 
 fn open(address: SocketAddr, from: Ipv4Addr) -> io::Result<TcpStream> {

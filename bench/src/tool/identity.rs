@@ -8,6 +8,7 @@ use std::path::Path;
 use std::str::FromStr;
 use std::sync::Arc;
 
+use crate::Outcome;
 use hms_model::names::ServiceName;
 use hms_wire::hello::PeerHello;
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
@@ -38,8 +39,8 @@ pub(crate) enum Offer {
 }
 
 impl fmt::Display for Offer {
-    fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
-        out.write_str(match self {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
             Self::Classic => "classic",
             Self::Hybrid => "hybrid",
         })
@@ -86,7 +87,8 @@ impl Identity {
     }
 
     /// A client with this identity that never resumes a session: every handshake is a full one.
-    pub(crate) fn client(self, offer: Offer) -> Result<Arc<ClientConfig>, rustls::Error> {
+    pub(crate) fn client(self, offer: Offer) -> Outcome<Arc<ClientConfig>> {
+        let failed = |error: rustls::Error| format!("TLS: {error}");
         let mut provider = default_provider();
         provider.kx_groups = match offer {
             Offer::Classic => vec![kx_group::X25519, kx_group::SECP256R1],
@@ -94,10 +96,12 @@ impl Identity {
         };
         let provider = Arc::new(provider);
         let mut config = ClientConfig::builder_with_provider(Arc::clone(&provider))
-            .with_protocol_versions(&[&rustls::version::TLS13])?
+            .with_protocol_versions(&[&rustls::version::TLS13])
+            .map_err(failed)?
             .dangerous()
             .with_custom_certificate_verifier(Arc::new(AnyServer(provider)))
-            .with_client_auth_cert(self.chain, self.key)?;
+            .with_client_auth_cert(self.chain, self.key)
+            .map_err(failed)?;
         config.resumption = Resumption::disabled();
         config.alpn_protocols = vec![MESH.to_vec(), b"http/1.1".to_vec()];
         Ok(Arc::new(config))
@@ -163,8 +167,8 @@ impl ServerCertVerifier for AnyServer {
     fn verify_tls12_signature(
         &self,
         _message: &[u8],
-        _certificate: &CertificateDer<'_>,
-        _signature: &DigitallySignedStruct,
+        _cert: &CertificateDer<'_>,
+        _dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         Err(rustls::Error::General("only TLS 1.3 is measured".to_owned()))
     }
@@ -172,10 +176,10 @@ impl ServerCertVerifier for AnyServer {
     fn verify_tls13_signature(
         &self,
         message: &[u8],
-        certificate: &CertificateDer<'_>,
-        signature: &DigitallySignedStruct,
+        cert: &CertificateDer<'_>,
+        dss: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
-        verify_tls13_signature(message, certificate, signature, &self.0.signature_verification_algorithms)
+        verify_tls13_signature(message, cert, dss, &self.0.signature_verification_algorithms)
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
