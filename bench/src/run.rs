@@ -54,7 +54,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
 fn measured(options: &Options, interrupt: &Interrupt) -> Outcome<Results> {
     let plan = Plan::of(options);
     say(&format!("{} measurements, about {}", plan.steps.len(), plan::shown(plan.estimate())));
-    let mut beds = Beds::start(options, interrupt)?;
+    let beds = Beds::start(options, interrupt)?;
     let mut results = Results::default();
     let mut progress = plan.progress();
     for step in &plan.steps {

@@ -41,8 +41,6 @@ pub(crate) struct Beds {
     certificates: Certificates,
     backends: Backends,
     programs: Programs,
-    /// Latest figures of the backend without a proxy, in microseconds: median and 99th percentile.
-    direct: Option<(f64, f64)>,
     folder: TempDir,
     _servers: Vec<Program>,
 }
@@ -70,11 +68,11 @@ impl Beds {
             beds.insert(Who::Peer(peer), Bed::Peer(Box::new(bed)));
         }
         let programs = options.programs.clone();
-        Ok(Self { running: beds, certificates, backends, programs, direct: None, folder, _servers: servers })
+        Ok(Self { running: beds, certificates, backends, programs, folder, _servers: servers })
     }
 
     /// Makes one measurement.
-    pub(crate) fn measure(&mut self, step: &Step, times: Times, interrupt: &Interrupt) -> Outcome<Figures> {
+    pub(crate) fn measure(&self, step: &Step, times: Times, interrupt: &Interrupt) -> Outcome<Figures> {
         match step.case.kind {
             Kind::Requests { hop, path, latency } => self.requests(step.who, (hop, path, latency), times, interrupt),
             Kind::Http2 { hop } => {
@@ -88,19 +86,19 @@ impl Beds {
             }
             Kind::Handshakes(offer) => {
                 let identity = self.identity(step.who)?;
-                let fresh = self.fresh(step.who, Role::Inbound, interrupt)?;
-                let cpu = measure::handshakes(&fresh.place, &identity, offer, times.short, interrupt)
-                    .map_err(|why| format!("{why}\n{}", fresh.program.said()))?;
+                let cpu = self.with_fresh(step.who, Role::Inbound, interrupt, |fresh| {
+                    measure::handshakes(&fresh.place, &identity, offer, times.short, interrupt)
+                })?;
                 Ok(vec![(Metric::Cpu, cpu)])
             }
             Kind::Idle { role, count } => {
                 let identity = self.identity(step.who)?;
-                let fresh = self.fresh(step.who, role, interrupt)?;
                 let identity = (role == Role::Inbound).then_some(identity.as_path());
-                // Once, so that what the first connection of all needs is not charged to the others.
-                let memory = measure::idle(&fresh, 1, identity, interrupt)
-                    .and_then(|_first| measure::idle(&fresh, count, identity, interrupt))
-                    .map_err(|why| format!("{why}\n{}", fresh.program.said()))?;
+                let memory = self.with_fresh(step.who, role, interrupt, |fresh| {
+                    // Once, so that what the first connection of all needs is not charged to the others.
+                    measure::idle(fresh, 1, identity, interrupt)?;
+                    measure::idle(fresh, count, identity, interrupt)
+                })?;
                 Ok(vec![(Metric::Rss, memory)])
             }
             Kind::Start => self.begin(step, interrupt),
@@ -108,7 +106,7 @@ impl Beds {
     }
 
     fn requests(
-        &mut self,
+        &self,
         who: Who,
         (hop, path, latency): (Hop, &str, bool),
         times: Times,
@@ -116,24 +114,23 @@ impl Beds {
     ) -> Outcome<Figures> {
         if who == Who::Direct {
             let (p50, p99) = measure::latency(self.backends.http1, times.rate, interrupt)?;
-            self.direct = Some((p50, p99));
             return Ok(vec![(Metric::P50, p50), (Metric::P99, p99)]);
         }
         let place = self.place(who, hop)?;
         let mut figures = vec![(Metric::Cpu, measure::requests(&place, path, times.load, interrupt)?)];
-        if latency && let Some((p50, p99)) = self.direct {
-            let through = measure::latency(place.address, times.rate, interrupt)?;
-            figures.extend([(Metric::P50, through.0 - p50), (Metric::P99, through.1 - p99)]);
+        if latency {
+            let (p50, p99) = measure::latency(place.address, times.rate, interrupt)?;
+            figures.extend([(Metric::P50, p50), (Metric::P99, p99)]);
         }
         figures.push((Metric::Rss, float(kernel::resident(&place.pids)?)));
         Ok(figures)
     }
 
     fn begin(&self, step: &Step, interrupt: &Interrupt) -> Outcome<Figures> {
-        let fresh = self.fresh(step.who, Role::Plain, interrupt)?;
-        let memory = float(kernel::resident(&fresh.place.pids)?);
-        let size = self.size(step.who, interrupt)?;
-        Ok(vec![(Metric::P50, fresh.started.as_secs_f64() * 1000.0), (Metric::Rss, memory), (Metric::Size, size)])
+        let (time, memory) = self.with_fresh(step.who, Role::Plain, interrupt, |fresh| {
+            Ok((fresh.started.as_secs_f64() * 1000.0, float(kernel::resident(&fresh.place.pids)?)))
+        })?;
+        Ok(vec![(Metric::P50, time), (Metric::Rss, memory), (Metric::Size, self.size(step.who, interrupt)?)])
     }
 
     /// Bytes of a program without its symbols.
@@ -160,11 +157,25 @@ impl Beds {
         place.ok_or_else(|| format!("{who} has no such way: {hop:?}"))
     }
 
-    fn fresh(&self, who: Who, role: Role, interrupt: &Interrupt) -> Outcome<Fresh> {
-        match self.bed(who)? {
-            Bed::Ours(mesh) => mesh.fresh(role, interrupt),
-            Bed::Peer(peer) => peer.fresh(role, interrupt),
+    /// Measures a proxy that nobody has used yet, and leaves nothing of it behind.
+    fn with_fresh<T>(
+        &self,
+        who: Who,
+        role: Role,
+        interrupt: &Interrupt,
+        measured: impl FnOnce(&Fresh) -> Outcome<T>,
+    ) -> Outcome<T> {
+        let bed = self.bed(who)?;
+        let fresh = match bed {
+            Bed::Ours(mesh) => mesh.fresh(role, interrupt)?,
+            Bed::Peer(peer) => peer.fresh(role, interrupt)?,
+        };
+        let found = measured(&fresh).map_err(|why| format!("{why}\n{}", fresh.program.said()))?;
+        drop(fresh);
+        if let Bed::Ours(mesh) = bed {
+            mesh.forget(role, interrupt)?;
         }
+        Ok(found)
     }
 
     /// Where the certificate lies with which a client may come.

@@ -64,10 +64,9 @@ pub(crate) enum Metric {
 }
 
 impl Metric {
-    /// Whether the smallest of all rounds stands for them, or the median. Noise only ever adds to time on a processor; a latency is a
-    /// difference of two measurements, whose smallest value is the luckiest.
-    pub(crate) fn is_minimum(self) -> bool {
-        self == Self::Cpu
+    /// Whether it is a time that requests take.
+    pub(crate) fn is_latency(self) -> bool {
+        matches!(self, Self::P50 | Self::P99)
     }
 }
 
@@ -96,6 +95,16 @@ impl Case {
             (Metric::Rss, _) => "KiB",
             (Metric::Size, _) => "bytes",
         }
+    }
+
+    /// Whether the least of all rounds stands for them, or the median: noise only ever adds to a time, but memory varies both ways.
+    pub(crate) fn takes_least(&self, metric: Metric) -> bool {
+        metric == Metric::Cpu || self.subtracts(metric)
+    }
+
+    /// Whether a figure is what a proxy adds to the same without one.
+    pub(crate) fn subtracts(&self, metric: Metric) -> bool {
+        metric.is_latency() && matches!(self.kind, Kind::Requests { .. })
     }
 
     /// The way it takes, if it is one through a running bed.

@@ -108,6 +108,7 @@ impl Goal {
     fn verdict(&self, measured: Option<f64>) -> &'static str {
         match measured {
             None => "not measured",
+            Some(value) if value < 0.0 => "too noisy to tell",
             Some(value) if value <= self.most && self.floor.is_none_or(|floor| value < floor) => "met",
             Some(value) if self.floor.is_some_and(|floor| value >= floor) => "MISSED, floor crossed",
             Some(_) => "missed",
@@ -140,5 +141,6 @@ mod tests {
         assert_eq!(goal.verdict(Some(0.9)), "missed");
         assert_eq!(goal.verdict(Some(1.0)), "MISSED, floor crossed");
         assert_eq!(goal.verdict(None), "not measured");
+        assert_eq!(goal.verdict(Some(-0.1)), "too noisy to tell");
     }
 }

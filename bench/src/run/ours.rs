@@ -24,6 +24,8 @@ const PATIENCE: Duration = Duration::from_mins(1);
 /// How long everything may take to end.
 const FAREWELL: Duration = Duration::from_secs(15);
 const PROJECT: &str = "bench";
+/// How the ids of further proxies end.
+const FRESH: &str = "-fresh";
 
 /// A running mesh: a caller, a service, a gRPC service, and a service without a proxy.
 pub(crate) struct Mesh {
@@ -88,10 +90,7 @@ impl Mesh {
 
     /// One more proxy, started with the flags that `hms up` gave the first; returns when it has served a request.
     pub(crate) fn fresh(&self, role: Role, interrupt: &Interrupt) -> Outcome<Fresh> {
-        let model = self.sidecar(match role {
-            Role::Plain => "caller-svc",
-            Role::Inbound => "bench-svc",
-        })?;
+        let model = self.sidecar(model(role))?;
         let folder = self.root.path().join("fresh");
         let _absent_is_fine = fs::remove_dir_all(&folder);
         fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
@@ -114,6 +113,21 @@ impl Mesh {
         };
         let served = self.serves(role, place, begin, interrupt)?;
         Ok(Fresh { place: Place { address: place, pids: program.family() }, started: served, program })
+    }
+
+    /// Has the mesh forget such a proxy at once, after its end: it would be called until its lease runs out.
+    pub(crate) fn forget(&self, role: Role, interrupt: &Interrupt) -> Outcome {
+        let path = format!("/v1/services/{}", model(role));
+        until("a proxy is forgotten", PATIENCE, interrupt, || {
+            let view = self.ask("GET", &path, None)?;
+            let ids = view.get("endpoints").and_then(Value::as_array).into_iter().flatten();
+            let ids: Vec<&str> =
+                ids.filter_map(|one| one.get("id")?.as_str()).filter(|id| id.ends_with(FRESH)).collect();
+            for id in &ids {
+                self.ask("DELETE", &format!("{path}/endpoints/{id}"), None)?;
+            }
+            if ids.is_empty() { Ok(()) } else { Err(format!("{ids:?} were there")) }
+        })
     }
 
     fn serves(&self, role: Role, place: SocketAddr, begin: Instant, interrupt: &Interrupt) -> Outcome<Duration> {
@@ -227,6 +241,14 @@ impl Drop for Mesh {
     }
 }
 
+/// The service whose proxy a further one is made after.
+fn model(role: Role) -> &'static str {
+    match role {
+        Role::Plain => "caller-svc",
+        Role::Inbound => "bench-svc",
+    }
+}
+
 fn mesh_file(backend: &Path) -> String {
     let backend = backend.display();
     format!(
@@ -256,7 +278,7 @@ fn renamed(words: &[String], folder: &Path) -> Vec<String> {
     while let (Some(flag), Some(value)) = (words.next(), words.next()) {
         let value = match flag.as_str() {
             "--runtime-dir" => folder.display().to_string(),
-            "--workload-id" => format!("{value}-fresh"),
+            "--workload-id" => format!("{value}{FRESH}"),
             _ => value.clone(),
         };
         flags.extend([flag.clone(), value]);

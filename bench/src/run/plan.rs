@@ -138,7 +138,7 @@ impl Progress<'_> {
         let figures: Vec<String> = figures
             .iter()
             .map(|(metric, value)| {
-                let unit = if step.who == Who::Direct { "us" } else { step.case.unit(*metric) };
+                let unit = if step.case.subtracts(*metric) { "us" } else { step.case.unit(*metric) };
                 format!("{metric} {} {unit}", figure(*value))
             })
             .collect();

@@ -14,9 +14,9 @@ pub(crate) fn tables(options: &Options, results: &Results) -> String {
         (Metric::Cpu, "Time on a processor, least of all rounds"),
         (
             Metric::P50,
-            "Median: latency added to direct at 2 000 requests per second, and time to start; median of all rounds",
+            "Median: latency added to direct at 2 000 requests per second, least of all rounds; time to start, median",
         ),
-        (Metric::P99, "99th percentile: latency added to direct at 2 000 requests per second, median of all rounds"),
+        (Metric::P99, "99th percentile: latency added to direct at 2 000 requests per second, least of all rounds"),
         (Metric::Rss, "Resident memory, median of all rounds"),
         (Metric::Size, "Size of the program without symbols"),
     ];

@@ -13,6 +13,9 @@ use crate::figure::{median, min};
 /// The name of a case, of what, of whom.
 type Key = (&'static str, Metric, Who);
 
+/// One figure for many.
+type Summary = fn(&[f64]) -> Option<f64>;
+
 /// What was measured, every round.
 #[derive(Debug, Default)]
 pub(crate) struct Results(BTreeMap<Key, Vec<f64>>);
@@ -23,17 +26,23 @@ impl Results {
         self.0.entry((case.name, metric, who)).or_default().push(value);
     }
 
-    /// The figure that stands for all rounds.
+    /// The figure that stands for all rounds. A latency is what is added to direct.
     pub(crate) fn of(&self, case: &str, metric: Metric, who: Who) -> Option<f64> {
         let case = CASES.iter().find(|one| one.name == case)?;
-        let values = self.0.get(&(case.name, metric, who))?;
-        if metric.is_minimum() { min(values) } else { median(values) }
+        self.added(case, metric, who, if case.takes_least(metric) { min } else { median })
     }
 
-    /// The median of all rounds.
-    pub(crate) fn median(&self, case: &str, metric: Metric, who: Who) -> Option<f64> {
-        let case = CASES.iter().find(|one| one.name == case)?;
-        median(self.0.get(&(case.name, metric, who))?)
+    /// The same from the medians of all rounds.
+    fn median(&self, case: &Case, metric: Metric, who: Who) -> Option<f64> {
+        self.added(case, metric, who, median)
+    }
+
+    fn added(&self, case: &Case, metric: Metric, who: Who, of_rounds: Summary) -> Option<f64> {
+        let value = of_rounds(self.0.get(&(case.name, metric, who))?)?;
+        if who == Who::Direct || !case.subtracts(metric) {
+            return Some(value);
+        }
+        Some(value - of_rounds(self.0.get(&(case.name, metric, Who::Direct))?)?)
     }
 
     /// What was measured of a case.
@@ -79,9 +88,12 @@ impl Results {
             "ours": ours,
             "theirs": theirs,
             "ratio": ratio(ours, theirs),
-            "ours_median": self.median(case.name, metric, who),
-            "theirs_median": self.median(case.name, metric, Who::Peer(peer)),
+            "ours_median": self.median(case, metric, who),
+            "theirs_median": self.median(case, metric, Who::Peer(peer)),
         });
+        if let Some(row) = row.as_object_mut().filter(|_| case.subtracts(metric)) {
+            row.insert("direct".to_owned(), self.of(case.name, metric, Who::Direct).into());
+        }
         if let (Some(row), Some(note)) = (row.as_object_mut(), note(case.name, ours, theirs)) {
             row.insert("note".to_owned(), note.into());
         }
@@ -98,6 +110,9 @@ pub(crate) fn ratio(ours: Option<f64>, theirs: Option<f64>) -> Option<f64> {
 /// Why a figure is missing.
 pub(crate) fn note(case: &str, ours: Option<f64>, theirs: Option<f64>) -> Option<&'static str> {
     match (case, ours, theirs) {
+        ("opaque", None, None) => {
+            Some("this release of ours forwards no bytes without HTTP yet; of the peers, haproxy alone is measured")
+        }
         ("opaque", None, _) => Some("this release of ours forwards no bytes without HTTP yet"),
         ("opaque", _, None) => Some("measured for haproxy only"),
         (_, _, None) => Some("this peer cannot do it"),
@@ -110,16 +125,20 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_least_stands_for_processor_time_and_the_median_for_latency() {
+    fn the_least_stands_for_all_rounds_and_latency_is_what_is_added() {
         let case = CASES.iter().find(|case| case.name == "pair-100b").unwrap();
         let mut results = Results::default();
         for value in [3.0, 1.0, 2.0] {
             results.add(case, Metric::Cpu, Who::Ours, value);
             results.add(case, Metric::P50, Who::Ours, value);
         }
+        for value in [0.5, 0.25, 9.0] {
+            results.add(case, Metric::P50, Who::Direct, value);
+        }
         results.add(case, Metric::Cpu, Who::Peer(Peer::Nginx), 4.0);
         assert_eq!(results.of("pair-100b", Metric::Cpu, Who::Ours), Some(1.0));
-        assert_eq!(results.of("pair-100b", Metric::P50, Who::Ours), Some(2.0));
+        assert_eq!(results.of("pair-100b", Metric::P50, Who::Ours), Some(0.75));
+        assert_eq!(results.median(case, Metric::P50, Who::Ours), Some(1.5));
         let json = results.json(&[case], &[Peer::Nginx], &Machine::this());
         let row = &json["rows"][0];
         assert_eq!((row["case"].as_str(), row["peer"].as_str()), (Some("pair-100b"), Some("nginx")));
