@@ -88,7 +88,7 @@ impl Backend {
     fn serve(&mut self) -> io::Result<()> {
         let mut tokens = Vec::new();
         loop {
-            self.poller.wait(None, &mut tokens)?;
+            self.poller.wait(&mut tokens)?;
             for &token in &tokens {
                 if token == LISTENER {
                     self.accept()?;

@@ -8,6 +8,8 @@ use std::net::{SocketAddr, TcpStream};
 use std::time::{Duration, Instant};
 
 use nix::sys::prctl;
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 use serde_json::json;
 
 use super::exchange::{self, Answer};
@@ -58,6 +60,8 @@ struct Connection {
 struct Load {
     request: Vec<u8>,
     poller: Poller,
+    /// Its token is the one after the last connection's.
+    timer: TimerFd,
     connections: Vec<Connection>,
     idle: Vec<usize>,
     /// Requests that are due while every connection is busy.
@@ -79,9 +83,12 @@ impl Load {
             poller.readable(&stream, token)?;
             connections.push(Connection { stream, intended: None, answer: Vec::new(), expected: None });
         }
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC)?;
+        poller.readable(&timer, count)?;
         Ok(Self {
             request,
             poller,
+            timer,
             connections,
             idle: (0..count).collect(),
             waiting: VecDeque::new(),
@@ -97,6 +104,7 @@ impl Load {
         let end = begin + time;
         self.count_from = begin + time / WARM_UP;
         let mut due = begin;
+        let mut armed = now();
         let mut tokens = Vec::new();
         let mut chunk = vec![0; 64 * 1024];
         loop {
@@ -115,11 +123,26 @@ impl Load {
                 return Ok(());
             }
             let until = if due < end { due } else { end + PATIENCE };
-            self.poller.wait(Some(until.saturating_duration_since(instant)), &mut tokens)?;
+            if until != armed {
+                self.wake_in(until.saturating_duration_since(instant))?;
+                armed = until;
+            }
+            self.poller.wait(&mut tokens)?;
             for &token in &tokens {
-                self.receive(token, &mut chunk)?;
+                if token == self.connections.len() {
+                    self.timer.wait()?;
+                } else {
+                    self.receive(token, &mut chunk)?;
+                }
             }
         }
+    }
+
+    /// Arms the timer. `epoll` alone counts whole milliseconds, which is more than what is measured.
+    fn wake_in(&self, time: Duration) -> io::Result<()> {
+        // Zero would disarm it.
+        let time = time.max(Duration::from_nanos(1));
+        Ok(self.timer.set(Expiration::OneShot(TimeSpec::from_duration(time)), TimerSetTimeFlags::empty())?)
     }
 
     /// Sends what is due, oldest first, as far as there are idle connections.

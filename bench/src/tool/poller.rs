@@ -2,10 +2,8 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::time::Duration;
 
 use rustix::buffer::spare_capacity;
-use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, EventData, EventFlags};
 use rustix::io::Errno;
 
@@ -39,10 +37,9 @@ impl Poller {
         Ok(epoll::add(&self.epoll, source, EventData::new_u64(token), flags)?)
     }
 
-    /// Waits, at most so long, and writes down whom something happened to.
-    pub(crate) fn wait(&mut self, limit: Option<Duration>, tokens: &mut Vec<usize>) -> io::Result<()> {
-        let limit = limit.and_then(|limit| Timespec::try_from(limit).ok());
-        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), limit.as_ref()) {
+    /// Waits, and writes down whom something happened to.
+    pub(crate) fn wait(&mut self, tokens: &mut Vec<usize>) -> io::Result<()> {
+        match epoll::wait(&self.epoll, spare_capacity(&mut self.events), None) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(error) => return Err(error.into()),
         }
