@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService, PortChoice,
-    Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
+    Proxy, ProxyRestart, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -155,6 +155,9 @@ pub(crate) enum Command {
     /// Stop and start a service's program
     #[command(before_help = "  hms restart calc-svc\n", help_template = TEMPLATE)]
     Restart(OneService),
+    /// Restart proxies without losing a request
+    #[command(before_help = "  hms proxy restart calc-svc\n  hms proxy restart --all\n", help_template = TEMPLATE)]
+    Proxy(Proxy),
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),

@@ -7,10 +7,11 @@ use hms_testkit::apps::App;
 use hms_testkit::client::Http;
 use hms_testkit::ledger::Load;
 use hms_testkit::mesh::Mesh;
-use hms_testkit::processes::Process;
+use hms_testkit::processes::{self, Process};
 use hms_testkit::sidecar::{Plan, Proxy};
 use hms_testkit::{figure, scenario, settings, wait};
 use http::Method;
+use nix::sys::signal::Signal;
 
 const SECOND: Duration = Duration::from_secs(1);
 const BODY: &[u8] = &[b'b'; 2048];
@@ -150,5 +151,58 @@ fn a_killed_proxy_costs_only_what_cannot_be_repeated() {
         figure("of these, POSTs that failed", post);
         assert_eq!(get, 0, "what is safe to repeat was repeated");
         assert!(post > 0 && post <= lost, "{post} of {lost}");
+    });
+}
+
+#[test]
+fn the_supervisor_restarts_every_proxy_under_load_and_revives_one_that_was_killed() {
+    scenario(Duration::from_mins(3), async {
+        let mesh = Mesh::example("hello");
+        let route = mesh.project().join("calc_svc/route.yaml");
+        let text = std::fs::read_to_string(&route).expect("the example's route");
+        // More than the example allows.
+        mesh.write("calc_svc/route.yaml", text.replace("20 req/min", "60000 req/min"));
+        let _up = mesh.up().await;
+        let gateway = Arc::new(mesh.gateway_with_token().await);
+        let load = Load::start(50, move |id| {
+            let gateway = Arc::clone(&gateway);
+            async move {
+                let answer = gateway.get(&format!("/sum/{id}/1")).await?;
+                match answer.status {
+                    200 if answer.json()["sum"] == id + 1 => Ok(()),
+                    status => Err(format!("{status} {}", answer.header("x-hms-error"))),
+                }
+            }
+        });
+        load.go_on_for(50).await;
+        let before = mesh.processes_with("hms-proxy").len();
+        let restarted = mesh.hms_json(&["proxy", "restart", "--all"]).await;
+        let items = restarted["items"].as_array().expect("a list");
+        let names: Vec<_> = items.iter().map(|item| item["name"].as_str().unwrap_or_default()).collect();
+        assert_eq!(names, ["calc-svc", "gateway.hms-system", "hello-svc"]);
+        assert!(items.iter().all(|item| item["was"] != item["is"]), "{restarted}");
+        let said = mesh.hms(&["proxy", "restart", "calc-svc"]).await;
+        assert!(said.contains("the proxy of calc-svc was restarted"), "{said}");
+        wait::until_true("the former processes have ended", SECOND * 20, || {
+            mesh.processes_with("hms-proxy").len() == before
+        })
+        .await;
+        load.go_on_for(50).await;
+        load.finish().await.assert_no_failures("restarting every proxy");
+
+        let unknown = mesh.try_hms(&["proxy", "restart", "calk-svc"]).await;
+        assert!(unknown.code != 0 && unknown.err.contains("did you mean `calc-svc`?"), "{unknown:?}");
+        let killed = mesh.processes_with("--service calc-svc.default").pop().expect("its proxy");
+        processes::signal(killed.pid, Signal::SIGKILL);
+        let gateway = mesh.gateway_with_token().await;
+        wait::until("the supervisor has started another", SECOND * 20, || async {
+            let now = mesh.processes_with("--service calc-svc.default").pop();
+            let other = now.filter(|now| now.pid != killed.pid).ok_or_else(|| "none yet".to_owned())?;
+            let answer = gateway.get("/sum/2/3").await?;
+            if answer.status == 200 { Ok(other) } else { Err(format!("{} {}", answer.status, answer.text())) }
+        })
+        .await;
+        let _down = mesh.hms(&["down"]).await;
+        mesh.until_nothing_runs().await;
     });
 }
