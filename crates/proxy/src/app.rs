@@ -79,6 +79,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let admin_address = admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
+    tasks::spawn("memory", watch_memory(Arc::clone(&shared)));
     if predecessor.is_some() {
         ready(&shared, &state, is_configured.clone()).await?;
     }
@@ -172,6 +173,10 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
         local.spawn_local(probe::watch_app(Rc::clone(&worker), app_changes));
     }
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
+}
+
+async fn watch_memory(shared: Arc<Shared>) {
+    shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
 }
 
 /// Resolves when this process can serve whatever the one before it could.

@@ -93,6 +93,7 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     exchange.peer = downstream.peer.to_string();
     let answer = match request {
         Err(bad) => Err(bad_head(bad)),
+        Ok(_) if worker.shared.overload.is_shedding() => Err(shed()),
         Ok(request) => match &downstream.entrance {
             Entrance::Inbound { peer } => inbound(worker, &runtime, peer, request, &mut exchange).await,
             Entrance::Outbound { pinned } => {
@@ -232,6 +233,11 @@ fn finish(answer: Result<Response, Refusal>, mut exchange: Exchange) -> Response
         return response;
     }
     Response { head: response.head, body: response.body.watched(Box::new(exchange)) }
+}
+
+/// Before anything is spent on the request.
+fn shed() -> Refusal {
+    Refusal::new(Reason::Shedding, "this proxy has no memory left for requests").after(Duration::from_secs(1))
 }
 
 fn bad_head(bad: BadHead) -> Refusal {

@@ -73,7 +73,7 @@ where
             let mut out = http::Response::new(response.body);
             *out.status_mut() = response.head.status;
             *out.headers_mut() = HeaderMap::from(response.head.fields);
-            if broken || drain.is_draining() {
+            if broken || drain.is_last_answer() {
                 out.headers_mut().insert(http::header::CONNECTION, HeaderValue::from_static("close"));
             }
             Ok::<_, std::convert::Infallible>(out)
