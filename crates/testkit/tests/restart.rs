@@ -59,7 +59,7 @@ fn load(http: Http, rate: u32) -> Load {
 
 /// Its process is gone after it has finished, and said that nothing was lost.
 async fn finished(mut old: Process) {
-    assert_eq!(old.ended(SECOND * 10).await, Some(0), "{}", old.output());
+    assert_eq!(old.ended(SECOND * 20).await, Some(0), "{}", old.output());
 }
 
 #[test]
@@ -183,7 +183,7 @@ fn the_supervisor_restarts_every_proxy_under_load_and_revives_one_that_was_kille
         assert!(items.iter().all(|item| item["was"] != item["is"]), "{restarted}");
         let said = mesh.hms(&["proxy", "restart", "calc-svc"]).await;
         assert!(said.contains("the proxy of calc-svc was restarted"), "{said}");
-        wait::until_true("the former processes have ended", SECOND * 20, || {
+        wait::until_true("the former processes have ended", SECOND * 30, || {
             mesh.processes_with("hms-proxy").len() == before
         })
         .await;
