@@ -117,7 +117,7 @@ impl Proxy {
     /// Starts a proxy and attests it; returns when it listens.
     pub async fn start(mesh: &Mesh, plan: Plan) -> Self {
         let trust_domain = mesh.rest().get("/v1/summary").await["trust_domain"].as_str().unwrap().to_owned();
-        let proxy = Self::start_unattested(mesh, plan, &trust_domain).await;
+        let proxy = Box::pin(Self::start_unattested(mesh, plan, &trust_domain)).await;
         proxy.attest(mesh).await;
         proxy
     }
