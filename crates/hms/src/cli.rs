@@ -20,7 +20,6 @@ const EXAMPLES: &str = "\
   eval \"$(hms env)\"                       make curl and $JWT work in this shell
   curl -H \"Authorization: Bearer $JWT\" https://gateway.local/sum/2/3
   hms status                              what runs, how it fares
-  hms tap calc-svc                        watch requests live
   hms stop calc-svc                       break it; hms breaker show calc-svc
   hms down                                stop everything
 ";
