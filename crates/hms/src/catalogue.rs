@@ -197,6 +197,8 @@ pub(crate) const CODES: &[Entry] = &[
         "hms restart SVC"),
     Entry::new(3009, "503: no configuration yet", "the proxy started without control plane and has no last-good file",
         "hms up -d"),
+    Entry::new(3010, "503: the proxy has no memory left", "95 % of its memory limit is used; nothing was sent to the service",
+        "raise the limit of its control group or --memory-limit, or call less at once"),
     Entry::new(3101, "401: no token", "the gateway wants Authorization: Bearer",
         "eval \"$(hms env)\""),
     Entry::new(3102, "401: the token is malformed", "it is no JSON Web Token",

@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService, PortChoice,
-    Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
+    Proxy, ProxyRestart, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -20,7 +20,6 @@ const EXAMPLES: &str = "\
   eval \"$(hms env)\"                       make curl and $JWT work in this shell
   curl -H \"Authorization: Bearer $JWT\" https://gateway.local/sum/2/3
   hms status                              what runs, how it fares
-  hms tap calc-svc                        watch requests live
   hms stop calc-svc                       break it; hms breaker show calc-svc
   hms down                                stop everything
 ";
@@ -155,6 +154,9 @@ pub(crate) enum Command {
     /// Stop and start a service's program
     #[command(before_help = "  hms restart calc-svc\n", help_template = TEMPLATE)]
     Restart(OneService),
+    /// Restart proxies without losing a request
+    #[command(before_help = "  hms proxy restart calc-svc\n  hms proxy restart --all\n", help_template = TEMPLATE)]
+    Proxy(Proxy),
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),

@@ -12,6 +12,7 @@ mod explain;
 mod help;
 mod jwt;
 mod lint;
+mod proxy;
 mod register;
 mod routes;
 mod services;
@@ -82,6 +83,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Stop(options) => stop::run(context, &options.service, stop::Verb::Stop).await,
         Command::Start(options) => stop::run(context, &options.service, stop::Verb::Start).await,
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
+        Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

@@ -43,6 +43,10 @@ const GOODBYE: Duration = Duration::from_secs(3);
 /// Which part of the time to drain a connection without a request may use up.
 const IDLE_SHARE: u32 = 10;
 
+/// The least time a process has that another took over from: other proxies give up an idle connection after 8 s, so none is closed
+/// at the moment when a request is sent on it.
+const HANDED_OVER: Duration = Duration::from_secs(15);
+
 /// Runs a proxy until it is told to leave.
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
@@ -79,6 +83,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let admin_address = admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
+    tasks::spawn("memory", watch_memory(Arc::clone(&shared)));
     if predecessor.is_some() {
         ready(&shared, &state, is_configured.clone()).await?;
     }
@@ -174,6 +179,10 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
     runtime.block_on(local.run_until(listen::serve(worker, intake)));
 }
 
+async fn watch_memory(shared: Arc<Shared>) {
+    shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
+}
+
 /// Resolves when this process can serve whatever the one before it could.
 async fn ready(shared: &Shared, state: &certificate::State, mut configured: watch::Receiver<bool>) -> io::Result<()> {
     let mut certificates = shared.holder.watch();
@@ -223,12 +232,12 @@ struct Ends {
 /// Leaves in the order in which nobody loses anything: not ready and deregistered, then no new connections, then the end of what
 /// is under way. With a successor the workload stays, and with it its registration.
 async fn finish(shared: &Shared, drainer: &Drainer, ends: Ends, successor: Option<Successor>) {
-    let deadline = shared.settings.drain;
-    let idle = match successor {
+    let drain = shared.settings.drain;
+    let (deadline, idle) = match successor {
         None => {
             tracing::info!("leaving");
             drainer.leave(Cause::Told);
-            deadline / IDLE_SHARE
+            (drain, drain / IDLE_SHARE)
         }
         Some(successor) => {
             tracing::info!("another process has taken over");
@@ -236,7 +245,8 @@ async fn finish(shared: &Shared, drainer: &Drainer, ends: Ends, successor: Optio
             ends.admin.abort();
             successor.leave_to().await;
             // Nobody waits for us, so callers have nearly all the time to use their connections once more.
-            deadline.saturating_sub(deadline / IDLE_SHARE)
+            let deadline = drain.max(HANDED_OVER);
+            (deadline, deadline.saturating_sub(deadline / IDLE_SHARE))
         }
     };
     // The control plane has heard it when the stream ends.

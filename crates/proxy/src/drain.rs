@@ -1,7 +1,7 @@
 //! Finishing politely, in stages: say that we leave, stop accepting, let what is under way end, then leave.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::sync::{Notify, watch};
@@ -32,6 +32,8 @@ pub enum Cause {
 #[derive(Debug, Default)]
 struct Count {
     open: AtomicUsize,
+    /// No connection is kept for another request, although the process stays.
+    tight: AtomicBool,
     emptied: Notify,
 }
 
@@ -106,6 +108,16 @@ impl Drain {
     /// Whether draining began.
     pub fn is_draining(&self) -> bool {
         self.signal.borrow().0 >= Stage::Draining
+    }
+
+    /// Whether an answer given now is the last on its connection: the process drains, or has no memory for idle connections.
+    pub fn is_last_answer(&self) -> bool {
+        self.is_draining() || self.count.tight.load(Ordering::Relaxed)
+    }
+
+    /// Says whether connections are kept for further requests.
+    pub fn keep_none(&self, tight: bool) {
+        self.count.tight.store(tight, Ordering::Relaxed);
     }
 
     /// Resolves when connections without a request are to be closed. Until then they wait for one more request: its caller may

@@ -16,6 +16,7 @@ use crate::body::{Body, Frame, Replayable};
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::transport::connect::{self, ConnectError, Connection, Secured};
+use crate::transport::dialling;
 use crate::transport::pool::{Home, Key};
 use crate::transport::{Edits, Protocol, Response, SendError};
 use crate::worker::Worker;
@@ -94,25 +95,48 @@ async fn send_on_new(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let policy = &upstream.service.policy;
-    let own = upstream.cells.connections.try_acquire(policy.limits.connections);
-    let Some((own, of_all)) = own.zip(worker.shared.overload.upstream_place()) else {
-        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
-        return Sent::Refused(refusal.after(Duration::from_secs(1)));
+    let connected = {
+        // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
+        let _turn = dialling::turn(endpoint.address).await;
+        // Somebody else may have finished with one meanwhile.
+        let pooled = worker.pool.borrow_mut().take(target.key, protocol);
+        match pooled {
+            Some(connection) => Ok(connection),
+            None => connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await,
+        }
     };
-    let place = own.within(of_all);
-    let connect = policy.timeouts.connect;
-    match connect::open(endpoint.address, protocol, secured.as_ref(), connect, Some(place)).await {
-        Err(error) => Sent::NotConnected(error),
+    let Outgoing { head, edits, body, .. } = outgoing;
+    match connected {
+        Err(sent) => sent,
         Ok(connection) => {
-            if let Connection::Http2(shared) = &connection {
-                worker.pool.borrow_mut().share(target.key, shared);
-            }
-            let Outgoing { head, edits, body, .. } = outgoing;
             let sent = connection.send(head, edits, body.attempt(), target.home(worker)).await;
             sent.map_or_else(Sent::Broken, Sent::Answered)
         }
     }
+}
+
+/// Opens a connection if there is a place for one; the error says why not.
+async fn connect(
+    worker: &Rc<Worker>,
+    upstream: &Upstream,
+    endpoint: &UpstreamEndpoint,
+    target: &Target<'_>,
+    protocol: Protocol,
+    secured: Option<&Secured>,
+) -> Result<Connection, Sent> {
+    let policy = &upstream.service.policy;
+    let own = upstream.cells.connections.try_acquire(policy.limits.connections);
+    let Some((own, of_all)) = own.zip(worker.shared.overload.upstream_place()) else {
+        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
+        return Err(Sent::Refused(refusal.after(Duration::from_secs(1))));
+    };
+    let (place, timeout) = (own.within(of_all), policy.timeouts.connect);
+    let connection = connect::open(endpoint.address, protocol, secured, timeout, Some(place)).await;
+    let connection = connection.map_err(Sent::NotConnected)?;
+    if let Connection::Http2(shared) = &connection {
+        worker.pool.borrow_mut().share(target.key, shared);
+    }
+    Ok(connection)
 }
 
 fn unready(message: String) -> Refusal {

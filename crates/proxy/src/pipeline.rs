@@ -129,6 +129,7 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let asked = head.as_ref().map(|head| Asked { downstream, head, body });
     let answer = match (asked, &downstream.entrance) {
         (Err(bad), _) => Err(bad_head(*bad)),
+        (Ok(_), _) if worker.shared.overload.is_shedding() => Err(shed()),
         (Ok(asked), Entrance::Inbound { peer }) => inbound(worker, &runtime, asked, peer, &mut exchange).await,
         (Ok(asked), Entrance::Outbound { pinned }) => outbound(worker, asked, pinned.as_ref(), &mut exchange).await,
         // The largest of the three; boxed, so that the other two do not pay for its size.
@@ -248,6 +249,11 @@ fn finish(answer: Result<Response, Refusal>, exchange: &mut Exchange<'_>) -> Res
     }
     exchange.answered(&mut response.head);
     response
+}
+
+/// Before anything is spent on the request.
+fn shed() -> Refusal {
+    Refusal::new(Reason::Shedding, "this proxy has no memory left for requests").after(Duration::from_secs(1))
 }
 
 fn bad_head(bad: BadHead) -> Refusal {

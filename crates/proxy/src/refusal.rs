@@ -36,6 +36,8 @@ pub enum Reason {
     AppDown,
     /// Nothing is known yet of the service asked for: the control plane has not answered.
     NoConfiguration,
+    /// This proxy has no memory left for requests.
+    Shedding,
     /// No token.
     JwtMissing,
     /// Not a token, or one with parts that are never taken.
@@ -119,6 +121,7 @@ impl Reason {
             Self::Overloaded => entry(3007, StatusCode::SERVICE_UNAVAILABLE, Mesh, "UO", "too many requests at once"),
             Self::AppDown => entry(3008, StatusCode::SERVICE_UNAVAILABLE, Upstream, "UF", "upstream down"),
             Self::NoConfiguration => entry(3009, StatusCode::SERVICE_UNAVAILABLE, Mesh, "NC", "no configuration"),
+            Self::Shedding => entry(3010, StatusCode::SERVICE_UNAVAILABLE, Mesh, "OM", "out of memory"),
             Self::JwtMissing => entry(3101, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token missing"),
             Self::JwtMalformed => entry(3102, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token malformed"),
             Self::JwtExpired => entry(3103, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token expired"),
@@ -184,7 +187,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 31] = [
+pub const ALL: [Reason; 32] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -194,6 +197,7 @@ pub const ALL: [Reason; 31] = [
     Reason::Overloaded,
     Reason::AppDown,
     Reason::NoConfiguration,
+    Reason::Shedding,
     Reason::JwtMissing,
     Reason::JwtMalformed,
     Reason::JwtExpired,

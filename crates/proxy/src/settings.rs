@@ -78,6 +78,8 @@ pub struct Settings {
     pub workers: usize,
     /// Connections that others may have open to this process; `None` is what its file descriptors allow.
     pub max_connections: Option<usize>,
+    /// Bytes of memory this process may have; `None` is what its control group allows.
+    pub memory_limit: Option<u64>,
     /// Where the access log goes; `-` is standard output, `None` is nowhere.
     pub access_log: Option<PathBuf>,
 }
@@ -120,6 +122,7 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --drain SECONDS               how long draining may take (5)
   --workers N                   data threads (sidecar 1, gateway one per processor)
   --max-connections N           connections taken at the same time (half of the open files allowed)
+  --memory-limit MEBIBYTES      memory that may be used (the control group's limit)
   --access-log FILE|-           JSON lines, one per request
 ";
 
@@ -165,7 +168,8 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 23] = [
+const KNOWN: [&str; 24] = [
+    "memory-limit",
     "max-connections",
     "health-path",
     "health-every",
@@ -246,7 +250,10 @@ impl Raw {
             lifeline: self.values.remove("lifeline").map(PathBuf::from),
             drain: Duration::from_secs(self.number("drain", 5, 3600)?),
             workers: self.workers(role)?,
-            max_connections: self.max_connections()?,
+            max_connections: self
+                .optional("max-connections", 1 << 20)?
+                .and_then(|most| usize::try_from(most.max(1)).ok()),
+            memory_limit: self.optional("memory-limit", 1 << 24)?.map(|mebibytes| mebibytes << 20),
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
@@ -315,12 +322,8 @@ impl Raw {
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
     }
 
-    fn max_connections(&mut self) -> Result<Option<usize>, SettingsError> {
-        if !self.values.contains_key("max-connections") {
-            return Ok(None);
-        }
-        let most = self.number("max-connections", 0, 1 << 20)?;
-        Ok(usize::try_from(most).ok().map(|most| most.max(1)))
+    fn optional(&mut self, name: &str, most: u64) -> Result<Option<u64>, SettingsError> {
+        self.values.contains_key(name).then(|| self.number(name, 0, most)).transpose()
     }
 
     fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {

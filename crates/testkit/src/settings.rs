@@ -23,6 +23,11 @@ pub fn h2spec() -> Option<PathBuf> {
     path("HMS_TEST_H2SPEC")
 }
 
+/// `HMS_TEST_FULL`: set, the tests that have one run in their full size, which takes longer and wants the machine for itself.
+pub fn full_size() -> bool {
+    path("HMS_TEST_FULL").is_some()
+}
+
 /// `PATH`, so that programs find what they need.
 pub fn search_path() -> String {
     std::env::var("PATH").unwrap_or_else(|_unset| "/usr/local/bin:/usr/bin:/bin".to_owned())

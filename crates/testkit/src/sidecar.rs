@@ -68,6 +68,38 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Starts a process of this proxy.
+    fn spawn(&self, mesh: &Mesh, trust_domain: &str, folder: &Path) -> Process {
+        let socket = mesh.run_dir().join("control.sock");
+        let mut command = match self.descriptors {
+            None => mesh.command(&self.program),
+            Some(most) => {
+                // It becomes the program, so the process is the proxy's.
+                let mut limited = mesh.command("prlimit");
+                limited.arg(format!("--nofile={most}:{most}")).arg(&self.program);
+                limited
+            }
+        };
+        command
+            .args(["--role", self.role, "--service", &self.service, "--trust-domain", trust_domain])
+            .args(["--workload-id", &self.workload, "--access-log", "-", "--drain", "5"])
+            .args(["--control", &format!("unix:{}", socket.display())])
+            .args(["--inbound", &self.inbound.to_string()])
+            .args(&self.arguments)
+            .arg("--runtime-dir")
+            .arg(folder);
+        command.args(["--app", &self.app.map_or_else(|| "none".to_owned(), |address| address.to_string())]);
+        if self.role == "gateway" {
+            command.args(["--https", "127.0.0.1:0"]);
+        }
+        for upstream in &self.upstreams {
+            command.args(["--upstream", &format!("{upstream}=127.0.0.1:0")]);
+        }
+        Process::start(command, mesh.root().join(format!("proxy-{}-{}.log", self.service, self.workload)))
+    }
+}
+
 /// A running proxy.
 #[derive(Debug)]
 pub struct Proxy {
@@ -85,7 +117,7 @@ impl Proxy {
     /// Starts a proxy and attests it; returns when it listens.
     pub async fn start(mesh: &Mesh, plan: Plan) -> Self {
         let trust_domain = mesh.rest().get("/v1/summary").await["trust_domain"].as_str().unwrap().to_owned();
-        let proxy = Self::start_unattested(mesh, plan, &trust_domain).await;
+        let proxy = Box::pin(Self::start_unattested(mesh, plan, &trust_domain)).await;
         proxy.attest(mesh).await;
         proxy
     }
@@ -96,41 +128,34 @@ impl Proxy {
         private_folder(&folder);
         let ports_file = folder.join("ports.json");
         let _absent_is_fine = std::fs::remove_file(&ports_file).is_ok();
-        let socket = mesh.run_dir().join("control.sock");
-        let mut command = match plan.descriptors {
-            None => mesh.command(&plan.program),
-            Some(most) => {
-                // It becomes the program, so the process is the proxy's.
-                let mut limited = mesh.command("prlimit");
-                limited.arg(format!("--nofile={most}:{most}")).arg(&plan.program);
-                limited
-            }
-        };
-        command
-            .args(["--role", plan.role, "--service", &plan.service, "--trust-domain", trust_domain])
-            .args(["--workload-id", &plan.workload, "--access-log", "-", "--drain", "5"])
-            .args(["--control", &format!("unix:{}", socket.display())])
-            .args(["--inbound", &plan.inbound.to_string()])
-            .args(&plan.arguments)
-            .arg("--runtime-dir")
-            .arg(&folder);
-        command.args(["--app", &plan.app.map_or_else(|| "none".to_owned(), |address| address.to_string())]);
-        if plan.role == "gateway" {
-            command.args(["--https", "127.0.0.1:0"]);
-        }
-        for upstream in &plan.upstreams {
-            command.args(["--upstream", &format!("{upstream}=127.0.0.1:0")]);
-        }
-        let log = mesh.root().join(format!("proxy-{}-{}.log", plan.service, plan.workload));
-        let mut process = Process::start(command, log);
-        let ports = wait::until("the proxy listens", Duration::from_secs(10), || {
+        let process = plan.spawn(mesh, trust_domain, &folder);
+        let mut proxy = Self { process, plan, folder, ports: Value::Null };
+        proxy.until_listening().await;
+        proxy
+    }
+
+    /// Starts another process of the same proxy, which takes over the listeners of the running one. Returns the old process, which
+    /// finishes what it has and ends.
+    pub async fn restart(&mut self, mesh: &Mesh) -> Process {
+        let trust_domain = mesh.rest().get("/v1/summary").await["trust_domain"].as_str().unwrap().to_owned();
+        let process = self.plan.spawn(mesh, &trust_domain, &self.folder);
+        let old = std::mem::replace(&mut self.process, process);
+        self.attest(mesh).await;
+        self.until_listening().await;
+        old
+    }
+
+    async fn until_listening(&mut self) {
+        let ports_file = self.folder.join("ports.json");
+        let process = &mut self.process;
+        self.ports = wait::until("the proxy listens", Duration::from_secs(10), || {
             let text = std::fs::read_to_string(&ports_file).unwrap_or_default();
-            let ports = serde_json::from_str::<Value>(&text).map_err(|_unwritten| process.output());
+            let ports = serde_json::from_str::<Value>(&text).ok().filter(|ports| ports["pid"] == process.pid());
+            let ports = ports.ok_or_else(|| process.output());
             let alive = process.is_running();
             std::future::ready(if alive { ports } else { Err(format!("it ended: {}", process.output())) })
         })
         .await;
-        Self { process, plan, folder, ports }
     }
 
     /// Tells the control plane what this process is.

@@ -6,7 +6,7 @@ use std::time::Duration;
 use hms_testkit::apps::App;
 use hms_testkit::client::Http;
 use hms_testkit::mesh::Mesh;
-use hms_testkit::processes::{self, processor_time, limit_open_files, open_files};
+use hms_testkit::processes::{self, limit_open_files, open_files, processor_time};
 use hms_testkit::sidecar::{Plan, Proxy};
 use hms_testkit::{figure, scenario, tasks, wait};
 use http::Method;
@@ -194,6 +194,45 @@ fn a_thousand_half_open_handshakes_hurt_nobody_else() {
         })
         .await;
         drop(half_open);
+    });
+}
+
+#[test]
+fn without_memory_requests_are_refused_until_connections_end() {
+    scenario(Duration::from_mins(1), async {
+        let mut pair = Pair::start(Plan::client("portal")).await;
+        // Less than any process has, so that only the number of connections decides.
+        let arguments = vec!["--memory-limit".to_owned(), "1".to_owned()];
+        let _ended = pair.client.process.terminate().await;
+        pair.client = Proxy::start(&pair.mesh, Plan { arguments, ..Plan::client("portal") }).await;
+        pair.client.until_reaches("calc-svc", "/echo").await;
+        let outbound = pair.client.address("outbound");
+        let few = Http::through(outbound, "calc-svc").get("/echo").await.expect("an answer");
+        assert_eq!((few.status, few.header("connection")), (200, "close"), "nothing is kept for later");
+
+        let mut held = Vec::new();
+        for _ in 0..16 {
+            held.push(TcpStream::connect(outbound).await.unwrap());
+        }
+        let taken = wait::until("all are taken", SECOND * 5, || async {
+            let open = open_connections(&pair.client).await;
+            if open >= 16.0 { Ok(open) } else { Err(open.to_string()) }
+        });
+        let _taken = taken.await;
+        let before = pair.app.hits();
+        let refused = Http::through(outbound, "calc-svc").get("/echo").await.expect("an answer");
+        assert_eq!((refused.status, refused.header("x-hms-error")), (503, "HMS-3010"), "{}", refused.text());
+        assert_eq!((refused.header("retry-after"), refused.header("connection")), ("1", "close"));
+        assert_eq!(pair.app.hits(), before, "nothing was sent");
+        let metrics = pair.client.metrics().await;
+        assert!((metrics.sum("hms_memory_level", &[]) - 3.0).abs() < 0.5, "{}", metrics.text());
+
+        drop(held);
+        wait::until("it serves again", SECOND * 5, || async {
+            let answer = Http::through(outbound, "calc-svc").get("/echo").await?;
+            if answer.status == 200 { Ok(()) } else { Err(answer.text()) }
+        })
+        .await;
     });
 }
 

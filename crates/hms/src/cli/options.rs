@@ -121,6 +121,32 @@ pub(crate) struct OneService {
     pub(crate) service: String,
 }
 
+/// `hms proxy`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Proxy {
+    /// What to do.
+    #[command(subcommand)]
+    pub(crate) verb: ProxyVerb,
+}
+
+/// What to do with proxies.
+#[derive(Debug, Clone, Subcommand)]
+pub(crate) enum ProxyVerb {
+    /// Replace a proxy's process by a new one without losing a request
+    Restart(ProxyRestart),
+}
+
+/// `hms proxy restart`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProxyRestart {
+    /// The services whose proxies are restarted; the gateway is gateway.hms-system
+    #[arg(value_name = "SVC", required_unless_present = "all")]
+    pub(crate) services: Vec<String>,
+    /// Every proxy of the project, one after the other
+    #[arg(long, conflicts_with = "services")]
+    pub(crate) all: bool,
+}
+
 /// `hms breaker`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Breaker {

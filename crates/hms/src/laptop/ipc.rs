@@ -37,6 +37,11 @@ pub(crate) enum Ask {
         /// The service.
         service: String,
     },
+    /// Replace its proxy's process by a new one.
+    RestartProxy {
+        /// The service.
+        service: String,
+    },
     /// End everything here.
     Shutdown,
 }

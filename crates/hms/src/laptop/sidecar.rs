@@ -28,6 +28,8 @@ const PROGRAM: &str = "hms-proxy";
 const START: Duration = Duration::from_secs(10);
 /// How long a proxy may take to finish its requests.
 pub(crate) const DRAIN: Duration = Duration::from_secs(5);
+/// How long a proxy that was replaced may take to end; it gives itself 15 s.
+const REPLACED: Duration = Duration::from_secs(20);
 /// How often its port file is looked for.
 const POLL: Duration = Duration::from_millis(5);
 
@@ -158,6 +160,14 @@ impl Sidecar {
     /// attestations.
     pub(crate) async fn attest(&mut self, around: &Surroundings, plan: &Plan) {
         attest(around, plan, self.process, &mut self.attested_by).await;
+    }
+
+    /// A successor has its listeners: waits until it has finished what it had and ended.
+    pub(crate) async fn finished(mut self) {
+        if tokio::time::timeout(REPLACED, self.child.wait()).await.is_err() {
+            tracing::warn!(pid = self.process.pid, "a proxy that was replaced did not end by itself");
+            self.stop().await;
+        }
     }
 
     /// Finishes its requests, at most [`DRAIN`], then ends.

@@ -147,6 +147,7 @@ impl Inner {
                 self.stop(&service).await?;
                 self.start(&service).await
             }
+            Ask::RestartProxy { service } => self.restart_proxy(&service).await,
             Ask::Shutdown => {
                 self.shutdown.notify_one();
                 Ok(Answer { said: "stopping".to_owned(), ..Answer::default() })
@@ -159,6 +160,15 @@ impl Inner {
         unit.order(Order::Stop).await?;
         self.tell_control(service, "stopped").await;
         Ok(Answer { said: format!("{service} stopped"), units: vec![unit.report()], ..Answer::default() })
+    }
+
+    async fn restart_proxy(&self, service: &str) -> Result<Answer, Failure> {
+        let unit = self.units.lock().get(service).cloned();
+        let unit = unit.ok_or_else(|| super::plan::unknown_service(service, std::iter::empty::<String>()))?;
+        let begun = tokio::time::Instant::now();
+        unit.order(Order::RestartProxy).await?;
+        let said = format!("the proxy of {service} was restarted in {:.1}s", begun.elapsed().as_secs_f64());
+        Ok(Answer { said, units: vec![unit.report()], ..Answer::default() })
     }
 
     async fn start(&self, service: &str) -> Result<Answer, Failure> {

@@ -107,6 +107,8 @@ pub(crate) enum Order {
     Stop,
     /// Start it.
     Start,
+    /// Replace the proxy's process.
+    RestartProxy,
     /// End everything, politely.
     Finish,
 }
@@ -272,6 +274,19 @@ impl Unit {
         Ok(())
     }
 
+    /// Starts another process, which takes the listeners from the present one. If it fails, that one goes on.
+    async fn restart_sidecar(&mut self) -> Result<(), Failure> {
+        let old = self.sidecar.take();
+        if let Err(failure) = self.start_sidecar().await {
+            self.sidecar = old;
+            return Err(failure);
+        }
+        if let Some(old) = old {
+            tasks::spawn("former proxy", old.finished());
+        }
+        Ok(())
+    }
+
     fn start_app(&mut self) -> Result<(), Failure> {
         let Some(plan) = self.plan.app.clone() else { return Ok(()) };
         let outbound = self.ports.as_ref().and_then(|ports| ports.outbound).ok_or_else(|| {
@@ -308,6 +323,7 @@ impl Unit {
                 self.enter(Phase::Stopped);
                 Ok(())
             }
+            Order::RestartProxy => self.restart_sidecar().await,
             Order::Finish => {
                 self.finish().await;
                 Ok(())

@@ -24,7 +24,7 @@ pub async fn accept(listener: TcpListener, door: Door, threads: Threads, shared:
     let mut pause = PAUSE.0;
     loop {
         let reserved = tokio::select! {
-            reserved = acceptor.shared.overload.places().reserve() => reserved,
+            reserved = acceptor.place() => reserved,
             () = acceptor.shared.drain.begun() => break,
         };
         let accepted = tokio::select! {
@@ -59,6 +59,12 @@ struct Acceptor {
 }
 
 impl Acceptor {
+    /// Waits until there is a place, and memory for what comes on it.
+    async fn place(&self) -> Reserved {
+        self.shared.overload.accepting().await;
+        self.shared.overload.places().reserve().await
+    }
+
     async fn take(&self, reserved: Reserved, stream: TcpStream, peer: SocketAddr) {
         let Some(place) = self.shared.overload.places().take(reserved, peer.ip()) else {
             self.shared.overload.complain("a source has its share of connections", &peer.ip());

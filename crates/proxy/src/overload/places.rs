@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use parking_lot::Mutex;
+use tokio::sync::futures::Notified;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 
 /// The places of one process. Touched once when a connection opens and once when it closes, never by a request.
@@ -73,9 +74,9 @@ impl Places {
         Some(Place { places: Arc::clone(self), source: source.map(|(source, _)| source), permit: Some(reserved.0) })
     }
 
-    /// Resolves when a connection ends.
-    pub async fn freed(&self) {
-        self.freed.notified().await;
+    /// Resolves when a connection ends, from the moment of the call.
+    pub fn freed(&self) -> Notified<'_> {
+        self.freed.notified()
     }
 
     /// How many are taken.

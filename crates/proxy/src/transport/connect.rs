@@ -14,7 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::pool::Home;
 use super::tls_stream::Stream;
-use super::{Processed, Protocol, Response, SendError, dialling, http1, http2};
+use super::{Processed, Protocol, Response, SendError, http1, http2};
 use crate::body::Body;
 use crate::transport::Edits;
 use hms_model::message::RequestHead;
@@ -120,7 +120,6 @@ async fn dial(
 async fn secure(tcp: TcpStream, address: SocketAddr, secured: &Secured) -> Result<Stream, ConnectError> {
     let failed = |message: String| ConnectError { kind: FailureKind::Tls, message };
     let name = ServerName::try_from(secured.sni.clone()).map_err(|error| failed(error.to_string()))?;
-    let _turn = dialling::turn(address).await;
     let connector = TlsConnector::from(Arc::clone(&secured.config));
     let mut tls = connector.connect(name, tcp).await.map_err(|error| failed(format!("TLS with {address}: {error}")))?;
     tls.write_all(&secured.hello).await.map_err(|error| failed(format!("greeting {address}: {error}")))?;

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use crate::gate::{Gate, Turn};
 
 /// Handshakes in progress with one endpoint.
-const ENDPOINT_HANDSHAKES: usize = 16;
+const ENDPOINT_HANDSHAKES: usize = 8;
 /// Handshakes in progress.
 const HANDSHAKES: usize = 256;
 

@@ -188,7 +188,7 @@ where
             Ok((request, facts)) => (Ok(request), facts),
             Err(bad) => (Err(bad), Facts { is_head: false, version: Version::HTTP_11, persistent: false }),
         };
-        let persistent = facts.persistent && !drain.is_draining();
+        let persistent = facts.persistent && !drain.is_last_answer();
         let answer = Answer { connection: Rc::clone(connection), facts: Facts { persistent, ..facts } };
         if !answered(connection, handler.handle(request, answer)).await {
             return Conversation::Over;
