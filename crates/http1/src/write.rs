@@ -47,6 +47,15 @@ pub fn field(out: &mut Vec<u8>, name: impl AsRef<[u8]>, value: &[u8]) {
     }
 }
 
+/// Writes a line that a parser of ours has checked already.
+pub fn line(out: &mut Vec<u8>, name: &[u8], value: &[u8]) {
+    out.reserve(name.len() + value.len() + 4);
+    out.extend_from_slice(name);
+    out.extend_from_slice(b": ");
+    out.extend_from_slice(value);
+    out.extend_from_slice(b"\r\n");
+}
+
 /// Writes the field that tells where the body ends. [`Framing::Length`] of 0 is written, [`Framing::None`] is not: a request
 /// without content needs nothing, while a response with an empty body needs the 0.
 pub fn framing(out: &mut Vec<u8>, framing: &Framing) {

@@ -206,6 +206,9 @@ pub struct Authority {
 impl Authority {
     /// Reads `host`, `host:port` or `[v6]:port`.
     pub fn parse(raw: &str) -> Result<Self, Malformed> {
+        if let Some(plain) = Self::plain(raw) {
+            return Ok(plain);
+        }
         if raw.contains('@') {
             return Err(Malformed::UserInfo);
         }
@@ -232,6 +235,20 @@ impl Authority {
             return Err(Malformed::BadAuthority);
         }
         Ok(Self { host: host.into(), port })
+    }
+
+    /// What most authorities are: a lower-case name, perhaps with a port. Found in one pass.
+    fn plain(raw: &str) -> Option<Self> {
+        let in_name = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'-' | b'_');
+        let length = raw.bytes().position(|byte| !in_name(&byte)).unwrap_or(raw.len());
+        let (host, rest) = raw.split_at_checked(length)?;
+        let port = match rest.strip_prefix(':') {
+            None if rest.is_empty() => None,
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => Some(digits.parse().ok()?),
+            _ => return None,
+        };
+        let fits = (1..=255).contains(&host.len()) && !host.ends_with('.');
+        fits.then(|| Self { host: host.into(), port })
     }
 
     /// The host; an IPv6 literal keeps its brackets.

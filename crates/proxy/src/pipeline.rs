@@ -131,7 +131,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         (Err(bad), _) => Err(bad_head(*bad)),
         (Ok(_), _) if worker.shared.overload.is_shedding() => Err(shed()),
         (Ok(asked), Entrance::Inbound { peer }) => inbound(worker, &runtime, asked, peer, &mut exchange).await,
-        (Ok(asked), Entrance::Outbound { pinned }) => outbound(worker, asked, pinned.as_ref(), &mut exchange).await,
+        (Ok(asked), Entrance::Outbound { pinned }) => {
+            outbound(worker, &runtime, asked, pinned.as_ref(), &mut exchange).await
+        }
         // The largest of the three; boxed, so that the other two do not pay for its size.
         (Ok(asked), Entrance::Gateway) => Box::pin(gateway(worker, &runtime, asked, &mut exchange)).await,
     };
@@ -181,14 +183,15 @@ async fn inbound(
 /// From the application beside us to a service.
 async fn outbound(
     worker: &Rc<Worker>,
+    runtime: &Runtime,
     asked: Asked<'_>,
     pinned: Option<&ServiceName>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
     let upstream = match pinned {
-        Some(name) => details(worker, name).await?,
-        None => named(worker, downstream, head.authority.host()).await?,
+        Some(name) => details(worker, runtime, name).await?,
+        None => named(worker, runtime, downstream, head.authority.host()).await?,
     };
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
@@ -208,7 +211,7 @@ async fn gateway(
     };
     let mut edits = Edits::default();
     let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
-    let upstream = details(worker, &name).await?;
+    let upstream = details(worker, runtime, &name).await?;
     exchange.pass_trace(&mut edits);
     let response =
         attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await?;
@@ -216,7 +219,7 @@ async fn gateway(
         return Ok(response);
     }
     // Rare, so its future is not part of every request's.
-    let trace_id = exchange.trace.trace_id();
+    let trace_id = exchange.trace_id();
     Ok(Box::pin(json_body::add_trace_id(&head.method, response, trace_id.as_str())).await)
 }
 
@@ -242,7 +245,7 @@ fn admit(
 fn finish(answer: Result<Response, Refusal>, exchange: &mut Exchange<'_>) -> Response {
     let mut response = answer.unwrap_or_else(|refusal| {
         exchange.reason = Some(refusal.reason);
-        refusal.into_response(exchange.trace.trace_id().as_str(), exchange.is_grpc())
+        refusal.into_response(exchange.trace_id().as_str(), exchange.is_grpc())
     });
     if exchange.reason.is_none() {
         exchange.reason = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
@@ -319,21 +322,26 @@ fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &
 }
 
 /// The service an authority names (ruling R7).
-async fn named(worker: &Worker, downstream: &Downstream, host: &str) -> Result<Arc<Upstream>, Refusal> {
-    if let Some(upstream) = named_last(worker, downstream, host) {
+async fn named(
+    worker: &Worker,
+    runtime: &Runtime,
+    downstream: &Downstream,
+    host: &str,
+) -> Result<Arc<Upstream>, Refusal> {
+    if let Some(upstream) = named_last(runtime, downstream, host) {
         return Ok(upstream);
     }
     let name = ServiceName::from_host(host, worker.shared.settings.service.namespace())
         .map_err(|_foreign| Refusal::new(Reason::NoService, format!("`{host}` is no service of the mesh")))?;
     *downstream.memo.service.borrow_mut() = Some(Named { host: host.into(), name: name.clone() });
-    details(worker, &name).await
+    details(worker, runtime, &name).await
 }
 
 /// The service that the connection's last request named, if this one names the same.
-fn named_last(worker: &Worker, downstream: &Downstream, host: &str) -> Option<Arc<Upstream>> {
+fn named_last(runtime: &Runtime, downstream: &Downstream, host: &str) -> Option<Arc<Upstream>> {
     let last = downstream.memo.service.borrow();
     let named = last.as_ref().filter(|named| *named.host == *host)?;
-    worker.shared.current.load().upstreams.get(&named.name).map(Arc::clone)
+    runtime.upstreams.get(&named.name).map(Arc::clone)
 }
 
 fn known_host(table: &GatewayTable, host: &str) -> Result<(), Refusal> {
@@ -379,8 +387,7 @@ fn by_prefix(path: &str, runtime: &Runtime) -> Option<(ServiceName, CanonicalPat
 }
 
 /// The details of a service, asked for when they are not there yet.
-async fn details(worker: &Worker, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
-    let runtime = worker.shared.current.load();
+async fn details(worker: &Worker, runtime: &Runtime, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
     if let Some(upstream) = runtime.upstreams.get(name) {
         return Ok(Arc::clone(upstream));
     }

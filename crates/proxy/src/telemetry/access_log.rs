@@ -72,58 +72,53 @@ pub struct Entry<'a> {
 }
 
 impl Entry<'_> {
-    /// Appends the line. By hand, because it is written for every request; whatever is not plain text is left to `serde_json`.
+    /// Appends the line. By hand, because it is written for every request. Names, methods, hosts and canonical paths have nothing
+    /// in them that JSON would escape but what a path may have; a path that does is left to `serde_json`.
     fn write(&self, out: &mut Vec<u8>) {
-        out.extend_from_slice(b"{\"time\":\"");
-        out.extend_from_slice(rfc3339(self.time).as_bytes());
-        out.push(b'"');
-        for (name, value) in [
-            ("direction", self.direction),
-            ("source", self.source),
-            ("destination", self.destination),
-            ("method", self.method),
-        ] {
-            text(out, name, value);
-        }
-        name(out, "authority");
-        out.push(b'"');
-        // A host has nothing that JSON would escape (RFC 3986 §3.2.2), or the head would have been refused.
-        out.extend_from_slice(self.authority.host().as_bytes());
+        let mut put = |before: &str, value: &str| {
+            out.extend_from_slice(before.as_bytes());
+            out.extend_from_slice(value.as_bytes());
+        };
+        put("{\"time\":\"", rfc3339(self.time).as_str());
+        put("\",\"direction\":\"", self.direction);
+        put("\",\"source\":\"", self.source);
+        put("\",\"destination\":\"", self.destination);
+        put("\",\"method\":\"", self.method);
+        put("\",\"authority\":\"", self.authority.host());
         if let Some(port) = self.authority.port() {
-            out.push(b':');
+            put(":", "");
             decimal(out, port.into());
         }
-        out.push(b'"');
-        text(out, "path", self.path);
-        number(out, "status", self.status.into());
+        out.extend_from_slice(b"\",\"path\":");
+        text(out, self.path);
+        number(out, ",\"status\":", self.status.into());
         let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
-        number(out, "duration_ms", micros / 1000);
+        number(out, ",\"duration_ms\":", micros / 1000);
         // Three digits after the point: 1000 and up, without its first digit.
-        out.push(b'.');
         let start = out.len();
         decimal(out, 1000 + micros % 1000);
-        out.remove(start);
-        number(out, "bytes", self.bytes);
-        number(out, "attempts", self.attempts.into());
-        name(out, "mtls");
-        out.extend_from_slice(if self.mtls { b"true" } else { b"false" });
-        text(out, "trace_id", self.trace_id.as_str());
-        if let Some(code) = self.code {
-            text(out, "code", &code.to_string());
+        if let Some(first) = out.get_mut(start) {
+            *first = b'.';
         }
-        text(out, "flags", self.flags);
-        out.extend_from_slice(b"}\n");
+        number(out, ",\"bytes\":", self.bytes);
+        number(out, ",\"attempts\":", self.attempts.into());
+        out.extend_from_slice(if self.mtls {
+            b",\"mtls\":true,\"trace_id\":\""
+        } else {
+            b",\"mtls\":false,\"trace_id\":\""
+        });
+        out.extend_from_slice(self.trace_id.as_bytes());
+        if let Some(code) = self.code {
+            out.extend_from_slice(b"\",\"code\":\"");
+            out.extend_from_slice(code.to_string().as_bytes());
+        }
+        out.extend_from_slice(b"\",\"flags\":\"");
+        out.extend_from_slice(self.flags.as_bytes());
+        out.extend_from_slice(b"\"}\n");
     }
 }
 
-fn name(out: &mut Vec<u8>, name: &str) {
-    out.extend_from_slice(b",\"");
-    out.extend_from_slice(name.as_bytes());
-    out.extend_from_slice(b"\":");
-}
-
-fn text(out: &mut Vec<u8>, key: &str, value: &str) {
-    name(out, key);
+fn text(out: &mut Vec<u8>, value: &str) {
     let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
     if value.bytes().fold(true, |all, byte| all & plain(byte)) {
         out.push(b'"');
@@ -135,8 +130,8 @@ fn text(out: &mut Vec<u8>, key: &str, value: &str) {
     }
 }
 
-fn number(out: &mut Vec<u8>, key: &str, value: u64) {
-    name(out, key);
+fn number(out: &mut Vec<u8>, before: &str, value: u64) {
+    out.extend_from_slice(before.as_bytes());
     decimal(out, value);
 }
 

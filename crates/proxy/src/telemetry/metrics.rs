@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use hms_model::listener::Direction;
 use parking_lot::Mutex;
+use rustc_hash::FxHashMap;
 
 /// Upper bounds of the duration histogram, in milliseconds.
 pub const BUCKETS: [u64; 10] = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
@@ -176,7 +177,7 @@ type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
 pub struct Metrics {
     registry: Arc<Registry>,
     cells: RefCell<Cells>,
-    recent: RefCell<HashMap<Key, Recent>>,
+    recent: RefCell<FxHashMap<Key, Recent>>,
 }
 
 /// A cell, and what its key points at.

@@ -14,7 +14,8 @@ use hms_wire::proto::hms::v1::TapEvent;
 
 use super::access_log::Entry;
 use super::metrics::{Party, Series};
-use super::trace::{TRACE_ID, TRACEPARENT, TraceContext};
+use super::time::Text;
+use super::trace::{TRACE_ID, TRACEPARENT, TraceContext, TraceId};
 use crate::refusal::Reason;
 use crate::runtime::upstream::InFlight;
 use crate::transport::{Delivered, Edits, Outcome, grpc_status};
@@ -26,8 +27,9 @@ pub struct Exchange<'a> {
     head: Option<&'a RequestHead>,
     begun: Moment,
     time: SystemTime,
-    /// Its place in its trace.
-    pub(crate) trace: TraceContext,
+    /// Its place in its trace, as text.
+    traceparent: Text<55>,
+    trace_id: TraceId,
     /// Which way it runs.
     direction: Direction,
     /// Who called.
@@ -80,12 +82,14 @@ impl<'a> Exchange<'a> {
         head: Option<&'a RequestHead>,
         sample_per_million: u32,
     ) -> Self {
+        let trace = trace(head, sample_per_million, &mut worker.dice.borrow_mut());
         Self {
             worker,
             head,
             begun: worker.now(),
             time: worker.shared.now(),
-            trace: trace(head, sample_per_million, &mut worker.dice.borrow_mut()),
+            traceparent: trace.traceparent(),
+            trace_id: trace.trace_id(),
             direction,
             source,
             destination: None,
@@ -102,6 +106,11 @@ impl<'a> Exchange<'a> {
             in_flight: None,
             told: Told::No,
         }
+    }
+
+    /// The trace it belongs to.
+    pub fn trace_id(&self) -> TraceId {
+        self.trace_id
     }
 
     /// When its head was here.
@@ -126,14 +135,14 @@ impl<'a> Exchange<'a> {
 
     /// Gives the trace to the next hop.
     pub fn pass_trace(&self, edits: &mut Edits) {
-        edits.set_line(&TRACEPARENT, self.trace.traceparent().as_bytes());
-        edits.set_line(&TRACE_ID, self.trace.trace_id().as_bytes());
+        edits.set_line(&TRACEPARENT, self.traceparent.as_bytes());
+        edits.set_line(&TRACE_ID, self.trace_id.as_bytes());
     }
 
     /// Notes the response's head, and tells the caller the trace.
     pub fn answered(&mut self, head: &mut ResponseHead) {
-        head.fields.set_line(&TRACEPARENT, self.trace.traceparent().as_bytes());
-        head.fields.set_line(&TRACE_ID, self.trace.trace_id().as_bytes());
+        head.fields.set_line(&TRACEPARENT, self.traceparent.as_bytes());
+        head.fields.set_line(&TRACE_ID, self.trace_id.as_bytes());
         self.status = head.status.as_u16();
         if let Some(status) = &mut self.grpc {
             *status = grpc_status(&head.fields);
@@ -216,7 +225,7 @@ impl<'a> Exchange<'a> {
             bytes: self.bytes,
             attempts: self.attempts,
             mtls: self.mutual_tls,
-            trace_id: self.trace.trace_id(),
+            trace_id: self.trace_id,
             code: self.reason.map(Reason::code),
             flags,
         });
@@ -242,7 +251,7 @@ impl<'a> Exchange<'a> {
             duration_us: micros(duration),
             mtls: self.mutual_tls,
             attempt: self.attempts,
-            trace_id: self.trace.trace_id().as_str().to_owned(),
+            trace_id: self.trace_id.as_str().to_owned(),
             code: self.reason.map(|reason| reason.code().to_string()).unwrap_or_default(),
             route: self.rule.as_deref().unwrap_or_default().to_owned(),
             peer: self.peer.to_string(),

@@ -67,11 +67,11 @@ impl From<u128> for TraceId {
 }
 
 /// Fills `digits` with the last hex digits of `number`.
-fn hex(digits: &mut [u8], mut number: u128) {
-    for digit in digits.iter_mut().rev() {
-        let value = u8::try_from(number & 15).unwrap_or_default();
-        *digit = if value < 10 { b'0' + value } else { b'a' + value - 10 };
-        number >>= 4;
+fn hex(digits: &mut [u8], number: u128) {
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |value: u8| DIGITS.get(usize::from(value)).copied().unwrap_or(b'0');
+    for (pair, byte) in digits.rchunks_exact_mut(2).zip(number.to_le_bytes()) {
+        pair.copy_from_slice(&[digit(byte >> 4), digit(byte & 15)]);
     }
 }
 

@@ -1,11 +1,11 @@
 //! Connections kept for the next request, per worker, so that no lock is shared.
 
 use std::cell::RefCell;
-use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::Duration;
 
 use hms_traffic::clock::Moment;
+use rustc_hash::FxHashMap;
 
 use super::connect::Connection;
 use super::{Protocol, http1, http2};
@@ -14,7 +14,7 @@ use crate::clock::Clock;
 /// Idle HTTP/1 connections kept per endpoint.
 const MOST_IDLE: usize = 32;
 
-/// What tells connections apart: the endpoint, and the certificate they were opened with.
+/// What tells connections apart (numbers of our own, so that a hash without a secret is enough): the endpoint, and the certificate they were opened with.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Key {
     /// The endpoint's own number, never reused within a process.
@@ -27,8 +27,8 @@ pub struct Key {
 #[derive(Debug)]
 pub struct Pool {
     clock: Clock,
-    http1: HashMap<Key, Vec<Idle>>,
-    http2: HashMap<Key, Vec<http2::Connection>>,
+    http1: FxHashMap<Key, Vec<Idle>>,
+    http2: FxHashMap<Key, Vec<http2::Connection>>,
 }
 
 #[derive(Debug)]
@@ -58,7 +58,7 @@ impl Home {
 impl Pool {
     /// Without a connection.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, http1: HashMap::new(), http2: HashMap::new() }
+        Self { clock, http1: FxHashMap::default(), http2: FxHashMap::default() }
     }
 
     /// A connection that can take a request now. The one used last comes first, so that superfluous ones grow old.

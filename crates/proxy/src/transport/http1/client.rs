@@ -130,7 +130,7 @@ impl Wire {
                 continue;
             }
             names_te |= name.eq_ignore_ascii_case(TE.as_str().as_bytes());
-            write::field(text, name, value);
+            write::line(text, name, value);
         }
         if names_te {
             // RFC 9110 §10.1.4: who sends TE says that it is for this hop.

@@ -536,7 +536,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
             {
                 continue;
             }
-            write::field(text, name, value);
+            write::line(text, name, value);
         }
         match framing {
             Framing::None if bodiless => {}
