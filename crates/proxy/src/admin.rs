@@ -1,25 +1,28 @@
 //! Health and metrics on loopback, read only. What changes a proxy comes over its control stream.
 
-use std::convert::Infallible;
-use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode};
-use http_body_util::Full;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
+use hms_http1::Limits;
+use hms_model::message::{Fields, RequestHead, ResponseHead};
+use http::header::CONTENT_TYPE;
+use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, watch};
 
+use crate::body::Body;
 use crate::report::breaker_value;
 use crate::tasks;
+use crate::transport::http1::{self, Terms};
+use crate::transport::{BadHead, Handler, Reply, Request, Response};
 use crate::worker::Shared;
 
 /// Connections served at the same time.
 const MOST_CONNECTIONS: usize = 32;
+/// What is asked of those who connect: they are few, and ask little.
+static TERMS: Terms =
+    Terms { limits: Limits::EDGE, first: Duration::from_secs(10), idle: Duration::from_secs(30), hurried: true };
 
 /// Serves until the process ends.
 pub async fn serve(listener: TcpListener, shared: Arc<Shared>, configured: watch::Receiver<bool>) {
@@ -30,33 +33,40 @@ pub async fn serve(listener: TcpListener, shared: Arc<Shared>, configured: watch
             tokio::time::sleep(Duration::from_millis(50)).await;
             continue;
         };
-        let (shared, configured) = (Arc::clone(&shared), configured.clone());
-        tasks::spawn("admin", async move {
+        let answers = Answers { shared: Arc::clone(&shared), configured: configured.clone() };
+        tasks::spawn_local("admin", async move {
             let _place = place;
-            let service = service_fn(move |request: Request<hyper::body::Incoming>| {
-                let answer = answer(&request, &shared, *configured.borrow());
-                async move { Ok::<_, Infallible>(answer) }
-            });
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(Duration::from_secs(10))
-                .max_buf_size(16 * 1024)
-                .serve_connection(TokioIo::new(stream), service);
-            if let Err(error) = connection.await {
-                tracing::debug!(%error, "admin connection ended");
-            }
+            let drain = answers.shared.drain.clone();
+            http1::serve(stream, answers, &drain, &TERMS).await;
         });
     }
 }
 
-fn answer<B>(request: &Request<B>, shared: &Shared, configured: bool) -> Response<Full<Bytes>> {
-    if !is_loopback_host(request) {
+/// Answers what is asked of this proxy itself.
+#[derive(Debug, Clone)]
+struct Answers {
+    shared: Arc<Shared>,
+    configured: watch::Receiver<bool>,
+}
+
+impl Handler for Answers {
+    async fn handle(&self, request: Result<Request, BadHead>, reply: impl Reply) {
+        let response = match request {
+            Err(bad) => text(StatusCode::BAD_REQUEST, format!("{bad}\n")),
+            Ok(request) => answer(&request.head, &self.shared, *self.configured.borrow()),
+        };
+        reply.send(response).await;
+    }
+}
+
+fn answer(head: &RequestHead, shared: &Shared, configured: bool) -> Response {
+    if !is_loopback(head.authority.host()) {
         return text(StatusCode::FORBIDDEN, "this address is for loopback names only\n");
     }
-    if request.method() != Method::GET && request.method() != Method::HEAD {
+    if head.method != Method::GET && head.method != Method::HEAD {
         return text(StatusCode::METHOD_NOT_ALLOWED, "GET only\n");
     }
-    match request.uri().path() {
+    match head.path.as_str() {
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if shared.drain.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
         "/ready" if shared.holder.current().is_none() => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
@@ -65,8 +75,8 @@ fn answer<B>(request: &Request<B>, shared: &Shared, configured: bool) -> Respons
         "/metrics" => {
             refresh_gauges(shared);
             let mut response = text(StatusCode::OK, shared.registry.expose(env!("CARGO_PKG_VERSION")));
-            let kind = http::HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
-            response.headers_mut().insert(http::header::CONTENT_TYPE, kind);
+            let kind = HeaderValue::from_static("text/plain; version=0.0.4; charset=utf-8");
+            response.head.fields.set(CONTENT_TYPE, kind);
             response
         }
         _ => text(StatusCode::NOT_FOUND, "there is /live, /ready and /metrics\n"),
@@ -74,13 +84,9 @@ fn answer<B>(request: &Request<B>, shared: &Shared, configured: bool) -> Respons
 }
 
 /// A page in a browser that resolves its own name to loopback may not read this (DNS rebinding).
-fn is_loopback_host<B>(request: &Request<B>) -> bool {
-    let host = request.headers().get(http::header::HOST).and_then(|value| value.to_str().ok()).unwrap_or_default();
-    if let Ok(address) = host.parse::<SocketAddr>() {
-        return address.ip().is_loopback();
-    }
-    let name = host.split(':').next().unwrap_or_default();
-    name == "localhost" || name.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
+fn is_loopback(host: &str) -> bool {
+    let address = host.trim_start_matches('[').trim_end_matches(']');
+    host == "localhost" || address.parse::<std::net::IpAddr>().is_ok_and(|ip| ip.is_loopback())
 }
 
 fn refresh_gauges(shared: &Shared) {
@@ -104,8 +110,6 @@ fn refresh_gauges(shared: &Shared) {
     }
 }
 
-fn text(status: StatusCode, body: impl Into<Bytes>) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
-    *response.status_mut() = status;
-    response
+fn text(status: StatusCode, body: impl Into<Bytes>) -> Response {
+    Response { head: ResponseHead { status, fields: Fields::new() }, body: Body::full(body.into()) }
 }

@@ -105,7 +105,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         dice: dice(3),
     };
     let ends = Ends {
-        admin: tasks::spawn("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
+        admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
     last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;

@@ -4,6 +4,7 @@ use std::process::ExitCode;
 
 use hms_proxy::app;
 use hms_proxy::settings::{Settings, SettingsError, log_filter};
+use tokio::task::LocalSet;
 
 fn main() -> ExitCode {
     let settings = match Settings::parse(std::env::args_os().skip(1)) {
@@ -20,7 +21,8 @@ fn main() -> ExitCode {
         Ok(runtime) => runtime,
         Err(error) => return say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
     };
-    match runtime.block_on(app::run(settings)) {
+    // Administration serves HTTP with the engine of the data threads, whose connections never leave their thread.
+    match LocalSet::new().block_on(&runtime, app::run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
     }
