@@ -54,6 +54,7 @@ fn loom() -> Outcome {
 fn tools() -> Outcome {
     debian::program("curl", "--version")?;
     debian::program("tcpdump", "--version")?;
+    debian::program("strace", "--version")?;
     golang::h2spec()?;
     Venv::with(&python::TESTS).map(drop)
 }

@@ -87,7 +87,12 @@ impl Upstream {
     /// An address at which nothing listens.
     pub(crate) async fn gone() -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        Self { address: listener.local_addr().unwrap(), seen: Rc::default() }
+        Self::at(listener.local_addr().unwrap())
+    }
+
+    /// Somebody else's server.
+    pub(crate) fn at(address: SocketAddr) -> Self {
+        Self { address, seen: Rc::default() }
     }
 
     pub(crate) fn seen(&self) -> Vec<String> {
@@ -193,12 +198,21 @@ impl Stage {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
         let (theirs, peer) = listener.accept().await.unwrap();
+        tokio::task::spawn_local(self.serve(theirs, peer));
+        ours
+    }
+
+    /// Answers the requests of one connection.
+    pub(crate) fn handler(&self, peer: SocketAddr) -> Serve {
         let party = Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() });
         let downstream = Downstream::new(Entrance::Outbound { pinned: None }, peer, party, Protocol::Http1);
-        let handler = Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) };
-        let drain = self.worker.shared.drain.clone();
-        tokio::task::spawn_local(async move { http1::serve(theirs, handler, &drain, &http1::MESH).await });
-        ours
+        Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) }
+    }
+
+    /// Serves one connection of the application beside the proxy.
+    pub(crate) fn serve(&self, theirs: TcpStream, peer: SocketAddr) -> impl Future<Output = ()> + use<> {
+        let (handler, drain) = (self.handler(peer), self.worker.shared.drain.clone());
+        async move { http1::serve(theirs, handler, &drain, &http1::MESH).await }
     }
 
     pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
