@@ -10,11 +10,11 @@ use bytes::Bytes;
 use tokio::io::{AsyncRead, ReadBuf};
 
 /// Room of an ordinary buffer.
-pub const SMALL: usize = 16 * 1024;
+pub const SMALL: usize = 32 * 1024;
 /// Room of a buffer for somebody who sends much.
 const LARGE: usize = 256 * 1024;
 /// Small buffers kept per thread.
-const KEPT_SMALL: usize = 64;
+const KEPT_SMALL: usize = 32;
 /// Large buffers one thread may have at all, in use and kept: slow readers hold on to theirs.
 const MOST_LARGE: usize = 32;
 /// Large buffers kept per thread.
