@@ -35,10 +35,10 @@ const ANSWER: &[u8] = b"HTTP/1.1 200 OK\r\ndate: Sat, 21 Nov 2026 05:00:00 GMT\r
     content-type: application/json\r\ncontent-length: 100\r\n\r\n\
     0123456789012345678901234567890123456789012345678901234567890123456789012345678901234567890123456789";
 
-/// Allocations of one request through an outbound pipeline with every default feature (goal 8).
-const MOST_ALLOCATIONS: u64 = 8;
+/// Allocations of one request through an outbound pipeline with every default feature (goal 8, measured 3).
+const MOST_ALLOCATIONS: u64 = 4;
 /// Memory of a connection without a request, in bytes, without what the kernel holds.
-const IDLE_BYTES: usize = 2048;
+const IDLE_BYTES: usize = 2560;
 /// Memory of a request that waits for its answer, with both of its connections.
 const BUSY_BYTES: usize = 12 * 1024;
 /// Size of the future of a connection.
@@ -125,7 +125,7 @@ async fn aside<T: Send + 'static>(run: impl FnOnce() -> T + Send + 'static) -> T
 }
 
 #[test]
-fn a_request_costs_at_most_eight_allocations() {
+fn a_request_costs_few_allocations() {
     const REQUESTS: u64 = 1000;
     let _alone = ALONE.lock();
     // Without `testing()` a file is written that says where each allocation comes from.

@@ -18,6 +18,9 @@ pub enum Stream {
     Accepted(Box<tokio_rustls::server::TlsStream<TcpStream>>),
     /// TLS towards whoever we connected to.
     Connected(Box<tokio_rustls::client::TlsStream<TcpStream>>),
+    /// Nothing but memory, so that a test can stop the clock.
+    #[cfg(test)]
+    Memory(tokio::io::DuplexStream),
 }
 
 macro_rules! each {
@@ -26,6 +29,8 @@ macro_rules! each {
             Self::Plain($stream) => $body,
             Self::Accepted($stream) => $body,
             Self::Connected($stream) => $body,
+            #[cfg(test)]
+            Self::Memory($stream) => $body,
         }
     };
 }
@@ -62,6 +67,8 @@ impl AsyncWrite for Stream {
             Self::Plain(stream) => stream.is_write_vectored(),
             Self::Accepted(stream) => stream.is_write_vectored(),
             Self::Connected(stream) => stream.is_write_vectored(),
+            #[cfg(test)]
+            Self::Memory(stream) => stream.is_write_vectored(),
         }
     }
 }

@@ -212,6 +212,17 @@ fn broken_heads_are_refused_and_nothing_is_sent_on() {
 }
 
 #[test]
+fn a_caller_that_was_never_told_to_send_its_body_hears_that_the_connection_ends() {
+    stage::run(async {
+        let stage = Stage::new().service("calc-svc", quick(), &[]).build();
+        let head = "POST / HTTP/1.1\r\nhost: calc-svc\r\nexpect: 100-continue\r\ncontent-length: 5\r\n\r\n";
+        let answer = stage.last_answer(head).await;
+        assert!(answer.starts_with("HTTP/1.1 503"), "{answer}");
+        assert!(answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    });
+}
+
+#[test]
 fn series_and_breaker_gauge_tell_what_happened() {
     stage::run(async {
         let calc = Upstream::start(|_| Answer::Status(200)).await;

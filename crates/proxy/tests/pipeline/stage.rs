@@ -239,6 +239,15 @@ impl Stage {
         String::from_utf8_lossy(&answer[9..]).parse().unwrap()
     }
 
+    /// Sends bytes as they are; everything until the proxy closes.
+    pub(crate) async fn last_answer(&self, bytes: &str) -> String {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        answer
+    }
+
     /// Sends bytes and goes away; resolves when the proxy has taken that in.
     pub(crate) async fn break_off(&self, bytes: &str) {
         let before = self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>();

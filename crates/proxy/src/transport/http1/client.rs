@@ -1,6 +1,7 @@
 //! One upstream connection: a request, its answer, then back to the pool. What it owes a byte, or is owed one, is never used again.
 
 use std::future::poll_fn;
+use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
 use hms_http1::{Asked, Framing, Limits, Scanner, write};
@@ -14,7 +15,7 @@ use super::outbox::Outbox;
 use crate::body::{Body, BodyError, Frame, Inflow};
 use crate::transport::buffer::{ReadBuffer, SMALL};
 use crate::transport::pool::Home;
-use crate::transport::tls_stream::Stream;
+use crate::transport::tls_stream::{Impatient, Stream};
 use crate::transport::{Edits, Response, SendError};
 
 /// Interim answers that are read over before the one that counts (reliability A5).
@@ -38,7 +39,7 @@ pub enum Peer {
 /// What a connection consists of.
 #[derive(Debug)]
 struct Wire {
-    stream: Stream,
+    stream: Impatient<Stream>,
     read: ReadBuffer,
     out: Outbox,
     scanner: Scanner,
@@ -70,7 +71,7 @@ impl Connection {
     /// Speaks HTTP/1.1 on a stream. The connection holds `place` as long as it lives.
     pub fn new(stream: Stream, place: Option<Permit>, peer: Peer) -> Self {
         Self(Box::new(Wire {
-            stream,
+            stream: Impatient::new(stream),
             read: ReadBuffer::default(),
             out: Outbox::default(),
             scanner: Scanner::default(),
@@ -150,19 +151,29 @@ impl Wire {
         };
     }
 
-    /// Writes what there is of the request. An error of the stream is no reason to stop: the answer may be here already.
+    /// Writes what is in the outbox. An error of the stream is no reason to stop: the answer may be here already. That the other
+    /// end has not read for long is one, as no other limit runs while an upload lasts.
+    fn poll_flush(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
+        if let Err(error) = ready!(self.out.poll_flush(&mut self.stream, context)) {
+            self.upload = Upload::Broken;
+            if error.kind() == io::ErrorKind::TimedOut {
+                return Poll::Ready(Err(BodyError(error.to_string())));
+            }
+        }
+        Poll::Ready(Ok(()))
+    }
+
+    /// Writes what there is of the request.
     fn poll_upload(&mut self, context: &mut Context<'_>) -> Poll<Result<(), BodyError>> {
         loop {
-            if !self.waits && ready!(self.out.poll_flush(&mut self.stream, context)).is_err() {
-                self.upload = Upload::Broken;
+            if !self.waits {
+                ready!(self.poll_flush(context))?;
             }
             let Upload::Sending(body, encoder) = &mut self.upload else { return Poll::Ready(Ok(())) };
             let polled = body.poll_next(context);
             self.waits = false;
             let Poll::Ready(next) = polled else {
-                if let Poll::Ready(Err(_)) = self.out.poll_flush(&mut self.stream, context) {
-                    self.upload = Upload::Broken;
-                }
+                ready!(self.poll_flush(context))?;
                 return Poll::Pending;
             };
             let at_end = body.is_end();
@@ -221,7 +232,7 @@ impl Wire {
             let clean_start = self.read.is_empty();
             match ready!(self.read.poll_fill(&mut self.stream, 2 * Limits::RESPONSE.head, context)) {
                 Ok(1..) => {}
-                Ok(0) if clean_start && self.peer == Peer::Proxy => {
+                Ok(0) if clean_start && self.interim == 0 && self.peer == Peer::Proxy => {
                     // It had not begun with the request, or it would have broken off instead.
                     return Poll::Ready(Err(SendError::not_processed("closed before the request was taken")));
                 }
@@ -329,5 +340,54 @@ impl Inflow for ResponseBody {
 
     fn is_end(&self) -> bool {
         self.0.as_ref().is_none_or(|wire| wire.body.is_end())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use bytes::Bytes;
+    use hms_model::message::{CanonicalPath, Fields};
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream};
+
+    use super::*;
+    use crate::transport::Processed;
+
+    fn connection(peer: Peer) -> (Connection, DuplexStream) {
+        let (ours, theirs) = tokio::io::duplex(1024);
+        (Connection::new(Stream::Memory(ours), None, peer), theirs)
+    }
+
+    fn post() -> RequestHead {
+        RequestHead {
+            method: Method::POST,
+            authority: Authority::parse("calc-svc").unwrap(),
+            path: CanonicalPath::parse("/pay").unwrap(),
+            query: None,
+            fields: Fields::new(),
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upstream_that_stops_reading_in_an_upload_is_given_up() {
+        let (connection, _theirs) = connection(Peer::Server);
+        let (head, edits, body) = (post(), Edits::default(), Body::full(Bytes::from(vec![0; 64 * 1024])));
+        let sending = connection.send(&head, &edits, body, None);
+        let sent = tokio::time::timeout(Duration::from_secs(31), sending).await.expect("it does not wait for ever");
+        assert_eq!(sent.unwrap_err().processed, Processed::Maybe);
+    }
+
+    #[tokio::test]
+    async fn a_proxy_that_closes_in_order_has_taken_nothing_unless_it_spoke() {
+        for (said, processed) in [("", Processed::No), ("HTTP/1.1 100 Continue\r\n\r\n", Processed::Maybe)] {
+            let (connection, mut theirs) = connection(Peer::Proxy);
+            theirs.write_all(said.as_bytes()).await.unwrap();
+            theirs.shutdown().await.unwrap();
+            let (head, edits) = (post(), Edits::default());
+            let reading = async { theirs.read(&mut [0; 512]).await.unwrap() };
+            let (sent, _) = tokio::join!(connection.send(&head, &edits, Body::empty(), None), reading);
+            assert_eq!(sent.unwrap_err().processed, processed, "{said:?}");
+        }
     }
 }

@@ -525,7 +525,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
             None if self.facts.version == Version::HTTP_10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        let keep = self.facts.persistent && framing != Framing::UntilClose;
+        // Who still waits for leave to send its body may send it or not, and nobody could tell it from the next request.
+        let keep = self.facts.persistent && framing != Framing::UntilClose && !connection.expects_continue;
         connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);
