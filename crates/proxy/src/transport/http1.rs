@@ -9,4 +9,4 @@ mod outbox;
 mod server;
 
 pub use client::{Connection, Peer};
-pub use server::{EDGE, MESH, Terms, serve};
+pub use server::{EDGE, MESH, PEER, Terms, serve};

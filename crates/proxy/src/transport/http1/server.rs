@@ -51,9 +51,11 @@ pub struct Terms {
 /// For callers from outside.
 pub static EDGE: Terms =
     Terms { limits: Limits::EDGE, first: HEAD_DEADLINE, idle: Duration::from_secs(75), hurried: true };
-/// For our own applications and other proxies.
+/// For our own applications.
 pub static MESH: Terms =
     Terms { limits: Limits::MESH, first: Duration::from_mins(5), idle: Duration::from_mins(5), hurried: false };
+/// For other proxies.
+pub static PEER: Terms = Terms { limits: Limits::PEER, ..MESH };
 
 /// One end of a connection, shared by its driver, the body that is being read and the answer that is being written.
 struct Connection<S> {
@@ -65,6 +67,8 @@ struct Connection<S> {
     body: Arriving,
     /// Whether the caller waits to be told to send its body (RFC 9110 §10.1.1).
     expects_continue: bool,
+    /// Whether the request's body broke off or is none: where the next request begins is unknown.
+    broken: bool,
     answer: Stage,
     pace: Pace,
 }
@@ -341,6 +345,7 @@ impl<S> Connection<S> {
             scanner: Scanner::default(),
             body: Arriving::new(Framing::None),
             expects_continue: false,
+            broken: false,
             answer: Stage::None,
             pace: Pace::default(),
         }
@@ -418,10 +423,15 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match &polled {
             Poll::Pending if self.terms.hurried => {
                 ready!(self.pace.poll_too_slow(context));
+                self.broken = true;
                 Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))))
             }
             Poll::Ready(Some(Ok(Frame::Data(bytes)))) => {
                 self.pace.came(bytes.len());
+                polled
+            }
+            Poll::Ready(Some(Err(_))) => {
+                self.broken = true;
                 polled
             }
             _ => polled,
@@ -525,7 +535,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
             None if self.facts.version == Version::HTTP_10 => Framing::UntilClose,
             None => Framing::Chunked,
         };
-        let keep = self.facts.persistent && framing != Framing::UntilClose;
+        let keep = self.facts.persistent && !connection.broken && framing != Framing::UntilClose;
         connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);
