@@ -43,7 +43,8 @@ fn a_connection_that_is_owed_bytes_carries_no_other_request() {
     scenario(Duration::from_mins(1), async {
         let stack = Stack::start().await;
         stack.liar.play(Script { when: When::Head, pieces: vec![POLITE.to_vec()], then: Then::Keep });
-        let mut raw = stack.sent("POST /owing HTTP/1.1\r\nHost: calc-svc\r\nContent-Length: 100000\r\n\r\n0123456789").await;
+        let mut raw =
+            stack.sent("POST /owing HTTP/1.1\r\nHost: calc-svc\r\nContent-Length: 100000\r\n\r\n0123456789").await;
         let early = raw.answer(Kind::Answer).await.expect("an answer before the body is complete");
         assert_eq!((early.status(), early.text().as_str()), (200, "ok"));
         let owing = |bytes: &[u8]| bytes.windows(11).any(|window| window == b"POST /owing");

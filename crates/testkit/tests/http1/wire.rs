@@ -20,7 +20,8 @@ fn requests_sent_ahead_are_answered_in_their_order() {
         let stack = Stack::start().await;
         let before = stack.liar.requests();
         let post = "POST /second HTTP/1.1\r\nHost: calc-svc\r\nContent-Length: 4\r\n\r\nbody";
-        let mut raw = stack.sent(format!("{}{post}{}", GET.replace("next", "first"), GET.replace("next", "third"))).await;
+        let mut raw =
+            stack.sent(format!("{}{post}{}", GET.replace("next", "first"), GET.replace("next", "third"))).await;
         for _ in 0..3 {
             assert_eq!(raw.answer(Kind::Answer).await.map(|answer| answer.status()), Ok(200));
         }

@@ -20,6 +20,7 @@ use crate::body::{Body, BodyError, Frame, Inflow};
 use crate::drain::Drain;
 use crate::timer::{Timer, within};
 use crate::transport::buffer::{ReadBuffer, SMALL};
+use crate::transport::tls_stream::Abort;
 use crate::transport::{BadHead, Delivered, Handler, Outcome, Reply, Request, Response};
 
 /// Absolute time for a head, from its first byte (reliability §6).
@@ -109,7 +110,7 @@ enum Arrival {
 /// Serves one downstream connection until it ends or drains.
 pub async fn serve<S, H>(stream: S, handler: H, drain: &Drain, terms: &'static Terms)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
     H: Handler + 'static,
 {
     let connection = Rc::new(RefCell::new(Connection::new(stream, terms)));
@@ -170,7 +171,7 @@ enum Conversation {
 /// Serves requests as long as one follows the other.
 async fn converse<S, H>(connection: &Rc<RefCell<Connection<S>>>, handler: &H, drain: &Drain) -> Conversation
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
     H: Handler + 'static,
 {
     let mut timer = Timer::after(PAUSE);
@@ -477,7 +478,7 @@ struct Answer<S> {
     facts: Facts,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
     async fn send(self, response: Response) -> Delivered {
         let Response { head, mut body } = response;
         let mut encoder = self.begin(&head, &body);
@@ -516,7 +517,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
         })
         .await;
         if !matches!(outcome, Outcome::Complete) {
-            self.connection.borrow_mut().answer = Stage::None;
+            let mut connection = self.connection.borrow_mut();
+            connection.answer = Stage::None;
+            if encoder.ends_with_connection() {
+                // In order would mean that this was all.
+                connection.stream.abort();
+            }
         }
         delivered.outcome = outcome;
         delivered
