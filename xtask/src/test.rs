@@ -54,6 +54,9 @@ fn loom() -> Outcome {
 fn tools() -> Outcome {
     debian::program("curl", "--version")?;
     debian::program("tcpdump", "--version")?;
+    // The other side of the table of HTTP/1.1 strictness.
+    debian::program("nginx", "-v")?;
+    debian::program("haproxy", "-v")?;
     golang::h2spec()?;
     Venv::with(&python::TESTS).map(drop)
 }

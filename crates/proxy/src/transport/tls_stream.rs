@@ -72,15 +72,20 @@ pub trait Abort {
     fn abort(&mut self);
 }
 
+impl Abort for TcpStream {
+    fn abort(&mut self) {
+        // It fails only if the connection is gone already.
+        let _told = self.set_zero_linger().is_ok();
+    }
+}
+
 impl Abort for Stream {
     fn abort(&mut self) {
-        let tcp = match self {
-            Self::Plain(stream) => stream,
-            Self::Accepted(stream) => stream.get_ref().0,
-            Self::Connected(stream) => stream.get_ref().0,
-        };
-        // It fails only if the connection is gone already.
-        let _told = tcp.set_zero_linger().is_ok();
+        match self {
+            Self::Plain(stream) => stream.abort(),
+            Self::Accepted(stream) => stream.get_mut().0.abort(),
+            Self::Connected(stream) => stream.get_mut().0.abort(),
+        }
     }
 }
 

@@ -151,7 +151,7 @@ impl Liar {
         self.contacts().iter().map(Contact::whole).sum()
     }
 
-    /// Forgets what was, and waits until every connection of then has ended or is idle; idle ones are numbered anew.
+    /// Waits until the connection of this number has ended.
     pub async fn until_ended(&self, number: usize) -> End {
         wait::until("the liar's connection ends", Duration::from_secs(20), || {
             let contact = self.shared.contacts.lock().get(number).cloned();
@@ -190,7 +190,7 @@ async fn converse(stream: &mut TcpStream, shared: &Shared, number: usize) -> End
                 continue;
             }
         }
-        let mut part = [0; 16 * 1024];
+        let mut part = vec![0; 16 * 1024];
         match stream.read(&mut part).await {
             Ok(0) => return End::Clean,
             Ok(length) => shared.contacts.lock()[number].bytes.extend_from_slice(&part[..length]),

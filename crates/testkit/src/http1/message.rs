@@ -1,4 +1,4 @@
-//! A reader of what well-behaved peers write. Whatever it cannot read is a failure of the test.
+//! A lenient reader: what it cannot make sense of is a message that never becomes whole.
 
 /// What a message is the answer to, if it is one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -75,10 +75,10 @@ pub fn first(bytes: &[u8], kind: Kind) -> Option<Message> {
         || kind == Kind::Request && !message.has("content-length") && !message.has("transfer-encoding");
     if bodiless {
         message.length = Some(end + 4);
-    } else if message.field("transfer-encoding") == "chunked" {
+    } else if message.field("transfer-encoding").to_ascii_lowercase().ends_with("chunked") {
         message.length = chunks(rest, &mut message).map(|length| end + 4 + length);
     } else if message.has("content-length") {
-        let length: usize = message.field("content-length").parse().unwrap();
+        let length = message.field("content-length").parse().unwrap_or(usize::MAX);
         message.body = rest[..length.min(rest.len())].to_vec();
         message.length = (rest.len() >= length).then_some(end + 4 + length);
     } else {
@@ -103,7 +103,7 @@ pub fn all(mut bytes: &[u8], kind: Kind) -> Vec<Message> {
 }
 
 fn field(line: &str) -> (String, String) {
-    let (name, value) = line.split_once(':').unwrap_or_else(|| panic!("no field: {line:?}"));
+    let (name, value) = line.split_once(':').unwrap_or((line, ""));
     (name.to_ascii_lowercase(), value.trim().to_owned())
 }
 
@@ -113,7 +113,7 @@ fn chunks(bytes: &[u8], message: &mut Message) -> Option<usize> {
     loop {
         let line = line_at(bytes, at)?;
         at += line.len() + 2;
-        let size = usize::from_str_radix(str::from_utf8(line).unwrap(), 16).unwrap();
+        let size = usize::from_str_radix(str::from_utf8(line).ok()?, 16).ok().filter(|size| *size < 1 << 30)?;
         if size == 0 {
             break;
         }
@@ -121,7 +121,7 @@ fn chunks(bytes: &[u8], message: &mut Message) -> Option<usize> {
         message.body.extend_from_slice(data);
         at += size;
         if !line_at(bytes, at)?.is_empty() {
-            panic!("the chunk is longer than {size}");
+            return None;
         }
         at += 2;
     }

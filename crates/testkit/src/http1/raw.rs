@@ -1,12 +1,13 @@
 //! A client that sends whatever bytes it is told to, as slowly as it likes.
 
 use std::net::SocketAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::net::{TcpSocket, TcpStream};
+use tokio::net::{TcpSocket, TcpStream, UnixStream};
 use tokio_rustls::TlsConnector;
 
 use super::End;
@@ -43,6 +44,12 @@ impl Raw {
         Self::over(Box::new(connected(socket_at(source), address).await))
     }
 
+    /// Plain, to a socket in the file system.
+    pub async fn unix(path: &Path) -> Self {
+        let stream = UnixStream::connect(path).await;
+        Self::over(Box::new(stream.unwrap_or_else(|error| panic!("connect to {}: {error}", path.display()))))
+    }
+
     /// Over TLS, to `host` at `address`.
     pub async fn tls(address: SocketAddr, host: &str, pem: &str) -> Self {
         Self::tls_from([127, 0, 0, 1], address, host, &connector(pem)).await
@@ -72,7 +79,7 @@ impl Raw {
 
     /// Reads until something comes; `false` at the end of the connection.
     pub async fn read_more(&mut self) -> bool {
-        let mut part = [0; 4096];
+        let mut part = vec![0; 4096];
         match self.stream.read(&mut part).await {
             Ok(0) => self.ended = Some(End::Clean),
             Ok(length) => self.got.extend_from_slice(&part[..length]),
@@ -95,7 +102,8 @@ impl Raw {
                 }
             }
         };
-        tokio::time::timeout(PATIENCE, reading).await.unwrap_or_else(|_| panic!("no answer within {PATIENCE:?}"))
+        let Ok(read) = tokio::time::timeout(PATIENCE, reading).await else { panic!("no answer within {PATIENCE:?}") };
+        read
     }
 
     /// Reads to the end of the connection. What came and was not taken as an answer, and how it ended.

@@ -73,7 +73,7 @@ fn an_answer_that_breaks_off_never_looks_like_a_whole_one() {
                     match got {
                         Ok(refusal) => assert_eq!(refusal.status(), 502, "{then:?} at {at} of {answer:?}: {refusal:?}"),
                         Err((part, _)) => {
-                            assert!(part.is_some() && at >= head, "{then:?} at {at} of {answer:?}: {part:?}")
+                            assert!(part.is_some() && at >= head, "{then:?} at {at} of {answer:?}: {part:?}");
                         }
                     }
                     tried += 1;

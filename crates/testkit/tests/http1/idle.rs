@@ -1,6 +1,5 @@
 //! Thousands of connections that say nothing: all are held, at a small price, and requests beside them are answered.
 
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use hms_testkit::apps::App;
@@ -87,7 +86,7 @@ fn idle_connections_to_a_gateway_are_held_and_cheap() {
         let app = App::start("calc").await;
         let _server = Proxy::start(&mesh, Plan::of("calc-svc", app.address())).await;
         let gateway = Proxy::start(&mesh, Plan::gateway()).await;
-        let https: SocketAddr = gateway.address("https");
+        let https = gateway.address("https");
         let root = mesh.rest().send(Method::GET, "/v1/ca/edge", "").await.text();
         let token = mesh.jwt().await;
         let http = Http::tls(https, HOST, &root).bearer(&token);

@@ -10,4 +10,5 @@ mod requests;
 mod slow;
 mod smuggling;
 mod stack;
+mod strictness;
 mod wire;

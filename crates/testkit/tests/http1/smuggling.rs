@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use hms_testkit::http1::End;
-use hms_testkit::http1::liar::{POLITE, Script, Then, When};
+use hms_testkit::http1::liar::{Contact, POLITE, Script, Then, When};
 use hms_testkit::http1::message::Kind;
 use hms_testkit::{scenario, wait};
 
@@ -89,7 +89,7 @@ fn what_is_no_websocket_is_no_upgrade_and_what_follows_is_a_request_of_its_own()
                 assert_eq!(raw.answer(Kind::Answer).await.map(|answer| answer.status()), Ok(200));
             }
             assert_eq!(stack.liar.requests() - before, if says_close { 1 } else { 2 });
-            let requests: Vec<_> = stack.liar.contacts().iter().flat_map(|contact| contact.requests()).collect();
+            let requests: Vec<_> = stack.liar.contacts().iter().flat_map(Contact::requests).collect();
             let seen = requests.iter().find(|request| request.first.contains(&path)).unwrap();
             for name in dropped {
                 assert!(!seen.has(name), "{fields}: {seen:?}");

@@ -4,13 +4,12 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hms_testkit::http1::End;
-use hms_testkit::http1::liar::{Liar, Script};
+use hms_testkit::http1::liar::{Contact, Liar, POLITE, Script};
 use hms_testkit::http1::message::{Kind, Message};
 use hms_testkit::http1::raw::Raw;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::processes::Process;
 use hms_testkit::sidecar::{Plan, Proxy};
-use hms_testkit::wait;
 
 /// Every try is the only one, and the breaker is patient: what is counted here is what the liar got.
 const MESH: &str =
@@ -71,8 +70,8 @@ impl Stack {
 
     /// The number of the liar's connection that the next polite request comes by.
     pub(crate) async fn next_contact(&self) -> usize {
-        let before: Vec<usize> = self.liar.contacts().iter().map(|contact| contact.whole()).collect();
-        let answer = self.ask(Script::of(hms_testkit::http1::liar::POLITE), GET).await.unwrap();
+        let before: Vec<usize> = self.liar.contacts().iter().map(Contact::whole).collect();
+        let answer = self.ask(Script::of(POLITE), GET).await.unwrap();
         assert_eq!((answer.status(), answer.text().as_str()), (200, "ok"), "{answer:?}");
         let contacts = self.liar.contacts();
         contacts
@@ -80,15 +79,6 @@ impl Stack {
             .enumerate()
             .position(|(number, contact)| contact.whole() > before.get(number).copied().unwrap_or_default())
             .unwrap_or_else(|| panic!("the request came by none of {contacts:?}"))
-    }
-
-    /// Waits until the liar got so many whole requests.
-    pub(crate) async fn until_requests(&self, wanted: usize) {
-        wait::until("the liar has its requests", Duration::from_secs(10), || {
-            let seen = self.liar.requests();
-            std::future::ready(if seen >= wanted { Ok(()) } else { Err(format!("{seen} of {wanted}")) })
-        })
-        .await;
     }
 }
 

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hms_testkit::client::Http;
 use hms_testkit::http1::End;
-use hms_testkit::http1::liar::{POLITE, Script, Then, When};
+use hms_testkit::http1::liar::{Contact, POLITE, Script, Then, When};
 use hms_testkit::http1::message::Kind;
 use hms_testkit::http2::raw::Raw;
 use hms_testkit::http2::wire::{DATA, END_STREAM, RST_STREAM, headers, literals};
@@ -115,7 +115,7 @@ fn chunks_with_extensions_and_trailers_arrive_without_the_extensions() {
                     Connection: TE\r\nTrailer: x-sum\r\n\r\n";
         let mut raw = stack.sent(format!("{head}3;a=b\r\none\r\n3;c=\"d\"\r\ntwo\r\n0;e\r\nx-sum: 6\r\n\r\n")).await;
         assert_eq!(raw.answer(Kind::Answer).await.map(|answer| answer.status()), Ok(200));
-        let requests: Vec<_> = stack.liar.contacts().iter().flat_map(|contact| contact.requests()).collect();
+        let requests: Vec<_> = stack.liar.contacts().iter().flat_map(Contact::requests).collect();
         let seen = requests.iter().find(|request| request.first.contains("/chunks")).unwrap();
         assert_eq!(seen.text(), "onetwo");
         assert_eq!(seen.trailers, [("x-sum".to_owned(), "6".to_owned())]);
