@@ -55,6 +55,9 @@ fn tools() -> Outcome {
     debian::program("curl", "--version")?;
     debian::program("tcpdump", "--version")?;
     debian::program("strace", "--version")?;
+    // The other side of the table of HTTP/1.1 strictness.
+    debian::program("nginx", "-v")?;
+    debian::program("haproxy", "-v")?;
     golang::h2spec()?;
     Venv::with(&python::TESTS).map(drop)
 }

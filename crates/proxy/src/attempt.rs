@@ -18,7 +18,7 @@ use http::{HeaderName, HeaderValue};
 use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
-use crate::local_app::{BODY_IDLE, incomplete};
+use crate::local_app::{body_idle, incomplete};
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
@@ -69,7 +69,7 @@ pub async fn run(
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
     let idle = policy.timeouts.idle;
-    let body = Replayable::new(body.idle_limit(BODY_IDLE));
+    let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
     let mut tried: Vec<usize> = Vec::new();
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;

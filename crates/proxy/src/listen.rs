@@ -132,7 +132,11 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let stream = Impatient::new(stream);
-    let terms = if matches!(door, Door::Gateway) { &http1::EDGE } else { &http1::MESH };
+    let terms = match door {
+        Door::Gateway => &http1::EDGE,
+        Door::Inbound => &http1::PEER,
+        Door::Outbound(_) => &http1::MESH,
+    };
     match protocol {
         Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
         Protocol::Http2 => {

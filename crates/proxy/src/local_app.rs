@@ -25,9 +25,15 @@ use crate::worker::Worker;
 /// The application's place in the pool; endpoints count from 1.
 const KEY: Key = Key { endpoint: 0, generation: 0 };
 /// How long a request's body may be silent (reliability §6).
-pub const BODY_IDLE: Duration = Duration::from_secs(30);
+const BODY_IDLE: Duration = Duration::from_secs(30);
 /// How long the application may take to accept a connection.
 const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
+
+/// How long the body of a request may be silent. A gRPC caller may have nothing to say on a stream it keeps open: it gets the time
+/// that answers have.
+pub fn body_idle(head: &RequestHead, policy: &TrafficPolicy) -> Duration {
+    if head.is_grpc() { policy.timeouts.idle } else { BODY_IDLE }
+}
 
 /// Hands a request to the application and waits for the answer's head.
 pub async fn forward(
@@ -40,7 +46,7 @@ pub async fn forward(
     let Some(address) = worker.shared.settings.app else { return Err(down(worker)) };
     // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1.
     let protocol = if head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
-    let body = Replayable::new(body.idle_limit(BODY_IDLE));
+    let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
     let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
     match policy.timeouts.request {
         None => sending.await,

@@ -145,6 +145,15 @@ pub fn limit_open_files(pid: u32, most: u64) {
     let _before = rustix::process::prlimit(pid, rustix::process::Resource::Nofile, limit).unwrap();
 }
 
+/// Lets this process have so many files open.
+pub fn own_open_files(least: u64) {
+    let limit = rustix::process::getrlimit(rustix::process::Resource::Nofile);
+    let current = limit.current.map_or(least, |current| current.max(least));
+    let limit = rustix::process::Rlimit { current: Some(current), ..limit };
+    rustix::process::setrlimit(rustix::process::Resource::Nofile, limit)
+        .unwrap_or_else(|error| panic!("{least} open files: {error}"));
+}
+
 fn is_zombie(pid: u32) -> bool {
     let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap_or_default();
     stat.rsplit_once(')').is_none_or(|(_, rest)| rest.trim_start().starts_with(['Z', 'X']))

@@ -28,6 +28,11 @@ pub fn full_size() -> bool {
     path("HMS_TEST_FULL").is_some()
 }
 
+/// `HMS_BLESS`: set, tests of generated pages write them instead of comparing.
+pub fn bless() -> bool {
+    path("HMS_BLESS").is_some()
+}
+
 /// `PATH`, so that programs find what they need.
 pub fn search_path() -> String {
     std::env::var("PATH").unwrap_or_else(|_unset| "/usr/local/bin:/usr/bin:/bin".to_owned())

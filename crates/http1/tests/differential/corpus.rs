@@ -7,6 +7,7 @@ pub(crate) struct Case {
     pub(crate) bytes: Vec<u8>,
     pub(crate) ours: String,
     pub(crate) hyper: String,
+    pub(crate) why: String,
 }
 
 /// All cases.
@@ -22,7 +23,7 @@ pub(crate) fn cases() -> Vec<Case> {
                     "bytes" => case.bytes = unescape(value),
                     "ours" => value.clone_into(&mut case.ours),
                     "hyper" => value.clone_into(&mut case.hyper),
-                    "why" => {}
+                    "why" => value.clone_into(&mut case.why),
                     key => panic!("{}: unknown key {key}", case.name),
                 }
             }

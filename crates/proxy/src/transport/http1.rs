@@ -6,7 +6,8 @@
 mod client;
 mod coding;
 mod outbox;
+mod pace;
 mod server;
 
 pub use client::{Connection, Peer};
-pub use server::{EDGE, MESH, Terms, serve};
+pub use server::{EDGE, MESH, PEER, Terms, serve};

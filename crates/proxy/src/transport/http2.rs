@@ -46,8 +46,18 @@ pub struct Incoming {
     stream: RecvStream,
     length: Option<u64>,
     data_ended: bool,
-    /// Counts as an open stream of its upstream connection.
-    _open: Option<Open>,
+    /// Of an upstream connection: counts as one of its open streams, and keeps its request's body going.
+    _upstream: Option<(Open, Option<Upload>)>,
+}
+
+/// A request's body on its way up, which ends with whoever holds this.
+#[derive(Debug)]
+struct Upload(tokio::task::JoinHandle<()>);
+
+impl Drop for Upload {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// One of a connection's open streams.
@@ -68,10 +78,10 @@ impl Drop for Open {
 }
 
 impl Incoming {
-    fn new(stream: RecvStream, map: &HeaderMap, open: Option<Open>) -> Self {
+    fn new(stream: RecvStream, map: &HeaderMap, upstream: Option<(Open, Option<Upload>)>) -> Self {
         let declared = map.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let length = if stream.is_end_stream() { Some(0) } else { declared };
-        Self { stream, length, data_ended: false, _open: open }
+        Self { stream, length, data_ended: false, _upstream: upstream }
     }
 
     pub(crate) fn is_empty(&self) -> bool {

@@ -73,6 +73,37 @@ impl AsyncWrite for Stream {
     }
 }
 
+/// A connection that can end in disorder.
+pub trait Abort {
+    /// Has the connection end with a reset when it is dropped, so that the other end cannot take what it got for all there is.
+    fn abort(&mut self);
+}
+
+impl Abort for TcpStream {
+    fn abort(&mut self) {
+        // It fails only if the connection is gone already.
+        let _told = self.set_zero_linger().is_ok();
+    }
+}
+
+impl Abort for Stream {
+    fn abort(&mut self) {
+        match self {
+            Self::Plain(stream) => stream.abort(),
+            Self::Accepted(stream) => stream.get_mut().0.abort(),
+            Self::Connected(stream) => stream.get_mut().0.abort(),
+            #[cfg(test)]
+            Self::Memory(_) => {}
+        }
+    }
+}
+
+impl<S: Abort> Abort for Impatient<S> {
+    fn abort(&mut self) {
+        self.stream.abort();
+    }
+}
+
 /// How long a write may make no progress (reliability §6).
 const WRITE_IDLE: Duration = Duration::from_secs(30);
 

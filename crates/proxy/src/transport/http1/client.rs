@@ -205,16 +205,20 @@ impl Wire {
         if let Poll::Ready(Err(error)) = self.poll_upload(context) {
             return Poll::Ready(Err(self.failed(error)));
         }
+        let limits = match self.peer {
+            Peer::Proxy => &Limits::RESPONSE_OF_PEER,
+            Peer::Server => &Limits::RESPONSE,
+        };
         loop {
             if !self.read.is_empty() {
-                let found = match self.scanner.find_end(self.read.bytes(), &Limits::RESPONSE) {
+                let found = match self.scanner.find_end(self.read.bytes(), limits) {
                     Ok(found) => found,
                     Err(reject) => return Poll::Ready(Err(SendError::maybe_processed(reject))),
                 };
                 if let Some(length) = found {
                     self.scanner = Scanner::default();
                     let head = self.read.bytes().get(..length).unwrap_or_default();
-                    let answer = match hms_http1::response(head, asked, &Limits::RESPONSE) {
+                    let answer = match hms_http1::response(head, asked, limits) {
                         Ok(answer) => answer,
                         Err(reject) => return Poll::Ready(Err(SendError::maybe_processed(reject))),
                     };
@@ -230,7 +234,7 @@ impl Wire {
                 }
             }
             let clean_start = self.read.is_empty();
-            match ready!(self.read.poll_fill(&mut self.stream, 2 * Limits::RESPONSE.head, context)) {
+            match ready!(self.read.poll_fill(&mut self.stream, 2 * limits.head, context)) {
                 Ok(1..) => {}
                 Ok(0) if clean_start && self.interim == 0 && self.peer == Peer::Proxy => {
                     // It had not begun with the request, or it would have broken off instead.

@@ -132,6 +132,11 @@ impl Encoder {
         Self { framing, left, tail: false }
     }
 
+    /// Whether only the end of the connection ends the body.
+    pub(super) fn ends_with_connection(&self) -> bool {
+        self.framing == Framing::UntilClose
+    }
+
     /// Puts a piece into an outbox without one.
     pub(super) fn push(&mut self, out: &mut Outbox, piece: Bytes) -> Result<(), WrongLength> {
         if piece.is_empty() {

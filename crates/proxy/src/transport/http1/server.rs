@@ -12,14 +12,15 @@ use hms_model::message::ResponseHead;
 use http::header::{CONTENT_LENGTH, TRANSFER_ENCODING};
 use http::{Method, StatusCode, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::time::Instant;
 
 use super::coding::{Arriving, Encoder};
 use super::outbox::Outbox;
+use super::pace::{Pace, SLOWEST};
 use crate::body::{Body, BodyError, Frame, Inflow};
 use crate::drain::Drain;
 use crate::timer::{Timer, within};
 use crate::transport::buffer::{ReadBuffer, SMALL};
+use crate::transport::tls_stream::Abort;
 use crate::transport::{BadHead, Delivered, Handler, Outcome, Reply, Request, Response};
 
 /// Absolute time for a head, from its first byte (reliability §6).
@@ -30,10 +31,6 @@ const PAUSE: Duration = Duration::from_secs(1);
 const UNWANTED: u64 = 64 * 1024;
 /// How long the other end may take to notice that we close.
 const LINGER: Duration = Duration::from_secs(1);
-/// A body may be slow for this long,
-const SLOW_START: Duration = Duration::from_secs(10);
-/// and must come at this rate afterwards, in bytes per second.
-const SLOWEST: u64 = 1024;
 
 /// What a listener expects of those who connect.
 #[derive(Debug)]
@@ -51,9 +48,11 @@ pub struct Terms {
 /// For callers from outside.
 pub static EDGE: Terms =
     Terms { limits: Limits::EDGE, first: HEAD_DEADLINE, idle: Duration::from_secs(75), hurried: true };
-/// For our own applications and other proxies.
+/// For our own applications.
 pub static MESH: Terms =
     Terms { limits: Limits::MESH, first: Duration::from_mins(5), idle: Duration::from_mins(5), hurried: false };
+/// For other proxies.
+pub static PEER: Terms = Terms { limits: Limits::PEER, ..MESH };
 
 /// One end of a connection, shared by its driver, the body that is being read and the answer that is being written.
 struct Connection<S> {
@@ -65,6 +64,8 @@ struct Connection<S> {
     body: Arriving,
     /// Whether the caller waits to be told to send its body (RFC 9110 §10.1.1).
     expects_continue: bool,
+    /// Whether the request's body broke off or is none: where the next request begins is unknown.
+    broken: bool,
     answer: Stage,
     pace: Pace,
 }
@@ -78,14 +79,6 @@ enum Stage {
     Keep,
     /// Its head was written, and says that it is the last.
     Last,
-}
-
-/// How fast a body comes, counting only the time that was spent waiting for it.
-#[derive(Default)]
-struct Pace {
-    bytes: u64,
-    waited: Duration,
-    waiting: Option<(Instant, Timer)>,
 }
 
 /// How the wait for a head ended.
@@ -105,7 +98,7 @@ enum Arrival {
 /// Serves one downstream connection until it ends or drains.
 pub async fn serve<S, H>(stream: S, handler: H, drain: &Drain, terms: &'static Terms)
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
     H: Handler + 'static,
 {
     let connection = Rc::new(RefCell::new(Connection::new(stream, terms)));
@@ -166,7 +159,7 @@ enum Conversation {
 /// Serves requests as long as one follows the other.
 async fn converse<S, H>(connection: &Rc<RefCell<Connection<S>>>, handler: &H, drain: &Drain) -> Conversation
 where
-    S: AsyncRead + AsyncWrite + Unpin + 'static,
+    S: AsyncRead + AsyncWrite + Abort + Unpin + 'static,
     H: Handler + 'static,
 {
     let mut timer = Timer::after(PAUSE);
@@ -341,6 +334,7 @@ impl<S> Connection<S> {
             scanner: Scanner::default(),
             body: Arriving::new(Framing::None),
             expects_continue: false,
+            broken: false,
             answer: Stage::None,
             pace: Pace::default(),
         }
@@ -418,29 +412,19 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         match &polled {
             Poll::Pending if self.terms.hurried => {
                 ready!(self.pace.poll_too_slow(context));
+                self.broken = true;
                 Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))))
             }
             Poll::Ready(Some(Ok(Frame::Data(bytes)))) => {
                 self.pace.came(bytes.len());
                 polled
             }
+            Poll::Ready(Some(Err(_))) => {
+                self.broken = true;
+                polled
+            }
             _ => polled,
         }
-    }
-}
-
-impl Pace {
-    fn came(&mut self, bytes: usize) {
-        self.bytes = self.bytes.saturating_add(u64::try_from(bytes).unwrap_or(u64::MAX));
-        if let Some((since, _)) = self.waiting.take() {
-            self.waited = self.waited.saturating_add(since.elapsed());
-        }
-    }
-
-    fn poll_too_slow(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        let allowed = SLOW_START.max(Duration::from_secs(self.bytes / SLOWEST)).saturating_sub(self.waited);
-        let waiting = self.waiting.get_or_insert_with(|| (Instant::now(), Timer::after(allowed)));
-        waiting.1.poll(context)
     }
 }
 
@@ -467,7 +451,7 @@ struct Answer<S> {
     facts: Facts,
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
     async fn send(self, response: Response) -> Delivered {
         let Response { head, mut body } = response;
         let mut encoder = self.begin(&head, &body);
@@ -506,7 +490,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Reply for Answer<S> {
         })
         .await;
         if !matches!(outcome, Outcome::Complete) {
-            self.connection.borrow_mut().answer = Stage::None;
+            let mut connection = self.connection.borrow_mut();
+            connection.answer = Stage::None;
+            if encoder.ends_with_connection() {
+                // In order would mean that this was all.
+                connection.stream.abort();
+            }
         }
         delivered.outcome = outcome;
         delivered
@@ -526,7 +515,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
             None => Framing::Chunked,
         };
         // Who still waits for leave to send its body may send it or not, and nobody could tell it from the next request.
-        let keep = self.facts.persistent && framing != Framing::UntilClose && !connection.expects_continue;
+        let owed = connection.expects_continue || connection.broken;
+        let keep = self.facts.persistent && !owed && framing != Framing::UntilClose;
         connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);

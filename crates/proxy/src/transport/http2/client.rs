@@ -16,7 +16,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::limits::Limits;
 use super::metered::{Metered, Signal};
-use super::{Incoming, Open, pump};
+use super::{Incoming, Open, Upload, pump};
 use crate::body::Body;
 use crate::tasks;
 use crate::transport::{Edits, Response, SendError, response_head};
@@ -77,14 +77,15 @@ impl Connection {
         let request = outgoing(head, edits).map_err(SendError::not_processed)?;
         let end = body.is_end();
         let (response, stream) = sender.send_request(request, end).map_err(SendError::not_processed)?;
-        if !end {
-            tasks::spawn_local("request body", async move {
+        // As long as somebody waits for the answer or reads it; then the stream is reset if its request is not whole.
+        let upload = (!end).then(|| {
+            Upload(tasks::spawn_local("request body", async move {
                 pump(&mut body, stream).await;
-            });
-        }
+            }))
+        });
         let response = response.await.map_err(|error| judge(&error))?;
         let (parts, stream) = response.into_parts();
-        let body = Body::http2(Incoming::new(stream, &parts.headers, Some(open)));
+        let body = Body::http2(Incoming::new(stream, &parts.headers, Some((open, upload))));
         Ok(Response { head: response_head(parts.status, parts.headers), body })
     }
 }
