@@ -1,7 +1,6 @@
 //! A liar behind a pair of proxies, and connections to the port of the caller's proxy that is pinned to it.
 
 use std::net::SocketAddr;
-use std::time::Duration;
 
 use hms_testkit::http1::End;
 use hms_testkit::http1::liar::{Contact, Liar, POLITE, Script};

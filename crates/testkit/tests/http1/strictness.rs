@@ -46,7 +46,7 @@ listen door
 /// Longer than any of them takes for an answer.
 const SETTLED: Duration = Duration::from_millis(25);
 
-/// What HAProxy forwards about every tenth time: it finds the trailer wrong, or has sent it on by then.
+/// What `HAProxy` forwards about every tenth time: it finds the trailer wrong, or has sent it on by then.
 const AT_TIMES: &str = "chunk-trailer-space-before-colon";
 
 /// Another proxy before a liar.

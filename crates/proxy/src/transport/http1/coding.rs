@@ -132,7 +132,7 @@ impl Encoder {
         Self { framing, left, tail: false }
     }
 
-    /// Whether only the end of the connection ends the body.
+    /// Whether only the end of the connection ends the body: closed in order, it would mean that this was all.
     pub(super) fn ends_with_connection(&self) -> bool {
         self.framing == Framing::UntilClose
     }

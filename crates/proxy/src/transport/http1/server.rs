@@ -408,23 +408,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         {
             return Poll::Ready(Some(Err(BodyError(error.to_string()))));
         }
-        let polled = self.body.poll_frame(&mut self.read, &mut self.stream, context);
-        match &polled {
-            Poll::Pending if self.terms.hurried => {
-                ready!(self.pace.poll_too_slow(context));
-                self.broken = true;
-                Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))))
-            }
-            Poll::Ready(Some(Ok(Frame::Data(bytes)))) => {
-                self.pace.came(bytes.len());
-                polled
-            }
-            Poll::Ready(Some(Err(_))) => {
-                self.broken = true;
-                polled
-            }
-            _ => polled,
+        let mut polled = self.body.poll_frame(&mut self.read, &mut self.stream, context);
+        if polled.is_pending() && self.terms.hurried {
+            ready!(self.pace.poll_too_slow(context));
+            polled = Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))));
         }
+        match &polled {
+            Poll::Ready(Some(Ok(Frame::Data(bytes)))) => self.pace.came(bytes.len()),
+            Poll::Ready(Some(Err(_))) => self.broken = true,
+            _ => {}
+        }
+        polled
     }
 }
 
@@ -490,11 +484,9 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
         })
         .await;
         if !matches!(outcome, Outcome::Complete) {
-            let mut connection = self.connection.borrow_mut();
-            connection.answer = Stage::None;
+            self.connection.borrow_mut().answer = Stage::None;
             if encoder.ends_with_connection() {
-                // In order would mean that this was all.
-                connection.stream.abort();
+                self.connection.borrow_mut().stream.abort();
             }
         }
         delivered.outcome = outcome;
