@@ -6,9 +6,9 @@
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::Outcome;
 use crate::process::{self, cargo_command, output_of, say};
 use crate::settings::{root, target};
+use crate::{Outcome, debian};
 
 const USAGE: &str = "usage: cargo xtask fuzz TARGET [SECONDS] | --smoke | --list";
 
@@ -83,6 +83,8 @@ fn targets() -> Result<Vec<String>, String> {
 
 /// Builds all targets and tells where they are. With an explicit target, the flags stay away from build scripts.
 fn build() -> Result<PathBuf, String> {
+    // libFuzzer is written in C++.
+    debian::program("g++", "--version")?;
     let host = host()?;
     let folder = target().join("fuzz");
     let mut command = cargo_command(&["build", "--release", "--locked", "--manifest-path", "fuzz/Cargo.toml"]);
