@@ -478,7 +478,11 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
                 };
                 match self.encode(&mut encoder, next, &mut delivered, body.is_end()) {
                     Ok(at_end) => finished = at_end,
-                    Err(error) => return Poll::Ready(Outcome::UpstreamBroke(error)),
+                    Err(error) => {
+                        // What came of the answer is the caller's, and shows it that the rest is missing.
+                        let _what_fits = self.poll_flush(context).is_ready();
+                        return Poll::Ready(Outcome::UpstreamBroke(error));
+                    }
                 }
             }
         })
