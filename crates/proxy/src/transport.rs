@@ -120,7 +120,10 @@ fn request_head(method: Method, uri: &http::Uri, mut map: HeaderMap) -> Result<R
     if map.len() > MAX_FIELDS || target.len() > MAX_TARGET {
         return Err(BadHead::TooLarge);
     }
-    if map.get_all(CONTENT_LENGTH).iter().count() > 1 || map.contains_key(TRANSFER_ENCODING) {
+    let mut lengths = map.get_all(CONTENT_LENGTH).iter();
+    let is_number = |value: &HeaderValue| !value.is_empty() && value.as_bytes().iter().all(u8::is_ascii_digit);
+    let sound = lengths.next().is_none_or(is_number) && lengths.next().is_none();
+    if !sound || map.contains_key(TRANSFER_ENCODING) {
         return Err(BadHead::Framing);
     }
     let authority = authority(uri, &map)?;
@@ -414,5 +417,8 @@ mod tests {
             head("/", &[("host", "a"), ("content-length", "1"), ("content-length", "1")]).unwrap_err(),
             BadHead::Framing
         );
+        for length in ["", "+1", "1 ", "0x1"] {
+            assert_eq!(head("/", &[("host", "a"), ("content-length", length)]).unwrap_err(), BadHead::Framing);
+        }
     }
 }
