@@ -181,8 +181,7 @@ where
             Ok((request, facts)) => (Ok(request), facts),
             Err(bad) => (Err(bad), Facts { is_head: false, version: Version::HTTP_11, persistent: false }),
         };
-        let persistent = facts.persistent && !drain.is_last_answer();
-        let answer = Answer { connection: Rc::clone(connection), facts: Facts { persistent, ..facts } };
+        let answer = Answer { connection: Rc::clone(connection), facts, drain };
         if !answered(connection, handler.handle(request, answer)).await {
             return Conversation::Over;
         }
@@ -440,12 +439,13 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Inflow for RequestBody<S> {
 }
 
 /// Where the answer goes.
-struct Answer<S> {
+struct Answer<'a, S> {
     connection: Rc<RefCell<Connection<S>>>,
     facts: Facts,
+    drain: &'a Drain,
 }
 
-impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
+impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<'_, S> {
     async fn send(self, response: Response) -> Delivered {
         let Response { head, mut body } = response;
         let mut encoder = self.begin(&head, &body);
@@ -498,7 +498,7 @@ impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<S> {
     }
 }
 
-impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
+impl<S: AsyncRead + AsyncWrite + Unpin> Answer<'_, S> {
     /// Writes the head. Framing is always our own (RFC 9112 §6.3).
     fn begin(&self, head: &ResponseHead, body: &Body) -> Encoder {
         let mut connection = self.connection.borrow_mut();
@@ -512,7 +512,9 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<S> {
         };
         // Who still waits for leave to send its body may send it or not, and nobody could tell it from the next request.
         let owed = connection.expects_continue || connection.broken;
-        let keep = self.facts.persistent && !owed && framing != Framing::UntilClose;
+        // Asked now and not with the request, which may have begun long before the end did.
+        let last = owed || self.drain.is_last_answer();
+        let keep = self.facts.persistent && !last && framing != Framing::UntilClose;
         connection.answer = if keep { Stage::Keep } else { Stage::Last };
         let text = connection.out.text();
         write::status_line(text, head.status);
