@@ -14,12 +14,13 @@ use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
+use crate::capture::sidecar::{Captured, Gate, Sink};
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
@@ -34,7 +35,7 @@ use crate::takeover::{self, Offer, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
-use crate::{admin, last_good, probe, tasks};
+use crate::{admin, capture, last_good, probe, tasks};
 
 /// Wishes waiting for the subscription or the certificate.
 const QUEUE: usize = 256;
@@ -51,7 +52,7 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, published, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -68,6 +69,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         drain,
         overload: Overload::new(&settings, descriptors::raise()),
         wanted,
+        captured: Captured::new(settings.capture),
         app: AppState::default(),
         breakers,
         settings,
@@ -90,6 +92,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     for (listener, door) in doors {
         tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
     }
+    capture(&shared, &workers.threads, published)?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve().await;
     }
@@ -181,6 +184,21 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
 
 async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
+}
+
+/// Waits for the application's shepherd, if there will be one.
+fn capture(shared: &Arc<Shared>, threads: &listen::Threads, published: Option<TcpListener>) -> io::Result<()> {
+    if let (Some(listener), Some(app)) = (published, shared.settings.app) {
+        tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
+    }
+    if !shared.captured.is_expected() {
+        return Ok(());
+    }
+    let (names, _answered_by_nobody) = mpsc::channel(capture::sidecar::NAME_SOCKETS);
+    let gate = Gate::open(&shared.settings.runtime_dir)?;
+    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
+    tasks::spawn("capture", gate.attend(sink));
+    Ok(())
 }
 
 /// Resolves when this process can serve whatever the one before it could.

@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
 use super::environment::Variables;
+use super::intercept::{self, Capture};
 use super::journal::{Journal, Source};
-use super::shepherd::exit_code;
+use super::sidecar::Surroundings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::processes::{self, ProcessId};
@@ -62,6 +63,10 @@ pub(crate) struct Plan {
     pub(crate) folder: PathBuf,
     /// Variables the person asked for; they win over ours.
     pub(crate) variables: BTreeMap<String, String>,
+    /// How it is captured.
+    pub(crate) capture: Capture,
+    /// Ports of the laptop's loopback that it may use.
+    pub(crate) host_ports: Vec<u16>,
     /// Whether it keeps the terminal and the process group of `hms run`.
     pub(crate) interactive: bool,
 }
@@ -80,7 +85,7 @@ impl App {
         plan: &Plan,
         variables: &Variables,
         port: u16,
-        (lifeline, journal): (&Path, &Journal),
+        (around, proxy, journal): (&Surroundings, &Path, &Journal),
     ) -> Result<Self, Failure> {
         let failed = |why: String| {
             Failure::new(Exit::Failed, 1103, format!("cannot start {service}"))
@@ -88,8 +93,7 @@ impl App {
                 .because(why)
                 .fix(format!("check that {} is a folder", plan.folder.display()))
         };
-        let mut command = Command::new(super::shepherd::OWN_PROGRAM);
-        command.arg0("hms").arg("__shepherd").arg("--lifeline").arg(lifeline);
+        let mut command = shepherd(around, plan, proxy);
         if plan.interactive {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         } else {
@@ -114,9 +118,24 @@ impl App {
         Ok(Self { child, shepherd: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }) })
     }
 
-    /// The application's process: the child of its shepherd. The shepherd's own number until it has one.
+    /// The application's process, whose parents are programs of ours. The shepherd's own number until it has one.
     pub(crate) fn pid(&self) -> u32 {
-        processes::descendants(self.shepherd.pid).first().copied().unwrap_or(self.shepherd.pid)
+        let below = processes::descendants(self.shepherd.pid);
+        below.into_iter().find(|pid| !processes::is_ours(*pid)).unwrap_or(self.shepherd.pid)
+    }
+
+    /// Whether that is known.
+    pub(crate) fn is_known(&self, pid: u32) -> bool {
+        pid != self.shepherd.pid
+    }
+
+    /// Whether anything listens on a port of the network it lives in.
+    pub(crate) fn is_listened_on(&self, port: u16, private: bool) -> bool {
+        if !private {
+            return processes::is_listened_on(port);
+        }
+        let below = processes::descendants(self.shepherd.pid);
+        below.last().is_some_and(|pid| processes::is_listened_on_beside(*pid, port))
     }
 
     /// Where it, or anything it started, listens.
@@ -150,6 +169,27 @@ impl App {
             end_strays(self.shepherd.pid);
         }
     }
+}
+
+/// The shepherd of an application, without the application.
+fn shepherd(around: &Surroundings, plan: &Plan, proxy: &Path) -> Command {
+    let mut command = Command::new(&around.program);
+    command.arg("__shepherd").args(["--mode", plan.capture.mode.of_shepherd()]);
+    command.arg("--lifeline").arg(&around.lifeline).arg("--proxy").arg(proxy);
+    for mask in intercept::masks(&around.project) {
+        command.arg("--mask").arg(mask);
+    }
+    for port in &plan.host_ports {
+        command.arg("--host-port").arg(port.to_string());
+    }
+    command
+}
+
+/// The shell's convention: the code, or 128 + signal.
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
 }
 
 /// Kills children of this process that it did not start itself: orphans that were handed to it as their reaper. Each of our

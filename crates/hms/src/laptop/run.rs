@@ -9,6 +9,7 @@ use hms_model::names::ServiceName;
 
 use super::app::{self, Program};
 use super::base;
+use super::intercept;
 use super::journal::Journal;
 use super::ports::{self, Free};
 use super::records::Kind;
@@ -76,6 +77,8 @@ async fn live(
             program: Program::Arguments(options.command.clone()),
             folder,
             variables: BTreeMap::new(),
+            capture: intercept::choose(&around, options.intercept.map(Into::into)).await?,
+            host_ports: Vec::new(),
             interactive: true,
         }),
         port,
@@ -83,6 +86,7 @@ async fn live(
         health: HealthFile { start_within: HEADER, ..HealthFile::default() },
         upstreams,
         https: None,
+        publish: None,
         workload: format!("run-{}", std::process::id()),
     };
     let handle = supervisor.add(&around, plan, journal);

@@ -324,7 +324,8 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
-            app: AppState::default(),
+            captured: Default::default(),
+        app: AppState::default(),
             breakers,
             settings,
         });

@@ -1,0 +1,351 @@
+//! The proxy's side of a captured application: it takes the sockets that were made inside, accepts on those that listen, and reaches
+//! the application through the others.
+//!
+//! The proxy waits at `capture.sock` in its runtime directory. Whoever shepherds the application connects, hands everything out, and
+//! stays: an application that is started again has another shepherd, a proxy that is started again finds the same one.
+#![expect(unsafe_code, reason = "the reactor cannot see that a descriptor stays open")]
+
+use std::collections::HashMap;
+use std::io;
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use parking_lot::Mutex;
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinHandle;
+
+use super::link::{self, Message};
+use super::{Mode, host};
+use crate::listen::{Door, Threads, accept};
+use crate::tasks;
+use crate::worker::Shared;
+
+/// With fewer sockets than this, more are asked for.
+const LOW: usize = link::MOST / 2;
+/// Sockets for names that wait for who answers them.
+pub const NAME_SOCKETS: usize = 64;
+/// The most destinations that are remembered for connections that have not arrived (notify).
+const ORIGINS: usize = 4096;
+
+/// A socket at which the application asks for names.
+#[derive(Debug)]
+pub enum NameSocket {
+    /// For datagrams.
+    Udp(UdpSocket),
+    /// For connections.
+    Tcp(TcpListener),
+}
+
+/// What the data threads need of it.
+#[derive(Debug, Default)]
+pub struct Captured {
+    /// Where the application is, if it is captured.
+    mode: Option<Mode>,
+    stock: Mutex<Option<Arc<Stock>>>,
+    /// What was dialled, by the port from which it is connected (notify).
+    origins: Mutex<HashMap<u16, SocketAddr>>,
+    origin_told: Notify,
+}
+
+/// Unconnected sockets made inside.
+#[derive(Debug, Default)]
+struct Stock {
+    sockets: Mutex<Vec<OwnedFd>>,
+    /// Whether they are of IPv6, and reach IPv4 by mapped addresses.
+    six: AtomicBool,
+    /// More have come, or nothing will come any more.
+    changed: Notify,
+    /// There are few.
+    low: Notify,
+    closed: AtomicBool,
+}
+
+impl Captured {
+    /// For an application that is captured in this way, or not at all.
+    pub fn new(mode: Option<Mode>) -> Self {
+        Self { mode, ..Self::default() }
+    }
+
+    /// Whether there is anything to wait for.
+    pub fn is_expected(&self) -> bool {
+        self.mode.is_some()
+    }
+
+    /// Connects to the application. One in a network of its own is reached from inside it: whatever listens at the same port of the
+    /// host is not our application.
+    pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if self.mode != Some(Mode::Netns) {
+            return TcpStream::connect(address).await;
+        }
+        let Some(stock) = self.stock.lock().clone() else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+        match stock.connect(address).await {
+            // Some programs take "localhost" for one of the two families.
+            Err(error) if address.ip().is_loopback() && address.is_ipv4() && stock.six.load(Ordering::Relaxed) => {
+                let six = SocketAddr::new(Ipv6Addr::LOCALHOST.into(), address.port());
+                stock.connect(six).await.map_err(|_both_refused| error)
+            }
+            result => result,
+        }
+    }
+
+    /// What the application dialled when it opened this connection; `None` if it dialled our own listener.
+    pub async fn original(&self, stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
+        match self.mode? {
+            Mode::Netns => redirected_from(stream),
+            Mode::Notify => self.told_origin(peer.port()).await,
+            Mode::None => None,
+        }
+    }
+
+    async fn told_origin(&self, port: u16) -> Option<SocketAddr> {
+        let told = async {
+            loop {
+                let told = self.origin_told.notified();
+                if let Some(origin) = self.origins.lock().remove(&port) {
+                    return origin;
+                }
+                told.await;
+            }
+        };
+        // It was told before the connection was opened, over another socket.
+        tokio::time::timeout(std::time::Duration::from_secs(1), told).await.ok()
+    }
+
+    fn note_origin(&self, words: &str) {
+        let Some((port, origin)) = words.split_once(' ') else { return };
+        if let (Ok(port), Ok(origin)) = (port.parse(), origin.parse()) {
+            let mut origins = self.origins.lock();
+            if origins.len() >= ORIGINS {
+                // Connections that never arrived; those that wait are told again by nobody, and are refused.
+                origins.clear();
+            }
+            origins.insert(port, origin);
+            drop(origins);
+            self.origin_told.notify_waiters();
+        }
+    }
+}
+
+impl Stock {
+    async fn connect(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = self.take().await.ok_or(io::ErrorKind::ConnectionRefused)?;
+        let target = match address.ip() {
+            IpAddr::V4(ip) if self.six.load(Ordering::Relaxed) => {
+                SocketAddr::new(ip.to_ipv6_mapped().into(), address.port())
+            }
+            _ => address,
+        };
+        TcpSocket::from_std_stream(std::net::TcpStream::from(socket)).connect(target).await
+    }
+
+    /// One socket; `None` if the application's network is gone. Who asks has a deadline.
+    async fn take(&self) -> Option<OwnedFd> {
+        loop {
+            let changed = self.changed.notified();
+            let (socket, left) = {
+                let mut sockets = self.sockets.lock();
+                (sockets.pop(), sockets.len())
+            };
+            if left < LOW {
+                self.low.notify_one();
+            }
+            if socket.is_some() {
+                return socket;
+            }
+            if self.closed.load(Ordering::Acquire) {
+                return None;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// What the rules of the application's network rewrote; works on a socket of another network, because the question is its own.
+fn redirected_from(stream: &TcpStream) -> Option<SocketAddr> {
+    use rustix::net::sockopt::{ip_original_dst, ipv6_original_dst};
+    let four = stream.local_addr().ok()?.is_ipv4();
+    let original = if four {
+        ip_original_dst(stream).map(SocketAddr::from)
+    } else {
+        ipv6_original_dst(stream).map(SocketAddr::from)
+    };
+    // A connection to the listener itself was not rewritten.
+    original.ok().filter(|original| Some(*original) != stream.local_addr().ok())
+}
+
+/// Who takes what arrives.
+#[derive(Debug, Clone)]
+pub struct Sink {
+    /// What all threads share.
+    pub shared: Arc<Shared>,
+    /// Who serves connections.
+    pub threads: Threads,
+    /// Who answers for names.
+    pub names: mpsc::Sender<NameSocket>,
+}
+
+/// Where shepherds connect.
+#[derive(Debug)]
+pub struct Gate(AsyncFd<OwnedFd>);
+
+impl Gate {
+    /// Waits from now on in this directory.
+    pub fn open(directory: &Path) -> io::Result<Self> {
+        Ok(Self(watched(link::open(directory)?)?))
+    }
+
+    /// Attends to every shepherd that comes, until another process has taken over.
+    pub async fn attend(self, sink: Sink) {
+        loop {
+            let accepted = tokio::select! {
+                accepted = self.accept() => accepted,
+                () = sink.shared.drain.handed_over() => return,
+            };
+            match accepted {
+                Ok(shepherd) => {
+                    tasks::spawn("shepherd", Conversation::new(sink.clone()).hold(shepherd));
+                }
+                Err(error) => {
+                    sink.shared.overload.complain("a shepherd could not be heard", &error);
+                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                }
+            }
+        }
+    }
+
+    async fn accept(&self) -> io::Result<AsyncFd<OwnedFd>> {
+        use rustix::net::{SocketFlags, accept_with};
+        let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+        let socket = self.0.async_io(Interest::READABLE, |gate| Ok(accept_with(gate, flags)?)).await?;
+        link::same_user(&socket)?;
+        watched(socket)
+    }
+}
+
+/// With one shepherd, for as long as its application lives.
+struct Conversation {
+    sink: Sink,
+    stock: Arc<Stock>,
+    acceptors: Vec<JoinHandle<()>>,
+}
+
+impl Conversation {
+    fn new(sink: Sink) -> Self {
+        Self { sink, stock: Arc::default(), acceptors: Vec::new() }
+    }
+
+    async fn hold(mut self, shepherd: AsyncFd<OwnedFd>) {
+        let drain = self.sink.shared.drain.clone();
+        let stock = Arc::clone(&self.stock);
+        let mut left = false;
+        loop {
+            let heard = tokio::select! {
+                heard = shepherd.async_io(Interest::READABLE, |socket| link::receive(socket.as_fd())) => heard,
+                () = stock.low.notified() => {
+                    if say(&shepherd, "mint").await.is_err() { return }
+                    continue;
+                }
+                () = drain.handed_over(), if !left => {
+                    left = true;
+                    if say(&shepherd, "leaving").await.is_err() { return }
+                    continue;
+                }
+            };
+            match heard {
+                Ok(Some(message)) => {
+                    if let Err(error) = self.take(message).await {
+                        tracing::warn!(%error, "a socket of the application cannot be used");
+                    }
+                }
+                Ok(None) => return,
+                Err(error) => return tracing::warn!(%error, "the shepherd cannot be heard"),
+            }
+        }
+    }
+
+    async fn take(&mut self, message: Message) -> io::Result<()> {
+        let (kind, rest) = (message.words().0.to_owned(), message.words().1.to_owned());
+        match (kind.as_str(), message.sockets.into_iter()) {
+            ("door", sockets) => {
+                for socket in sockets {
+                    let listener = listener(socket)?;
+                    let (threads, shared) = (self.sink.threads.clone(), Arc::clone(&self.sink.shared));
+                    self.acceptors.push(tasks::spawn("acceptor", accept(listener, Door::Captured, threads, shared)));
+                }
+            }
+            ("host", sockets) => {
+                let port = rest.parse().map_err(io::Error::other)?;
+                for socket in sockets {
+                    let relay = host::serve(listener(socket)?, port, Arc::clone(&self.sink.shared));
+                    self.acceptors.push(tasks::spawn("host port", relay));
+                }
+            }
+            ("dns-tcp", sockets) => {
+                for socket in sockets {
+                    let _nobody_answers = self.sink.names.send(NameSocket::Tcp(listener(socket)?)).await.is_err();
+                }
+            }
+            ("dns-udp", sockets) => {
+                for socket in sockets {
+                    let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
+                    let _nobody_answers = self.sink.names.send(NameSocket::Udp(socket)).await.is_err();
+                }
+            }
+            ("minted", sockets) => {
+                self.stock.six.store(rest == "6", Ordering::Relaxed);
+                self.stock.sockets.lock().extend(sockets);
+                self.stock.changed.notify_waiters();
+            }
+            ("origin", _) => self.sink.shared.captured.note_origin(&rest),
+            ("ready", _) => self.ready(),
+            (other, _) => tracing::debug!(other, "the shepherd says something that is not understood"),
+        }
+        Ok(())
+    }
+
+    /// From now on this is the application.
+    fn ready(&self) {
+        let captured = &self.sink.shared.captured;
+        if captured.mode == Some(Mode::Netns) {
+            *captured.stock.lock() = Some(Arc::clone(&self.stock));
+            self.stock.low.notify_one();
+        }
+        self.sink.shared.app.suspect();
+        tracing::info!("the application is captured");
+    }
+}
+
+impl Drop for Conversation {
+    /// The application is gone, and its network with it.
+    fn drop(&mut self) {
+        for acceptor in &self.acceptors {
+            acceptor.abort();
+        }
+        self.stock.closed.store(true, Ordering::Release);
+        self.stock.changed.notify_waiters();
+        let mut current = self.sink.shared.captured.stock.lock();
+        if current.as_ref().is_some_and(|stock| Arc::ptr_eq(stock, &self.stock)) {
+            *current = None;
+        }
+    }
+}
+
+/// A socket that this runtime's reactor watches.
+fn watched(socket: OwnedFd) -> io::Result<AsyncFd<OwnedFd>> {
+    // SAFETY: an `OwnedFd` names the same open descriptor until it is dropped, and nobody takes it out.
+    Ok(unsafe { AsyncFd::register(socket) }?)
+}
+
+async fn say(to: &AsyncFd<OwnedFd>, text: &str) -> io::Result<()> {
+    to.async_io(Interest::WRITABLE, |socket| link::send(socket.as_fd(), text, &[])).await
+}
+
+fn listener(socket: OwnedFd) -> io::Result<TcpListener> {
+    TcpListener::from_std(std::net::TcpListener::from(socket))
+}
