@@ -16,6 +16,7 @@ mod mounts;
 mod namespaces;
 mod netlink;
 mod notify;
+mod refused;
 mod routes;
 mod rules;
 mod seccomp;

@@ -4,8 +4,8 @@ use super::{Context, jwt};
 use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::laptop::intercept::Mode;
 use crate::laptop::environment::{AppView, Variables, assignments};
+use crate::laptop::intercept::Mode;
 use crate::laptop::supervise::all_units;
 use crate::laptop::trust::{self, GatewayRecord};
 

@@ -17,9 +17,10 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exi
     let service = context.service(&options.service)?;
     let project = context.project()?;
     let units: Vec<UnitReport> = all_units(&project).await.into_iter().map(|(_, unit)| unit).collect();
-    let unit = units.iter().find(|unit| unit.service == service && unit.app_port.is_some()).ok_or_else(|| {
-        crate::laptop::plan::unknown_service(&service, units.iter().map(|unit| unit.service.clone()))
-    })?;
+    let unit = units
+        .iter()
+        .find(|unit| unit.service == service && unit.app_port.is_some())
+        .ok_or_else(|| crate::laptop::plan::unknown_service(&service, units.iter().map(|unit| unit.service.clone())))?;
     let mode = unit.capture.as_ref().map_or(Mode::None, |capture| capture.mode);
     let mut command = Command::new(find_program(context.settings)?);
     match mode {
@@ -36,9 +37,10 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exi
             command.args(["__shepherd", "--mode", "notify", "--proxy"]).arg(proxy).arg("--").args(&options.command);
         }
         Mode::Env | Mode::Port | Mode::None => {
-            let (program, arguments) = options.command.split_first().ok_or_else(|| {
-                Failure::new(Exit::Usage, 1021, "no program was named").fix("hms exec SVC -- CMD")
-            })?;
+            let (program, arguments) = options
+                .command
+                .split_first()
+                .ok_or_else(|| Failure::new(Exit::Usage, 1021, "no program was named").fix("hms exec SVC -- CMD"))?;
             command = Command::new(program);
             command.args(arguments);
             if let Some(outbound) = unit.outbound {

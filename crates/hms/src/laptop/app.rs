@@ -32,7 +32,7 @@ pub(crate) enum Program {
 
 impl Program {
     /// The command line with the port filled in.
-    fn words(&self, port: u16) -> Vec<OsString> {
+    pub(crate) fn words(&self, port: u16) -> Vec<OsString> {
         match self {
             Self::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
             Self::Arguments(words) => words
@@ -94,6 +94,7 @@ impl App {
                 .fix(format!("check that {} is a folder", plan.folder.display()))
         };
         let mut command = shepherd(around, plan, proxy);
+        command.arg("--own-port").arg(port.to_string());
         if plan.interactive {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         } else {

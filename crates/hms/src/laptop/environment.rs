@@ -42,8 +42,7 @@ impl AppView<'_> {
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
         if mode == Mode::Env {
-            let pairs =
-                [("HTTP_PROXY", &*proxy), ("http_proxy", &*proxy), ("NO_PROXY", direct), ("no_proxy", direct)];
+            let pairs = [("HTTP_PROXY", &*proxy), ("http_proxy", &*proxy), ("NO_PROXY", direct), ("no_proxy", direct)];
             variables.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
         }
         if let Some(version) = self.version {

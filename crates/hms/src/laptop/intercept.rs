@@ -19,6 +19,9 @@ use crate::project::Project;
 /// How long trying may take; it takes some tens of milliseconds.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// The way where nobody says.
+const DEFAULT: Intercept = Intercept::Env;
+
 /// How an application is captured, and why so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Capture {
@@ -117,7 +120,7 @@ pub(crate) fn masks(project: &Project) -> Vec<PathBuf> {
 /// The way for an application for which `wanted` was asked.
 pub(crate) async fn choose(around: &Surroundings, wanted: Option<Intercept>) -> Result<Capture, Failure> {
     let asked = |mode: Mode| Capture { mode, why: "asked for".to_owned(), fix: String::new() };
-    match wanted.unwrap_or(Intercept::Auto) {
+    match wanted.unwrap_or(DEFAULT) {
         Intercept::Env => return Ok(asked(Mode::Env)),
         Intercept::Port => return Ok(asked(Mode::Port)),
         Intercept::None => return Ok(asked(Mode::None)),
@@ -144,7 +147,8 @@ fn impossible(why: &str) -> Failure {
 
 /// What this machine forbids, in the order in which it is usually found.
 fn remedy() -> String {
-    let setting = |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default().trim().to_owned();
+    let setting =
+        |name: &str| std::fs::read_to_string(format!("/proc/sys/{name}")).unwrap_or_default().trim().to_owned();
     if setting("kernel/apparmor_restrict_unprivileged_userns") == "1" {
         return "sudo sysctl kernel.apparmor_restrict_unprivileged_userns=0".to_owned();
     }

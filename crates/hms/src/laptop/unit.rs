@@ -58,6 +58,8 @@ pub(crate) struct Plan {
     pub(crate) https: Option<SocketAddr>,
     /// Where the application's own port is open on the laptop, around the mesh.
     pub(crate) publish: Option<u16>,
+    /// Whether there is a mesh at all, and not only the program.
+    pub(crate) meshed: bool,
 }
 
 impl Plan {
@@ -260,7 +262,9 @@ impl Unit {
     }
 
     async fn begin(&mut self) -> Result<(), Failure> {
-        self.start_sidecar().await?;
+        if self.plan.meshed {
+            self.start_sidecar().await?;
+        }
         if self.plan.app.is_none() {
             self.enter(Phase::Running);
             return Ok(());
@@ -305,7 +309,8 @@ impl Unit {
 
     fn start_app(&mut self) -> Result<(), Failure> {
         let Some(plan) = self.plan.app.clone() else { return Ok(()) };
-        let outbound = self.ports.as_ref().and_then(|ports| ports.outbound).ok_or_else(|| {
+        let outbound = self.ports.as_ref().and_then(|ports| ports.outbound);
+        let outbound = outbound.or_else(|| (!self.plan.meshed).then(|| loopback(self.plan.port))).ok_or_else(|| {
             Failure::new(Exit::Failed, 1105, format!("the proxy of {} has no outbound listener", self.plan.service))
         })?;
         let mode = plan.capture.mode;

@@ -1,5 +1,6 @@
 //! `hms up`: from a folder to a running mesh, and back to nothing.
 
+mod plain;
 pub(crate) mod summary;
 
 use std::ffi::OsString;
@@ -103,6 +104,9 @@ async fn live(
     report: &mut Report<'_>,
 ) -> Result<Exit, Failure> {
     let begun = Instant::now();
+    if settings.is_disabled() {
+        return plain::live(settings, options, project, report).await;
+    }
     let mut plan = if options.bare { Plan::empty() } else { Plan::read(settings, project, options.file.as_deref())? };
     plan.only(&options.services, &settings.namespace)?;
     let mut interrupts = Interrupts::take()?;
@@ -257,6 +261,7 @@ fn start_gateway(
         upstreams: Vec::new(),
         https: Some(ports::loopback(port)),
         publish: None,
+        meshed: true,
     };
     let journal = Journal::open(&project.sidecar_dir(), "gateway", None);
     Ok(Some(supervisor.add(around, plan, journal)))
@@ -324,6 +329,7 @@ fn unit_plan(
         upstreams: known.iter().filter(|other| **other != name).cloned().collect(),
         https: None,
         publish: service.publish.filter(|_| private),
+        meshed: true,
     }))
 }
 

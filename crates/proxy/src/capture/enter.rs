@@ -47,7 +47,8 @@ fn enter(pid: i32) -> io::Result<Option<Rights>> {
     let pid = Pid::from_raw(pid).ok_or(io::ErrorKind::InvalidInput)?;
     let pidfd = pidfd_open(pid, PidfdFlags::empty())?;
     let folder = std::env::current_dir();
-    let own_users = std::fs::read_link("/proc/self/ns/user")? != std::fs::read_link(format!("/proc/{}/ns/user", pid.as_raw_nonzero()))?;
+    let own_users = std::fs::read_link("/proc/self/ns/user")?
+        != std::fs::read_link(format!("/proc/{}/ns/user", pid.as_raw_nonzero()))?;
     let mut kinds = ThreadNameSpaceType::MOUNT | ThreadNameSpaceType::NETWORK | ThreadNameSpaceType::PROCESS_ID;
     if own_users {
         kinds |= ThreadNameSpaceType::USER;

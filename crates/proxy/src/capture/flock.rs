@@ -128,8 +128,12 @@ pub(super) fn collect() -> Option<(Pid, u8)> {
     use std::os::unix::process::ExitStatusExt as _;
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, code)) => return Some((pid, exit_code(ExitStatus::from_raw((code & 0xff) << 8)))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, exit_code(ExitStatus::from_raw(signal as i32)))),
+            Ok(WaitStatus::Exited(pid, code)) => {
+                return Some((pid, exit_code(ExitStatus::from_raw((code & 0xff) << 8))));
+            }
+            Ok(WaitStatus::Signaled(pid, signal, _)) => {
+                return Some((pid, exit_code(ExitStatus::from_raw(signal as i32))));
+            }
             Ok(WaitStatus::StillAlive) | Err(_) => return None,
             Ok(_) => {}
         }

@@ -14,7 +14,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, listen, socket_w
 use super::application::{self, Rights};
 use super::flock::{Event, Flock, watch_signals};
 use super::shepherd::Options;
-use super::{DNS_PORT, OUTBOUND_PORT, link, mounts, routes, rules};
+use super::{DNS_PORT, OUTBOUND_PORT, link, mounts, refused, routes, rules};
 
 /// Connections that wait in the kernel while the proxy does not accept; it takes no more than `net.core.somaxconn`.
 const BACKLOG: i32 = 4096;
@@ -64,6 +64,10 @@ fn set_up(link: &OwnedFd, options: &Options) -> Result<bool, String> {
         for port in &options.host_ports {
             send(&format!("host {port}"), &listener(at(*port)).map_err(failed("listening for host_ports"))?)?;
         }
+    }
+    // Only a remark would be missing.
+    if let Ok(refusals) = refused::open() {
+        send("refusals", &refusals)?;
     }
     link::send(link, "ready", &[]).map_err(failed("handing out"))?;
     Ok(six)

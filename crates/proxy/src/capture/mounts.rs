@@ -57,7 +57,12 @@ pub(super) fn set_up(masks: &[PathBuf], keep: &[PathBuf]) -> Result<(), String> 
 pub(super) fn sockets() -> impl Iterator<Item = PathBuf> {
     let own = format!("/run/user/{}", nix::unistd::geteuid());
     let own = ["podman/podman.sock", "docker.sock"].map(|name| PathBuf::from(format!("{own}/{name}")));
-    SOCKETS.into_iter().map(PathBuf::from).chain(own).filter(|path| path.exists()).filter_map(|path| path.canonicalize().ok())
+    SOCKETS
+        .into_iter()
+        .map(PathBuf::from)
+        .chain(own)
+        .filter(|path| path.exists())
+        .filter_map(|path| path.canonicalize().ok())
 }
 
 /// Puts one file over another, not to be written.
@@ -80,7 +85,8 @@ fn cover(file: &Path, place: &Path) -> Result<(), String> {
 fn step<E: Into<io::Error>>(what: &str, result: Result<(), E>) -> Result<(), String> {
     result.map_err(|error| {
         let error: io::Error = error.into();
-        let text = error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
+        let text =
+            error.raw_os_error().map_or_else(|| error.to_string(), |code| Errno::from_raw(code).desc().to_owned());
         format!("{what}: {text}")
     })
 }

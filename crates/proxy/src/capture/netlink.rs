@@ -4,9 +4,7 @@
 use std::io;
 use std::os::fd::{AsRawFd as _, OwnedFd};
 
-use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket,
-};
+use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket};
 
 /// `NLM_F_REQUEST | NLM_F_ACK`.
 pub(super) const REQUEST: u16 = 0x1 | 0x4;

@@ -224,7 +224,8 @@ impl Notify {
     /// Our own descriptor of a socket of the process that asks.
     fn socket(&self, question: &Question, descriptor: u64) -> io::Result<OwnedFd> {
         let pidfd = thread_pidfd(question.thread)?;
-        let descriptor = i32::try_from(descriptor).map_err(|_no_descriptor| io::Error::from_raw_os_error(libc::EBADF))?;
+        let descriptor =
+            i32::try_from(descriptor).map_err(|_no_descriptor| io::Error::from_raw_os_error(libc::EBADF))?;
         let socket = pidfd_getfd(&pidfd, descriptor, PidfdGetfdFlags::empty())?;
         if self.questions.is_open(question) { Ok(socket) } else { Err(io::Error::from_raw_os_error(libc::EINTR)) }
     }
@@ -298,7 +299,8 @@ fn fitting(socket: impl AsFd, address: SocketAddr) -> io::Result<SocketAddr> {
 /// The port from which a socket will connect; it gets one if it has none.
 fn own_port(socket: &OwnedFd, ip: IpAddr) -> io::Result<u16> {
     let port = || -> io::Result<u16> {
-        let address = SocketAddr::try_from(getsockname(socket)?).map_err(|_other| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
+        let address = SocketAddr::try_from(getsockname(socket)?)
+            .map_err(|_other| io::Error::from_raw_os_error(libc::EAFNOSUPPORT))?;
         Ok(address.port())
     };
     match port()? {
@@ -311,7 +313,8 @@ fn own_port(socket: &OwnedFd, ip: IpAddr) -> io::Result<u16> {
 }
 
 fn is_datagram(socket: &OwnedFd) -> bool {
-    let internet = socket_domain(socket).is_ok_and(|family| family == AddressFamily::INET || family == AddressFamily::INET6);
+    let internet =
+        socket_domain(socket).is_ok_and(|family| family == AddressFamily::INET || family == AddressFamily::INET6);
     internet && socket_type(socket).is_ok_and(|kind| kind != SocketType::STREAM)
 }
 

@@ -106,7 +106,8 @@ fn exceptions() -> Vec<Vec<Step>> {
 fn own(verdict: i32) -> Vec<Vec<Step>> {
     /// Where the destination stands in an IPv4 and an IPv6 header.
     const DESTINATION: (u32, u32) = (16, 24);
-    let four = |bytes: Vec<u8>| vec![Step::Family(NFPROTO_IPV4), Step::Network(DESTINATION.0, bytes), Step::Verdict(verdict)];
+    let four =
+        |bytes: Vec<u8>| vec![Step::Family(NFPROTO_IPV4), Step::Network(DESTINATION.0, bytes), Step::Verdict(verdict)];
     let six = |address: Ipv6Addr| {
         let bytes = address.octets().to_vec();
         vec![Step::Family(NFPROTO_IPV6), Step::Network(DESTINATION.1, bytes), Step::Verdict(verdict)]

@@ -49,7 +49,8 @@ impl From<io::Error> for Answer {
 /// Installs the filter for this thread and all it will start. To be called between fork and exec: it allocates nothing.
 pub(super) fn install() -> io::Result<RawFd> {
     let program = filter();
-    let program = sock_fprog { len: u16::try_from(program.len()).unwrap_or_default(), filter: program.as_ptr().cast_mut() };
+    let program =
+        sock_fprog { len: u16::try_from(program.len()).unwrap_or_default(), filter: program.as_ptr().cast_mut() };
     // Whoever has no rights may only give up those it could get.
     rustix::thread::set_no_new_privs(true)?;
     // SAFETY: the kernel reads the program, which lives until the call returns.
@@ -192,7 +193,9 @@ pub(super) fn thread_pidfd(thread: i32) -> io::Result<OwnedFd> {
         // SAFETY: it was just opened.
         Ok(unsafe { OwnedFd::from_raw_fd(fd) })
     };
-    open(thread, 0).or_else(|_no_leader: io::Error| open(thread, THREAD)).or_else(|_older: io::Error| open(leader(thread)?, 0))
+    open(thread, 0)
+        .or_else(|_no_leader: io::Error| open(thread, THREAD))
+        .or_else(|_older: io::Error| open(leader(thread)?, 0))
 }
 
 /// The process of a thread.

@@ -21,7 +21,7 @@ use super::application::{self, Rights};
 use super::flock::{self, Event, Flock, block_signals, watch_signals};
 use super::hand_out::HandOut;
 use super::namespaces::{Split, split};
-use super::{Mode, inside, link, notify};
+use super::{Mode, inside, link, notify, refused};
 
 /// How much longer than the application's own grace the first process inside may take.
 const REST: Duration = Duration::from_secs(1);
@@ -43,6 +43,8 @@ pub struct Options {
     pub keep: Vec<PathBuf>,
     /// Loopback ports inside that lead to the same port of the host.
     pub host_ports: Vec<u16>,
+    /// Where the application itself listens or will listen.
+    pub own_ports: Vec<u16>,
     /// The program and its arguments.
     pub command: Vec<OsString>,
 }
@@ -59,6 +61,7 @@ impl Options {
             masks: Vec::new(),
             keep: Vec::new(),
             host_ports: Vec::new(),
+            own_ports: Vec::new(),
             command: Vec::new(),
         };
         let mut parser = lexopt::Parser::from_args(arguments);
@@ -73,6 +76,7 @@ impl Options {
                 lexopt::Arg::Long("mask") => options.masks.push(parser.value()?.into()),
                 lexopt::Arg::Long("keep") => options.keep.push(parser.value()?.into()),
                 lexopt::Arg::Long("host-port") => options.host_ports.push(parser.value()?.parse()?),
+                lexopt::Arg::Long("own-port") => options.own_ports.push(parser.value()?.parse()?),
                 lexopt::Arg::Value(word) => {
                     options.command.push(word);
                     options.command.extend(parser.raw_args()?);
@@ -98,9 +102,12 @@ pub fn run(options: &Options) -> ExitCode {
 fn start(options: &Options) -> io::Result<ExitCode> {
     prctl::set_child_subreaper(true)?;
     let signals = block_signals()?;
-    let lifeline = options.lifeline.as_ref().map(UnixStream::connect).transpose().map_err(|error| {
-        io::Error::new(error.kind(), format!("the supervisor is gone: {error}"))
-    })?;
+    let lifeline = options
+        .lifeline
+        .as_ref()
+        .map(UnixStream::connect)
+        .transpose()
+        .map_err(|error| io::Error::new(error.kind(), format!("the supervisor is gone: {error}")))?;
     match options.mode {
         Mode::Netns => in_namespaces(options, signals, lifeline),
         Mode::Notify => asked(options, signals, lifeline),
@@ -159,26 +166,36 @@ fn in_namespaces(options: &Options, signals: SigSet, lifeline: Option<UnixStream
         Ok(Split::Between) => return Ok(ExitCode::SUCCESS),
         Err(error) => return Ok(impossible(&error.to_string())),
     };
-    let mut sockets = Vec::new();
+    let (mut sockets, mut refusals) = (Vec::new(), None);
     loop {
         match link::receive(&link)? {
             None => return Ok(impossible("the first process inside ended")),
             Some(message) => match message.words() {
                 ("ready", _) => break,
                 ("failed", why) => return Ok(impossible(why)),
+                ("refusals", _) => refusals = message.sockets.into_iter().next(),
                 _ => sockets.push(message),
             },
         }
     }
+    let events = watch(signals, lifeline);
+    if let Some(refusals) = refusals {
+        refused::watch(refusals, options.own_ports.clone());
+    }
     if let Some(proxy) = &options.proxy {
         let _for_this_life = HandOut::begin(proxy.clone(), Some(link), sockets);
     }
-    Ok(Inside { child, own_group: options.own_group, events: watch(signals, lifeline) }.tend().into())
+    Ok(Inside { child, own_group: options.own_group, events }.tend().into())
 }
 
 /// Transparent capture was asked for and is not to be had.
 fn impossible(why: &str) -> ExitCode {
-    application::say(1201, "cannot capture in namespaces", why, "hms up --intercept auto   # or see: hms explain HMS-1201");
+    application::say(
+        1201,
+        "cannot capture in namespaces",
+        why,
+        "hms up --intercept auto   # or see: hms explain HMS-1201",
+    );
     ExitCode::FAILURE
 }
 
@@ -286,7 +303,8 @@ mod tests {
 
     #[test]
     fn everything_after_the_dashes_is_the_applications() {
-        let options = parse(&["--mode", "netns", "--host-port", "5432", "--own-group", "--", "sh", "-c", "--mode"]).unwrap();
+        let options =
+            parse(&["--mode", "netns", "--host-port", "5432", "--own-group", "--", "sh", "-c", "--mode"]).unwrap();
         assert_eq!((options.mode, options.own_group), (Mode::Netns, true));
         assert_eq!(options.host_ports, [5432]);
         assert_eq!(options.command, ["sh", "-c", "--mode"].map(OsString::from));

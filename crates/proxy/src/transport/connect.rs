@@ -15,8 +15,8 @@ use tokio_rustls::TlsConnector;
 use super::pool::Home;
 use super::tls_stream::Stream;
 use super::{Processed, Protocol, Response, SendError, http1, http2};
-use crate::capture::sidecar::Captured;
 use crate::body::Body;
+use crate::capture::sidecar::Captured;
 use crate::transport::Edits;
 use hms_model::message::RequestHead;
 

@@ -325,7 +325,7 @@ impl Prepared {
             overload: Overload::new(&settings, 1024),
             wanted,
             captured: Default::default(),
-        app: AppState::default(),
+            app: AppState::default(),
             breakers,
             settings,
         });
