@@ -147,16 +147,16 @@ impl App {
     /// Waits until it ends; its exit code. Safe to drop and call again.
     pub(crate) async fn ended(&mut self) -> u8 {
         match self.child.wait().await {
-            Ok(status) => self.after(status),
+            Ok(status) => self.after(status).await,
             Err(_) => 1,
         }
     }
 
     /// If the shepherd itself was killed, the kernel killed the application; what that had started came to us, and ends too.
-    fn after(&self, status: ExitStatus) -> u8 {
+    async fn after(&self, status: ExitStatus) -> u8 {
         use std::os::unix::process::ExitStatusExt as _;
         if status.signal().is_some() {
-            end_strays(self.shepherd.pid);
+            end_strays(self.shepherd.pid).await;
         }
         exit_code(status)
     }
@@ -167,7 +167,7 @@ impl App {
         if tokio::time::timeout(LONGEST_END, self.child.wait()).await.is_err() {
             tracing::warn!(pid = self.shepherd.pid, "shepherd did not finish; killed");
             drop(self.child.kill().await);
-            end_strays(self.shepherd.pid);
+            end_strays(self.shepherd.pid).await;
         }
     }
 }
@@ -194,16 +194,25 @@ fn exit_code(status: ExitStatus) -> u8 {
 }
 
 /// Kills children of this process that it did not start itself: orphans that were handed to it as their reaper. Each of our
-/// own children runs one of our two programs.
-fn end_strays(shepherd: u32) {
-    for pid in processes::children(std::process::id()) {
-        if pid != shepherd && !processes::is_ours(pid) {
-            for descendant in processes::descendants(pid).into_iter().chain([pid]) {
-                if let Some(process) = ProcessId::of(descendant) {
-                    process.signal(Signal::SIGKILL);
-                }
+/// own children runs one of our two programs. What the dying have started meanwhile comes to us as well, and dies in the next round.
+async fn end_strays(shepherd: u32) {
+    /// A second; only a process that hangs in the kernel outlives that.
+    const ROUNDS: u32 = 200;
+    const TICK: Duration = Duration::from_millis(5);
+    for _ in 0..ROUNDS {
+        let orphans = processes::children(std::process::id());
+        let strays: Vec<u32> =
+            orphans.into_iter().filter(|pid| *pid != shepherd && !processes::is_ours(*pid)).collect();
+        if strays.is_empty() {
+            return;
+        }
+        for pid in strays {
+            let whole = std::iter::once(pid).chain(processes::descendants(pid));
+            for process in whole.filter_map(ProcessId::of) {
+                process.signal(Signal::SIGKILL);
             }
         }
+        tokio::time::sleep(TICK).await;
     }
 }
 

@@ -29,10 +29,11 @@ pub(super) struct HandOut {
     told: Mutex<Told>,
 }
 
-/// What the present proxy hears beside, and its successor again.
+/// What every proxy hears beside, and its successor again.
 #[derive(Debug, Default)]
 struct Told {
-    proxy: Option<Arc<OwnedFd>>,
+    /// Those that are there: one, and while it hands over two.
+    proxies: Vec<Arc<OwnedFd>>,
     /// What the latest connections dialled; some of them may wait for the next proxy.
     origins: VecDeque<(u16, SocketAddr)>,
 }
@@ -67,10 +68,8 @@ impl HandOut {
             told.origins.pop_front();
         }
         told.origins.push_back((port, dialled));
-        if let Some(proxy) = &told.proxy {
-            // One that is gone has a successor, which hears it again.
-            let _gone = link::send(&**proxy, &origin(port, dialled), &[]).is_err();
-        }
+        // One that is gone has a successor, which hears it again; of two, either may accept the connection.
+        told.proxies.retain(|proxy| link::send(&**proxy, &origin(port, dialled), &[]).is_ok());
     }
 
     fn forever(self: Arc<Self>) {
@@ -85,7 +84,13 @@ impl HandOut {
             if self.introduce(&proxy).is_ok() && self.converse(&proxy) == End::Leaving {
                 let again = Arc::clone(&self);
                 // It still has requests for the application, and ends before long.
-                std::thread::spawn(move || while again.converse(&proxy) == End::Leaving {});
+                std::thread::spawn(move || {
+                    while again.converse(&proxy) == End::Leaving {}
+                    again.forget(&proxy);
+                });
+            } else {
+                self.forget(&proxy);
+                std::thread::park_timeout(PAUSE.0);
             }
         }
     }
@@ -99,8 +104,12 @@ impl HandOut {
         for (port, dialled) in &told.origins {
             link::send(proxy, &origin(*port, *dialled), &[])?;
         }
-        told.proxy = Some(Arc::clone(proxy));
+        told.proxies.push(Arc::clone(proxy));
         link::send(proxy, "ready", &[])
+    }
+
+    fn forget(&self, gone: &Arc<OwnedFd>) {
+        self.told.lock().proxies.retain(|proxy| !Arc::ptr_eq(proxy, gone));
     }
 
     fn converse(&self, proxy: &OwnedFd) -> End {

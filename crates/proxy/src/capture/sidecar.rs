@@ -5,19 +5,20 @@
 //! stays: an application that is started again has another shepherd, a proxy that is started again finds the same one.
 #![expect(unsafe_code, reason = "the reactor cannot see that a descriptor stays open")]
 
-use std::collections::HashMap;
+use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::link::{self, Message};
@@ -30,6 +31,8 @@ use crate::worker::Shared;
 const LOW: usize = link::MOST / 2;
 /// Sockets for names that wait for who answers them.
 pub const NAME_SOCKETS: usize = 64;
+/// How long a shepherd may take to find a proxy that was just started.
+const INTRODUCTION: Duration = Duration::from_secs(2);
 /// The most destinations that are remembered for connections that have not arrived (notify).
 const ORIGINS: usize = 4096;
 
@@ -48,8 +51,10 @@ pub struct Captured {
     /// Where the application is, if it is captured.
     mode: Option<Mode>,
     stock: Mutex<Option<Arc<Stock>>>,
-    /// What was dialled, by the port from which it is connected (notify).
-    origins: Mutex<HashMap<u16, SocketAddr>>,
+    /// Whether a shepherd was ever here: a proxy that takes over waits a moment for it.
+    met: watch::Sender<bool>,
+    /// What was dialled, with the port from which it is connected, the latest last (notify).
+    origins: Mutex<VecDeque<(u16, SocketAddr)>>,
     origin_told: Notify,
 }
 
@@ -83,7 +88,7 @@ impl Captured {
         if self.mode != Some(Mode::Netns) {
             return TcpStream::connect(address).await;
         }
-        let Some(stock) = self.stock.lock().clone() else { return Err(io::ErrorKind::ConnectionRefused.into()) };
+        let stock = self.stock().await.ok_or(io::ErrorKind::ConnectionRefused)?;
         match stock.connect(address).await {
             // Some programs take "localhost" for one of the two families.
             Err(error) if address.ip().is_loopback() && address.is_ipv4() && stock.six.load(Ordering::Relaxed) => {
@@ -92,6 +97,17 @@ impl Captured {
             }
             result => result,
         }
+    }
+
+    /// Its sockets, if it lives.
+    async fn stock(&self) -> Option<Arc<Stock>> {
+        if !*self.met.borrow() {
+            let mut met = self.met.subscribe();
+            // Only a process that was just started does not know yet; nobody was told that its application accepts anything.
+            let _late = tokio::time::timeout(INTRODUCTION, met.wait_for(|met| *met)).await.is_err();
+            self.met.send_replace(true);
+        }
+        self.stock.lock().clone()
     }
 
     /// What the application dialled when it opened this connection; `None` if it dialled our own listener.
@@ -107,14 +123,14 @@ impl Captured {
         let told = async {
             loop {
                 let told = self.origin_told.notified();
-                if let Some(origin) = self.origins.lock().remove(&port) {
+                if let Some(origin) = take_latest(&mut self.origins.lock(), port) {
                     return origin;
                 }
                 told.await;
             }
         };
         // It was told before the connection was opened, over another socket.
-        tokio::time::timeout(std::time::Duration::from_secs(1), told).await.ok()
+        tokio::time::timeout(Duration::from_secs(1), told).await.ok()
     }
 
     fn note_origin(&self, words: &str) {
@@ -122,14 +138,21 @@ impl Captured {
         if let (Ok(port), Ok(origin)) = (port.parse(), origin.parse()) {
             let mut origins = self.origins.lock();
             if origins.len() >= ORIGINS {
-                // Connections that never arrived; those that wait are told again by nobody, and are refused.
-                origins.clear();
+                // A connection that never arrived, or arrived at another proxy.
+                origins.pop_front();
             }
-            origins.insert(port, origin);
+            origins.push_back((port, origin));
             drop(origins);
             self.origin_told.notify_waiters();
         }
     }
+}
+
+/// Takes what was told last of a port, and forgets what was told of it before.
+fn take_latest(origins: &mut VecDeque<(u16, SocketAddr)>, port: u16) -> Option<SocketAddr> {
+    let latest = origins.iter().rev().find(|(other, _)| *other == port).map(|(_, origin)| *origin)?;
+    origins.retain(|(other, _)| *other != port);
+    Some(latest)
 }
 
 impl Stock {
@@ -213,7 +236,7 @@ impl Gate {
                 }
                 Err(error) => {
                     sink.shared.overload.complain("a shepherd could not be heard", &error);
-                    tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+                    tokio::time::sleep(Duration::from_millis(100)).await;
                 }
             }
         }
@@ -248,6 +271,10 @@ impl Conversation {
             let heard = tokio::select! {
                 heard = shepherd.async_io(Interest::READABLE, |socket| link::receive(socket.as_fd())) => heard,
                 () = stock.low.notified() => {
+                    // Answered meanwhile.
+                    if stock.sockets.lock().len() >= LOW {
+                        continue;
+                    }
                     if say(&shepherd, "mint").await.is_err() { return }
                     continue;
                 }
@@ -316,6 +343,7 @@ impl Conversation {
             *captured.stock.lock() = Some(Arc::clone(&self.stock));
             self.stock.low.notify_one();
         }
+        captured.met.send_replace(true);
         self.sink.shared.app.suspect();
         tracing::info!("the application is captured");
     }
@@ -348,4 +376,47 @@ async fn say(to: &AsyncFd<OwnedFd>, text: &str) -> io::Result<()> {
 
 fn listener(socket: OwnedFd) -> io::Result<TcpListener> {
     TcpListener::from_std(std::net::TcpListener::from(socket))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_a_port_that_was_used_before_the_latest_origin_counts() {
+        let captured = Captured::new(Some(Mode::Notify));
+        for words in ["40001 240.0.0.1:80", "40002 240.0.0.2:80", "40001 [fd68::3]:443", "nonsense", "1 2", "70000 10.0.0.1:1"] {
+            captured.note_origin(words);
+        }
+        let mut origins = captured.origins.lock();
+        assert_eq!(take_latest(&mut origins, 40001), Some("[fd68::3]:443".parse().unwrap()));
+        assert_eq!(take_latest(&mut origins, 40001), None, "each is for one connection");
+        assert_eq!(origins.len(), 1);
+    }
+
+    #[test]
+    fn origins_that_nobody_comes_for_are_bounded() {
+        let captured = Captured::new(Some(Mode::Notify));
+        for port in 0..=u16::MAX {
+            captured.note_origin(&format!("{port} 240.0.0.1:80"));
+        }
+        assert_eq!(captured.origins.lock().len(), ORIGINS);
+    }
+
+    #[tokio::test]
+    async fn an_application_that_is_gone_refuses_at_once_and_a_host_port_is_never_taken_for_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let captured = Captured::new(Some(Mode::Netns));
+        captured.met.send_replace(true);
+        let refused = captured.dial(address).await.unwrap_err();
+        assert_eq!(refused.kind(), io::ErrorKind::ConnectionRefused);
+        let stock = Arc::<Stock>::default();
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM.nonblocking(), None).unwrap();
+        stock.sockets.lock().push(socket.into());
+        *captured.stock.lock() = Some(Arc::clone(&stock));
+        captured.dial(address).await.unwrap();
+        stock.closed.store(true, Ordering::Release);
+        assert!(captured.dial(address).await.is_err(), "the network is gone");
+    }
 }
