@@ -4,6 +4,7 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
+use crate::capture::dns::resolver::Resolver;
+use crate::capture::dns::{self, Names};
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
@@ -51,7 +54,7 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, inbound, sockets, mut ports } = bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -108,11 +111,32 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
+    let _answering = answer_names(&names(&shared), shared.settings.dns, &mut ports)?;
     last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
+}
+
+/// What answers names, for captured applications and where the settings say so.
+fn names(shared: &Arc<Shared>) -> Names {
+    Names::new(Arc::clone(shared), Arc::new(Resolver::new(shared.settings.resolver.clone())))
+}
+
+/// Answers names at an address of the settings; ends when what is returned is dropped.
+fn answer_names(
+    names: &Names,
+    wanted: Option<SocketAddr>,
+    ports: &mut serde_json::Value,
+) -> io::Result<Option<dns::Serving>> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let (sockets, address) = dns::Sockets::open(wanted)
+        .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
+    if let Some(ports) = ports.as_object_mut() {
+        ports.insert("dns".to_owned(), address.to_string().into());
+    }
+    Ok(Some(names.serve(sockets, dns::Searched::Host)))
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.

@@ -1,0 +1,3 @@
+//! How an application's traffic reaches this proxy without the application's knowledge.
+
+pub mod dns;
