@@ -4,6 +4,7 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -20,6 +21,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
+use crate::capture::dns::resolver::Resolver;
+use crate::capture::dns::{self, Names};
 use crate::capture::sidecar::{Captured, Gate, Sink};
 use crate::certificate;
 use crate::clock::Clock;
@@ -52,7 +55,8 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, published, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, published, inbound, sockets, mut ports } =
+        bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -92,7 +96,8 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     for (listener, door) in doors {
         tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
     }
-    capture(&shared, &workers.threads, published)?;
+    let names = names(&shared);
+    capture(&shared, &workers.threads, published, names.clone())?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve().await;
     }
@@ -111,11 +116,32 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
+    let _answering = answer_names(&names, shared.settings.dns, &mut ports)?;
     last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
+}
+
+/// What answers names, for captured applications and where the settings say so.
+fn names(shared: &Arc<Shared>) -> Names {
+    Names::new(Arc::clone(shared), Arc::new(Resolver::new(shared.settings.resolver.clone())))
+}
+
+/// Answers names at an address of the settings; ends when what is returned is dropped.
+fn answer_names(
+    names: &Names,
+    wanted: Option<SocketAddr>,
+    ports: &mut serde_json::Value,
+) -> io::Result<Option<dns::Serving>> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let (sockets, address) = dns::Sockets::open(wanted)
+        .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
+    if let Some(ports) = ports.as_object_mut() {
+        ports.insert("dns".to_owned(), address.to_string().into());
+    }
+    Ok(Some(names.serve(sockets, dns::Searched::Host)))
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.
@@ -187,14 +213,18 @@ async fn watch_memory(shared: Arc<Shared>) {
 }
 
 /// Waits for the application's shepherd, if there will be one.
-fn capture(shared: &Arc<Shared>, threads: &listen::Threads, published: Option<TcpListener>) -> io::Result<()> {
+fn capture(
+    shared: &Arc<Shared>,
+    threads: &listen::Threads,
+    published: Option<TcpListener>,
+    names: Names,
+) -> io::Result<()> {
     if let (Some(listener), Some(app)) = (published, shared.settings.app) {
         tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
     }
     if !shared.captured.is_expected() {
         return Ok(());
     }
-    let (names, _answered_by_nobody) = mpsc::channel(capture::sidecar::NAME_SOCKETS);
     let gate = Gate::open(&shared.settings.runtime_dir)?;
     let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
     tasks::spawn("capture", gate.attend(sink));

@@ -6,6 +6,7 @@
 //! connect(2) is answered by its parent ([`notify`]). The only `unsafe` of the project is below this module.
 
 mod application;
+pub mod dns;
 pub mod enter;
 mod flock;
 mod hand_out;
@@ -25,10 +26,12 @@ pub mod sidecar;
 mod tree;
 
 use std::net::SocketAddr;
+use std::time::Duration;
 
+use hms_model::address;
 use hms_model::names::ServiceName;
 
-use crate::runtime::Runtime;
+use crate::runtime::Current;
 
 /// Where outbound TCP of a captured application ends, inside its network namespace.
 pub const OUTBOUND_PORT: u16 = 15001;
@@ -62,7 +65,41 @@ impl Mode {
     }
 }
 
-/// The service that an application wanted when it dialled `original`; without one, the authority of its request decides.
-pub fn destination(_runtime: &Runtime, _original: SocketAddr) -> Option<ServiceName> {
-    None
+/// Where an application wanted to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Destination {
+    /// A service, by one of its addresses. Names in requests only choose among its rules.
+    Service(ServiceName),
+    /// A virtual address that no service has. It is refused, never let out.
+    Nowhere,
+    /// Anything else: the authority of a request decides.
+    Elsewhere,
+}
+
+/// How long a connection waits for the first word of the mesh.
+const FIRST_WORD: Duration = Duration::from_secs(1);
+
+/// What it means that an application dialled `original`.
+pub async fn destination(current: &Current, original: SocketAddr) -> Destination {
+    let decide = || {
+        let runtime = current.load();
+        match runtime.directory.by_address(original.ip()) {
+            Some(entry) => Some(Destination::Service(entry.name.clone())),
+            None if !address::is_virtual(original.ip()) => Some(Destination::Elsewhere),
+            None if runtime.directory.is_empty() => None,
+            None => Some(Destination::Nowhere),
+        }
+    };
+    let mut changes = current.watch();
+    let decided = async {
+        loop {
+            if let Some(destination) = decide() {
+                return destination;
+            }
+            if changes.changed().await.is_err() {
+                return Destination::Nowhere;
+            }
+        }
+    };
+    tokio::time::timeout(FIRST_WORD, decided).await.unwrap_or(Destination::Nowhere)
 }

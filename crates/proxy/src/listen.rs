@@ -14,7 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use self::accept::accept;
-use crate::capture;
+use crate::capture::{self, Destination};
 use crate::detect;
 use crate::drain::Open;
 use crate::overload::places::Place;
@@ -174,7 +174,11 @@ async fn enter(
         Door::Captured => {
             let captured = &worker.shared.captured;
             let original = captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
-            let pinned = capture::destination(&worker.shared.current.load(), original);
+            let pinned = match capture::destination(&worker.shared.current, original).await {
+                Destination::Service(name) => Some(name),
+                Destination::Elsewhere => None,
+                Destination::Nowhere => return Err(io::ErrorKind::HostUnreachable.into()),
+            };
             let protocol = detect::protocol(&stream).await?;
             (Entrance::Outbound { pinned }, worker.own_party(), protocol, Stream::Plain(stream))
         }

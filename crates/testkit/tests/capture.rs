@@ -26,9 +26,6 @@ class Handler(http.server.BaseHTTPRequestHandler):
 http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
 "#;
 const RUN: &str = "/usr/bin/python3 server.py";
-/// Addresses that exist nowhere: whatever they are, the program's connection is the proxy's.
-const FOUR: &str = "payment-svc:80:240.0.0.9";
-const SIX: &str = "payment-svc:80:[fd68:6d73:6d65::9]";
 
 /// A mesh with `payment-svc`, and `more` in `mesh.yaml`.
 async fn mesh(user: User, way: &str, more: &str) -> Mesh {
@@ -77,10 +74,10 @@ fn a_stock_curl_reaches_a_service_on_port_80_with_nothing_set_for_it() {
     ] {
         scenario(LIMIT, async {
             let mesh = mesh(user, way, "").await;
-            for address in [FOUR, SIX] {
-                let arguments = ["curl", "-sS", "--max-time", "20", "--resolve", address, "http://payment-svc/pay?x=1"];
+            for family in ["-4", "-6"] {
+                let arguments = ["curl", "-sS", "--max-time", "20", family, "http://payment-svc/pay?x=1"];
                 let said = mesh.try_hms(&[&["run", "probe", "--intercept", way, "--"], &arguments[..]].concat()).await;
-                assert_eq!(said.code, 0, "{user:?} {way} {address}: {said:?}\n{}", mesh.logs());
+                assert_eq!(said.code, 0, "{user:?} {way} {family}: {said:?}\n{}", mesh.logs());
                 assert_eq!(
                     (&said.json()["service"], &said.json()["path"]),
                     (&"payment-svc".into(), &"/pay?x=1".into())
@@ -205,8 +202,7 @@ fn capture_outlives_the_proxy_by_kill_and_by_restart() {
         scenario(LIMIT, async {
             let mesh = mesh(User::Ordinary, way, CALLER).await;
             let call = || async {
-                let said =
-                    mesh.exec(&["curl", "-sS", "--max-time", "20", "--resolve", FOUR, "http://payment-svc/pay"]).await;
+                let said = mesh.exec(&["curl", "-sS", "--max-time", "20", "http://payment-svc/pay"]).await;
                 assert!(said.code == 0 && said.json()["service"] == "payment-svc", "{way}: {said:?}\n{}", mesh.logs());
             };
             call().await;
@@ -230,9 +226,9 @@ fn two_programs_listen_on_the_same_port_and_both_are_reached() {
         let more = service("fee") + &service("tax") + CALLER;
         let mesh = mesh(User::Ordinary, "netns", &more).await;
         for name in ["fee", "tax"] {
-            let (service, resolve) = (format!("{name}-svc"), format!("{name}-svc:80:240.0.0.9"));
-            let url = format!("http://{service}/{name}");
-            let said = mesh.exec(&["curl", "-sS", "--max-time", "20", "--resolve", &resolve, &url]).await;
+            let service = format!("{name}-svc");
+            let url = format!("http://{service}.mesh/{name}");
+            let said = mesh.exec(&["curl", "-sS", "--max-time", "20", &url]).await;
             assert_eq!(said.json()["service"], service, "{said:?}");
         }
     });
@@ -297,16 +293,30 @@ other.sendmsg([b"pie", b"ces"], [], 0, one.getsockname()); print(one.recv(9).dec
 }
 
 #[test]
+fn an_address_without_a_name_is_captured_and_one_that_is_nobodys_is_refused() {
+    for way in ["netns", "notify"] {
+        scenario(LIMIT, async {
+            let mesh = mesh(User::Ordinary, way, CALLER).await;
+            let curl = ["curl", "-sS", "--max-time", "20", "-H", "Host: payment-svc"];
+            for url in ["http://192.0.2.7/pay", "http://[2001:db8::7]:8080/pay"] {
+                let said = mesh.exec(&[&curl[..], &[url]].concat()).await;
+                assert!(said.code == 0 && said.json()["service"] == "payment-svc", "{way} {url}: {said:?}");
+            }
+            for url in ["http://240.200.0.1/pay", "http://[fd48:4d53:6d65:7368::ffff]/pay"] {
+                let said = mesh.exec(&[&curl[..], &[url]].concat()).await;
+                assert!(matches!(said.code, 52 | 56), "{way} {url}: {said:?}");
+            }
+        });
+    }
+}
+
+#[test]
 fn node_and_a_static_go_program_are_captured_as_well() {
-    const NODE: &str = "const get = require('http').get({host: '240.0.0.9', headers: {Host: 'payment-svc'}, path: '/node'}, \
-        r => r.pipe(process.stdout)); get.on('error', e => { console.error(e); process.exit(1) });";
+    const NODE: &str = "fetch('http://payment-svc/node').then(r => r.text()).then(console.log)";
     const GO: &str = r#"package main
 import ("io"; "net/http"; "os")
 func main() {
-	r, e := http.NewRequest("GET", "http://240.0.0.9/go", nil)
-	if e != nil { panic(e) }
-	r.Host = "payment-svc"
-	a, e := http.DefaultClient.Do(r)
+	a, e := http.Get("http://payment-svc/go")
 	if e != nil { panic(e) }
 	io.Copy(os.Stdout, a.Body)
 }
@@ -408,7 +418,7 @@ fn setting_up_and_passing_through_take_little_time() {
         let units = status["units"].as_array().cloned().unwrap_or_default();
         let caller = units.into_iter().find(|unit| unit["service"] == "caller").unwrap();
         let outbound = caller["outbound"].as_str().unwrap().replace(':', " ");
-        let captured = mesh.exec(&["/usr/bin/python3", "-c", LATENCY, "240.0.0.9", "80"]).await;
+        let captured = mesh.exec(&["/usr/bin/python3", "-c", LATENCY, "payment-svc", "80"]).await;
         let mut direct = mesh.command("/usr/bin/python3");
         direct.args(["-c", LATENCY]).args(outbound.split(' '));
         let direct = mesh.run(direct).await;

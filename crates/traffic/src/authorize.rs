@@ -147,6 +147,7 @@ mod tests {
             sni: String::new(),
             policy: TrafficPolicy::default(),
             authorization: AuthorizationPolicy { allow },
+            ports: Vec::new(),
         }
     }
 

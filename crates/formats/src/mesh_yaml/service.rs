@@ -6,11 +6,12 @@ use std::time::Duration;
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
+use hms_model::port::AppProtocol;
 use hms_model::resource::Overlay;
 use hms_model::route::Route;
 
 use crate::document::{self, Value, short};
-use crate::mesh_yaml::{Environment, HealthFile, Intercept, MeshFile, ServiceFile, paths, policy};
+use crate::mesh_yaml::{Environment, HealthFile, Intercept, MeshFile, ServiceFile, paths, policy, ports};
 use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::route_yaml::{self, Owners};
 use crate::rules::{Claims, rate_limit, rules};
@@ -21,6 +22,8 @@ const KEYS: Keys = Keys {
         "dir",
         "run",
         "port",
+        "ports",
+        "protocol",
         "routes",
         "rate_limit",
         "health",
@@ -106,13 +109,16 @@ fn service(
     }
     let route = table.field("routes").and_then(|field| routes(reader, field, name, &mut open, claims));
     open.keep_alive = table.field("keep_alive").map(|field| field.key);
+    let protocol = table.field("protocol").and_then(|field| ports::protocol(reader, field)).unwrap_or_default();
     let service = ServiceFile {
         dir: dir.map_or_else(|| paths::parent(mesh_file), |dir| paths::beside(mesh_file, dir)),
         run: table.field("run").and_then(|field| command(reader, field)),
         port: table.field("port").and_then(|field| reader.port(field)),
         intercept: table.field("intercept").and_then(|field| reader.word(field, &Intercept::ALL)),
-        host_ports: table.field("host_ports").map(|field| ports(reader, field)).unwrap_or_default(),
+        host_ports: table.field("host_ports").map(|field| host_ports(reader, field)).unwrap_or_default(),
         publish: table.field("publish").and_then(|field| reader.port(field)),
+        protocol,
+        ports: table.field("ports").map(|field| ports::read(reader, field, protocol)).unwrap_or_default(),
         health: table.field("health").and_then(|field| health(reader, field)).unwrap_or_default(),
         env: table.field("env").map(|field| environment(reader, field)).unwrap_or_default(),
         version: table.field("version").and_then(|field| tag(reader, field, "a version such as v1")),
@@ -159,7 +165,7 @@ fn command(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
 }
 
 /// Ports without repetition.
-fn ports(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<u16> {
+fn host_ports(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<u16> {
     let Some(items) = reader.list(field, "a list of ports such as [5432]") else { return Vec::new() };
     if items.len() > MAX_HOST_PORTS {
         let finding = Finding::error(2112, format!("`{}` has more than {MAX_HOST_PORTS} ports", field.path));
@@ -324,6 +330,8 @@ impl ServiceFile {
             intercept: None,
             host_ports: Vec::new(),
             publish: None,
+            protocol: AppProtocol::Detect,
+            ports: Vec::new(),
             health: HealthFile::default(),
             env: Environment::default(),
             version: None,

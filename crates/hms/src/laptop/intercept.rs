@@ -20,7 +20,7 @@ use crate::project::Project;
 const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The way where nobody says.
-const DEFAULT: Intercept = Intercept::Env;
+const DEFAULT: Intercept = Intercept::Auto;
 
 /// How an application is captured, and why so.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -18,9 +18,10 @@ use parking_lot::Mutex;
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, watch};
 use tokio::task::JoinHandle;
 
+use super::dns::{self, Names, Searched};
 use super::link::{self, Message};
 use super::{Mode, host};
 use crate::listen::{Door, Threads, accept};
@@ -29,21 +30,10 @@ use crate::worker::Shared;
 
 /// With fewer sockets than this, more are asked for.
 const LOW: usize = link::MOST / 2;
-/// Sockets for names that wait for who answers them.
-pub const NAME_SOCKETS: usize = 64;
 /// How long a shepherd may take to find a proxy that was just started.
 const INTRODUCTION: Duration = Duration::from_secs(2);
 /// The most destinations that are remembered for connections that have not arrived (notify).
 const ORIGINS: usize = 4096;
-
-/// A socket at which the application asks for names.
-#[derive(Debug)]
-pub enum NameSocket {
-    /// For datagrams.
-    Udp(UdpSocket),
-    /// For connections.
-    Tcp(TcpListener),
-}
 
 /// What the data threads need of it.
 #[derive(Debug, Default)]
@@ -210,7 +200,7 @@ pub struct Sink {
     /// Who serves connections.
     pub threads: Threads,
     /// Who answers for names.
-    pub names: mpsc::Sender<NameSocket>,
+    pub names: Names,
 }
 
 /// Where shepherds connect.
@@ -256,11 +246,14 @@ struct Conversation {
     sink: Sink,
     stock: Arc<Stock>,
     acceptors: Vec<JoinHandle<()>>,
+    /// Where it asks for names, until these are answered.
+    asks: dns::Sockets,
+    answering: Option<dns::Serving>,
 }
 
 impl Conversation {
     fn new(sink: Sink) -> Self {
-        Self { sink, stock: Arc::default(), acceptors: Vec::new() }
+        Self { sink, stock: Arc::default(), acceptors: Vec::new(), asks: dns::Sockets::default(), answering: None }
     }
 
     async fn hold(mut self, shepherd: AsyncFd<OwnedFd>) {
@@ -286,7 +279,7 @@ impl Conversation {
             };
             match heard {
                 Ok(Some(message)) => {
-                    if let Err(error) = self.take(message).await {
+                    if let Err(error) = self.take(message) {
                         tracing::warn!(%error, "a socket of the application cannot be used");
                     }
                 }
@@ -296,7 +289,7 @@ impl Conversation {
         }
     }
 
-    async fn take(&mut self, message: Message) -> io::Result<()> {
+    fn take(&mut self, message: Message) -> io::Result<()> {
         let (kind, rest) = (message.words().0.to_owned(), message.words().1.to_owned());
         match (kind.as_str(), message.sockets.into_iter()) {
             ("door", sockets) => {
@@ -315,13 +308,12 @@ impl Conversation {
             }
             ("dns-tcp", sockets) => {
                 for socket in sockets {
-                    let _nobody_answers = self.sink.names.send(NameSocket::Tcp(listener(socket)?)).await.is_err();
+                    self.asks.tcp.push(listener(socket)?);
                 }
             }
             ("dns-udp", sockets) => {
                 for socket in sockets {
-                    let socket = UdpSocket::from_std(std::net::UdpSocket::from(socket))?;
-                    let _nobody_answers = self.sink.names.send(NameSocket::Udp(socket)).await.is_err();
+                    self.asks.udp.push(UdpSocket::from_std(std::net::UdpSocket::from(socket))?);
                 }
             }
             ("minted", sockets) => {
@@ -337,9 +329,13 @@ impl Conversation {
     }
 
     /// From now on this is the application.
-    fn ready(&self) {
+    fn ready(&mut self) {
         let captured = &self.sink.shared.captured;
-        if captured.mode == Some(Mode::Netns) {
+        let private = captured.mode == Some(Mode::Netns);
+        // Its own resolv.conf is found in a private mount table alone.
+        let searched = if private { Searched::Mesh } else { Searched::Host };
+        self.answering = Some(self.sink.names.serve(std::mem::take(&mut self.asks), searched));
+        if private {
             *captured.stock.lock() = Some(Arc::clone(&self.stock));
             self.stock.low.notify_one();
         }
@@ -385,7 +381,9 @@ mod tests {
     #[test]
     fn of_a_port_that_was_used_before_the_latest_origin_counts() {
         let captured = Captured::new(Some(Mode::Notify));
-        for words in ["40001 240.0.0.1:80", "40002 240.0.0.2:80", "40001 [fd68::3]:443", "nonsense", "1 2", "70000 10.0.0.1:1"] {
+        for words in
+            ["40001 240.0.0.1:80", "40002 240.0.0.2:80", "40001 [fd68::3]:443", "nonsense", "1 2", "70000 10.0.0.1:1"]
+        {
             captured.note_origin(words);
         }
         let mut origins = captured.origins.lock();

@@ -14,7 +14,7 @@ use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
 use hms_model::resource::Resource;
-use hms_model::service::Service;
+use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
@@ -166,7 +166,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Stage {
     worker: Rc<Worker>,
     _drainer: drain::Drainer,
-    _wishes: mpsc::Receiver<ServiceName>,
+    pub(crate) wishes: mpsc::Receiver<ServiceName>,
     _breakers: mpsc::Receiver<ServiceName>,
     _dir: tempfile::TempDir,
 }
@@ -264,6 +264,17 @@ impl Stage {
         self.worker.shared.current.load().upstreams[&name].breaker(self.worker.now()).as_str()
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.worker.shared)
+    }
+
+    /// Takes another configuration into use.
+    pub(crate) fn learn(&self, prepared: Prepared) {
+        let resources: Vec<&Resource> = prepared.resources.iter().collect();
+        let (shared, snapshot) = (&self.worker.shared, Snapshot::from_resources(&resources));
+        shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
+    }
+
     pub(crate) fn metrics(&self) -> String {
         self.worker.shared.registry.expose("0")
     }
@@ -279,15 +290,24 @@ impl Stage {
 }
 
 impl Prepared {
+    /// A service of which only the directory speaks.
+    pub(crate) fn entry(mut self, name: &str, address: &str) -> Self {
+        let (name, addresses) = (ServiceName::new(name).unwrap(), vec![address.parse().unwrap()]);
+        self.resources.push(Resource::Entry(Entry { name, aliases: Vec::new(), addresses, ports: Vec::new() }));
+        self
+    }
+
     pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
-        self.resources.push(Resource::Entry(name.clone()));
+        let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
+        self.resources.push(Resource::Entry(entry));
         self.resources.push(Resource::Service(Service {
             name: name.clone(),
             identities: std::collections::BTreeSet::new(),
             sni: "s".to_owned(),
             policy,
             authorization: hms_model::policy::AuthorizationPolicy::default(),
+            ports: Vec::new(),
         }));
         for (index, upstream) in upstreams.iter().enumerate() {
             self.resources.push(Resource::Endpoint(Endpoint {
@@ -329,11 +349,10 @@ impl Prepared {
             breakers,
             settings,
         });
-        let resources: Vec<&Resource> = self.resources.iter().collect();
-        let snapshot = Snapshot::from_resources(&resources);
-        shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
-        Stage { worker, _drainer: drainer, _wishes: wishes, _breakers: changes, _dir: dir }
+        let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
+        stage.learn(self);
+        stage
     }
 }
