@@ -366,7 +366,8 @@ fn who_waits_is_bounded_and_the_surplus_is_answered() {
     stage::run(async {
         let silent = Liar::start(|_, _| Vec::new()).await;
         let asker = Asker::new(servers(&[silent.address]));
-        let hosts: Vec<String> = (0..400).map(|number| format!("h{number}.example.com")).collect();
+        // As many as the kernel holds until they are read.
+        let hosts: Vec<String> = (0..200).map(|number| format!("h{number}.example.com")).collect();
         let begun = Instant::now();
         let asking = hosts.iter().map(|host| async {
             let told = asker.host(host).await;
@@ -375,7 +376,7 @@ fn who_waits_is_bounded_and_the_surplus_is_answered() {
         let answers = futures_util::future::join_all(asking).await;
         assert!(answers.iter().all(|(told, _)| *told == Err(SERVFAIL)));
         let at_once = answers.iter().filter(|(_, at_once)| *at_once).count();
-        assert!(at_once >= 400 - 128, "{at_once} did not wait");
+        assert!(at_once >= 200 - 128, "{at_once} did not wait");
         assert_eq!(asker.host("payment-svc").await, Ok([240, 0, 0, 1]), "the mesh's names need nobody else");
     });
 }
