@@ -81,7 +81,7 @@ fn encoded(resource: &Resource) -> (ResourceKey, Encoded) {
 fn mesh_part(mesh: &Mesh) -> BTreeMap<ResourceKey, Encoded> {
     let telemetry = Defaults { telemetry: mesh.telemetry.clone(), ..Defaults::default() };
     let trust = mesh.trust.clone().map(Resource::Trust);
-    let entries = mesh.services.values().map(|state| Resource::Entry(state.entry()));
+    let entries = mesh.entries().map(Resource::Entry);
     let resources = trust.into_iter().chain([Resource::Defaults(telemetry)]).chain(entries);
     resources.map(|resource| encoded(&resource)).collect()
 }

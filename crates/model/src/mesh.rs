@@ -48,15 +48,15 @@ pub struct ServiceState {
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
-impl ServiceState {
-    /// What every proxy knows of it.
-    pub fn entry(&self) -> Entry {
-        Entry {
-            name: self.service.name.clone(),
-            aliases: Vec::new(),
-            addresses: self.addresses.clone(),
-            ports: self.service.ports.clone(),
-        }
+impl Mesh {
+    /// What every proxy knows of each service. The gateway is found under the hosts it answers for.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.services.values().map(|state| Entry {
+            name: state.service.name.clone(),
+            aliases: if state.service.name.is_gateway() { self.gateway.hosts.clone() } else { Vec::new() },
+            addresses: state.addresses.clone(),
+            ports: state.service.ports.clone(),
+        })
     }
 }
 
@@ -120,7 +120,11 @@ fn ports(declaration: Option<&Declaration>, state: &ServiceState) -> Vec<Port> {
         let numbers: BTreeSet<u16> = known.into_iter().take(MOST_PORTS - 1).chain([DEFAULT_PORT]).collect();
         numbers.into_iter().map(|number| Port { number, name: String::new(), protocol, target: None }).collect()
     };
-    if declared.is_empty() { by_default() } else { declared.to_vec() }
+    match declared {
+        [] if state.service.name.is_gateway() => vec![Port::https()],
+        [] => by_default(),
+        declared => declared.to_vec(),
+    }
 }
 
 /// An endpoint is admitted only if its service owns its identity.

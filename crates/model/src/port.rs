@@ -82,6 +82,13 @@ pub struct Port {
     pub target: Option<u16>,
 }
 
+impl Port {
+    /// Where a gateway is dialled: it ends TLS itself.
+    pub fn https() -> Self {
+        Self { number: 443, name: "https".to_owned(), protocol: AppProtocol::Tls, target: None }
+    }
+}
+
 /// The port of a service when none is declared: what `http://NAME/` dials.
 pub const DEFAULT_PORT: u16 = 80;
 

@@ -15,7 +15,7 @@ use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
@@ -23,6 +23,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::attach::Attachment;
 use crate::capture::dns::resolver::Resolver;
 use crate::capture::dns::{self, Names};
+use crate::capture::sidecar::{Captured, Gate, Sink};
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
@@ -37,7 +38,7 @@ use crate::takeover::{self, Offer, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
-use crate::{admin, last_good, probe, tasks};
+use crate::{admin, capture, last_good, probe, tasks};
 
 /// Wishes waiting for the subscription or the certificate.
 const QUEUE: usize = 256;
@@ -54,7 +55,8 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, inbound, sockets, mut ports } = bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, published, inbound, sockets, mut ports } =
+        bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -71,6 +73,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         drain,
         overload: Overload::new(&settings, descriptors::raise()),
         wanted,
+        captured: Captured::new(settings.capture),
         app: AppState::default(),
         breakers,
         settings,
@@ -93,6 +96,8 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     for (listener, door) in doors {
         tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
     }
+    let names = names(&shared);
+    capture(&shared, &workers.threads, published, names.clone())?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve().await;
     }
@@ -111,7 +116,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
-    let _answering = answer_names(&names(&shared), shared.settings.dns, &mut ports)?;
+    let _answering = answer_names(&names, shared.settings.dns, &mut ports)?;
     last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
@@ -205,6 +210,25 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
 
 async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
+}
+
+/// Waits for the application's shepherd, if there will be one.
+fn capture(
+    shared: &Arc<Shared>,
+    threads: &listen::Threads,
+    published: Option<TcpListener>,
+    names: Names,
+) -> io::Result<()> {
+    if let (Some(listener), Some(app)) = (published, shared.settings.app) {
+        tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
+    }
+    if !shared.captured.is_expected() {
+        return Ok(());
+    }
+    let gate = Gate::open(&shared.settings.runtime_dir)?;
+    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
+    tasks::spawn("capture", gate.attend(sink));
+    Ok(())
 }
 
 /// Resolves when this process can serve whatever the one before it could.

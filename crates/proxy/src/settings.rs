@@ -14,6 +14,7 @@ use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
 use hms_traffic::subset::Caller;
 
+use crate::capture::Mode;
 use crate::capture::dns::resolver::Source;
 use crate::runtime::Own;
 
@@ -88,6 +89,10 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Bytes of memory this process may have; `None` is what its control group allows.
     pub memory_limit: Option<u64>,
+    /// How the application is captured, if it is: then its shepherd hands us sockets.
+    pub capture: Option<Mode>,
+    /// Where the application's own port is open, around the mesh.
+    pub publish: Option<SocketAddr>,
     /// Where the access log goes; `-` is standard output, `None` is nowhere.
     pub access_log: Option<PathBuf>,
 }
@@ -133,6 +138,8 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --workers N                   data threads (sidecar 1, gateway one per processor)
   --max-connections N           connections taken at the same time (half of the open files allowed)
   --memory-limit MEBIBYTES      memory that may be used (the control group's limit)
+  --capture netns|notify        the application is captured; its shepherd hands out sockets
+  --publish IP:PORT             where the application's own port is open, around the mesh
   --access-log FILE|-           JSON lines, one per request
 ";
 
@@ -178,7 +185,9 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 26] = [
+const KNOWN: [&str; 28] = [
+    "capture",
+    "publish",
     "dns",
     "resolver",
     "memory-limit",
@@ -268,6 +277,8 @@ impl Raw {
                 .optional("max-connections", 1 << 20)?
                 .and_then(|most| usize::try_from(most.max(1)).ok()),
             memory_limit: self.optional("memory-limit", 1 << 24)?.map(|mebibytes| mebibytes << 20),
+            capture: self.capture()?,
+            publish: self.publish()?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
@@ -354,6 +365,18 @@ impl Raw {
 
     fn optional(&mut self, name: &str, most: u64) -> Result<Option<u64>, SettingsError> {
         self.values.contains_key(name).then(|| self.number(name, 0, most)).transpose()
+    }
+
+    fn capture(&mut self) -> Result<Option<Mode>, SettingsError> {
+        let read = |text: String| {
+            let wrong = || SettingsError::Bad(format!("--capture takes netns or notify, not `{text}`"));
+            Mode::parse(&text).filter(|mode| *mode != Mode::None).ok_or_else(wrong)
+        };
+        self.values.remove("capture").map(read).transpose()
+    }
+
+    fn publish(&mut self) -> Result<Option<SocketAddr>, SettingsError> {
+        self.values.remove("publish").map(|text| socket_address("publish", &text)).transpose()
     }
 
     fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {

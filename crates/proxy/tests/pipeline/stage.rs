@@ -344,6 +344,7 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
+            captured: Default::default(),
             app: AppState::default(),
             breakers,
             settings,
