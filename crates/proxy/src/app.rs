@@ -4,7 +4,6 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
-use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -55,8 +54,7 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, published, inbound, sockets, mut ports } =
-        bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, published, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -86,7 +84,6 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let state = Arc::<certificate::State>::default();
     let (rotate, rotations) = mpsc::channel(QUEUE);
     let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
-    let admin_address = admin.local_addr()?;
     tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
     tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
     tasks::spawn("memory", watch_memory(Arc::clone(&shared)));
@@ -109,15 +106,14 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         certificate: state,
         rotate,
         inbound,
-        admin: admin_address,
+        admin: admin.local_addr()?,
         dice: dice(3),
     };
     let ends = Ends {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
-    let _answering = answer_names(&names, shared.settings.dns, &mut ports)?;
-    last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    let _answering = answer_names(&names, &shared.settings, ports)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
@@ -129,19 +125,19 @@ fn names(shared: &Arc<Shared>) -> Names {
     Names::new(Arc::clone(shared), Arc::new(Resolver::new(shared.settings.resolver.clone())))
 }
 
-/// Answers names at an address of the settings; ends when what is returned is dropped.
-fn answer_names(
-    names: &Names,
-    wanted: Option<SocketAddr>,
-    ports: &mut serde_json::Value,
-) -> io::Result<Option<dns::Serving>> {
-    let Some(wanted) = wanted else { return Ok(None) };
-    let (sockets, address) = dns::Sockets::open(wanted)
-        .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
-    if let Some(ports) = ports.as_object_mut() {
-        ports.insert("dns".to_owned(), address.to_string().into());
+/// Answers names at an address of the settings until what is returned is dropped, and tells where this process listens.
+fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value) -> io::Result<Option<dns::Serving>> {
+    let mut answering = None;
+    if let Some(wanted) = settings.dns {
+        let (sockets, address) = dns::Sockets::open(wanted)
+            .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
+        if let Some(ports) = ports.as_object_mut() {
+            ports.insert("dns".to_owned(), address.to_string().into());
+        }
+        answering = Some(names.serve(sockets, dns::Searched::Host));
     }
-    Ok(Some(names.serve(sockets, dns::Searched::Host)))
+    last_good::write(&settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    Ok(answering)
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.

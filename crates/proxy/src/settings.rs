@@ -261,7 +261,7 @@ impl Raw {
             outbound: self.address("outbound", 0)?,
             admin: self.address("admin", 0)?,
             https: self.address("https", 8443)?,
-            dns: self.values.remove("dns").map(|text| socket_address("dns", &text)).transpose()?,
+            dns: self.dns()?,
             resolver: self.resolver()?,
             app: self.app(service_port)?,
             health_path: self.health_path()?,
@@ -347,6 +347,16 @@ impl Raw {
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
     }
 
+    /// Whoever can ask gets answers of the host's resolvers, and datagrams have any sender they like: so nobody outside can ask.
+    fn dns(&mut self) -> Result<Option<SocketAddr>, SettingsError> {
+        let Some(text) = self.values.remove("dns") else { return Ok(None) };
+        let address = socket_address("dns", &text)?;
+        if !address.ip().is_loopback() {
+            return Err(SettingsError::Bad(format!("--dns takes an address of loopback, not `{address}`")));
+        }
+        Ok(Some(address))
+    }
+
     fn resolver(&mut self) -> Result<Source, SettingsError> {
         let Some(text) = self.values.remove("resolver") else { return Ok(Source::File(RESOLV_CONF.into())) };
         let servers = text.split(',').map(|server| socket_address("resolver", server));
@@ -423,6 +433,7 @@ mod tests {
             (["--app", "x"], "--app"),
             (["--upstream", "calc"], "--upstream"),
             (["--resolver", "9.9.9.9"], "--resolver"),
+            (["--dns", "0.0.0.0:53"], "--dns"),
             (["--drain", "soon"], "--drain"),
             (["--nothing", "x"], "--nothing"),
             (["--service", "again"], "--service"),

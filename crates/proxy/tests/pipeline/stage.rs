@@ -269,7 +269,7 @@ impl Stage {
     }
 
     /// Takes another configuration into use.
-    pub(crate) fn learn(&self, prepared: Prepared) {
+    pub(crate) fn learn(&self, prepared: &Prepared) {
         let resources: Vec<&Resource> = prepared.resources.iter().collect();
         let (shared, snapshot) = (&self.worker.shared, Snapshot::from_resources(&resources));
         shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
@@ -352,7 +352,7 @@ impl Prepared {
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
         let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
-        stage.learn(self);
+        stage.learn(&self);
         stage
     }
 }
