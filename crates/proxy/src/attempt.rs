@@ -49,6 +49,8 @@ pub struct Call<'a> {
     pub edits: Edits,
     /// What it came by.
     pub protocol: Protocol,
+    /// The port of the service that is asked for; 0 is the first.
+    pub port: u16,
 }
 
 /// Sends a request to `upstream`.
@@ -58,7 +60,7 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol } = call;
+    let Call { head, body, mut edits, protocol, port } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
     let policy = &upstream.service.policy;
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
@@ -85,7 +87,7 @@ pub async fn run(
         }
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, now);
-        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol };
+        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
         let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time }).await;
         let failure = match &outcome {
@@ -154,6 +156,18 @@ async fn once(
     if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
+    note(worker, upstream, endpoint, outcome, now);
+    tried
+}
+
+/// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.
+pub(crate) fn note(
+    worker: &Worker,
+    upstream: &Upstream,
+    endpoint: &UpstreamEndpoint,
+    outcome: Outcome,
+    now: Moment,
+) {
     let transition = {
         let mut dice = worker.dice.borrow_mut();
         endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)
@@ -166,7 +180,6 @@ async fn once(
         tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?transition, "endpoint changed");
         let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
     }
-    tried
 }
 
 /// What a try says about the endpoint, and about trying again.
@@ -250,7 +263,7 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 }
 
 /// An endpoint that may be tried: one not tried yet if there is one, else any; an ejected one only as its due probe.
-fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
+pub(crate) fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
     let mut pick = |fits: &dyn Fn(usize) -> bool| {
@@ -286,11 +299,11 @@ fn candidates<'a>(
     })
 }
 
-fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
+pub(crate) fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
     candidates(upstream, worker.now(), &|index| !tried.contains(&index)).next().is_some()
 }
 
-fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
+pub(crate) fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
     upstream.breaker(worker.now()) != ServiceBreaker::Closed
 }
 
@@ -315,7 +328,7 @@ fn overloaded(upstream: &Upstream) -> Refusal {
 }
 
 /// The refusal of a service without a usable endpoint.
-fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
+pub(crate) fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
     let name = &upstream.service.name;
     if upstream.endpoints.is_empty() {
         return Refusal::new(Reason::NoEndpoint, format!("{name} has no endpoint yet")).after(Duration::from_secs(1));

@@ -8,8 +8,9 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 use crate::timer::{Timer, within};
-use crate::transport::http2;
+use crate::transport::{http1, http2};
 use bytes::Bytes;
+use hms_http1::websocket::Offer;
 use hms_model::message::Fields;
 use hms_model::policy::retry::REPLAY_LIMIT;
 
@@ -63,6 +64,8 @@ enum Kind {
     Http1(Box<dyn Inflow>),
     Http2(Box<http2::Incoming>),
     Replay(ReplayBody),
+    Offer(Box<Offer>),
+    Tunnel(Box<http1::Tunnel>),
     #[cfg(test)]
     Silent,
 }
@@ -75,6 +78,8 @@ impl fmt::Debug for Body {
             Kind::Http1(_) => "Body::Http1",
             Kind::Http2(_) => "Body::Http2",
             Kind::Replay(_) => "Body::Replay",
+            Kind::Offer(_) => "Body::Offer",
+            Kind::Tunnel(_) => "Body::Tunnel",
             #[cfg(test)]
             Kind::Silent => "Body::Silent",
         })
@@ -103,6 +108,29 @@ impl Body {
         Self { kind, idle: None, silence: None }
     }
 
+    /// No bytes, but the wish to speak something else on this connection.
+    pub(crate) fn offer(offer: Offer) -> Self {
+        Self { kind: Kind::Offer(Box::new(offer)), idle: None, silence: None }
+    }
+
+    /// What the request offers to speak instead of HTTP.
+    pub(crate) fn offered(&self) -> Option<Offer> {
+        if let Kind::Offer(offer) = &self.kind { Some(**offer) } else { None }
+    }
+
+    /// The other side of an offer that was accepted.
+    pub(crate) fn tunnel(tunnel: http1::Tunnel) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), idle: None, silence: None }
+    }
+
+    /// Takes the other side of an offer that was accepted.
+    pub(crate) fn into_tunnel(self) -> Result<Box<http1::Tunnel>, Self> {
+        match self.kind {
+            Kind::Tunnel(tunnel) => Ok(tunnel),
+            kind => Err(Self { kind, ..self }),
+        }
+    }
+
     /// The same body, which breaks when nothing of it comes for `limit`. What is wholly here never does.
     #[must_use]
     pub fn idle_limit(mut self, limit: Duration) -> Self {
@@ -115,8 +143,8 @@ impl Body {
     /// Whether there is nothing (more) to come.
     pub fn is_end(&self) -> bool {
         match &self.kind {
-            Kind::Empty | Kind::Full(None) => true,
-            Kind::Full(Some(_)) => false,
+            Kind::Empty | Kind::Full(None) | Kind::Offer(_) => true,
+            Kind::Full(Some(_)) | Kind::Tunnel(_) => false,
             Kind::Http1(incoming) => incoming.is_end(),
             Kind::Http2(incoming) => incoming.is_end(),
             Kind::Replay(replay) => replay.is_end(),
@@ -128,7 +156,8 @@ impl Body {
     /// How many bytes are to come, if that is known.
     pub fn length(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Empty | Kind::Full(None) => Some(0),
+            Kind::Empty | Kind::Full(None) | Kind::Offer(_) => Some(0),
+            Kind::Tunnel(_) => None,
             Kind::Full(Some(bytes)) => u64::try_from(bytes.len()).ok(),
             Kind::Http1(incoming) => incoming.length(),
             Kind::Http2(incoming) => incoming.length(),
@@ -150,7 +179,7 @@ impl Body {
     /// The next frame; `None` at the end.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let polled = match &mut self.kind {
-            Kind::Empty => Poll::Ready(None),
+            Kind::Empty | Kind::Offer(_) | Kind::Tunnel(_) => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::Data(bytes)))),
             Kind::Http1(incoming) => incoming.poll_frame(context),
             Kind::Http2(incoming) => incoming.poll_frame(context),
@@ -254,6 +283,7 @@ pub async fn answer_within<T>(
 pub struct Replayable {
     shared: Option<Rc<RefCell<Shared>>>,
     length: Option<u64>,
+    offer: Option<Box<Offer>>,
 }
 
 struct Shared {
@@ -279,7 +309,8 @@ impl Replayable {
     pub fn new(body: Body) -> Self {
         let length = body.length();
         if body.is_end() {
-            return Self { shared: None, length };
+            let offer = if let Kind::Offer(offer) = body.kind { Some(offer) } else { None };
+            return Self { shared: None, length, offer };
         }
         let shared = Shared {
             source: body,
@@ -290,7 +321,7 @@ impl Replayable {
             overflowed: false,
             attempt: 0,
         };
-        Self { shared: Some(Rc::new(RefCell::new(shared))), length }
+        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None }
     }
 
     /// Whether all that was sent so far could be sent again.
@@ -314,7 +345,9 @@ impl Replayable {
 
     /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.
     pub fn attempt(&self) -> Body {
-        let Some(shared) = &self.shared else { return Body::empty() };
+        let Some(shared) = &self.shared else {
+            return self.offer.as_ref().map_or_else(Body::empty, |offer| Body::offer(**offer));
+        };
         let attempt = {
             let mut shared = shared.borrow_mut();
             shared.attempt += 1;

@@ -24,6 +24,7 @@ pub mod rest;
 pub mod settings;
 pub mod sidecar;
 pub mod tasks;
+pub mod tcp;
 pub mod tls;
 pub mod wait;
 

@@ -15,6 +15,7 @@ pub mod balance;
 pub mod breaker;
 mod cell;
 pub mod clock;
+pub mod detect;
 pub mod dice;
 pub mod ewma;
 pub mod limits;

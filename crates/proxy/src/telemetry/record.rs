@@ -255,6 +255,7 @@ impl<'a> Exchange<'a> {
             code: self.reason.map(|reason| reason.code().to_string()).unwrap_or_default(),
             route: self.rule.as_deref().unwrap_or_default().to_owned(),
             peer: self.peer.to_string(),
+            ..TapEvent::default()
         });
     }
 }
