@@ -241,6 +241,8 @@ pub(crate) const CODES: &[Entry] = &[
         "state what the port speaks: protocol: tcp, tls, http, http2 or grpc in the service"),
     Entry::new(3310, "INVALID_ARGUMENT: grpc-timeout is malformed", "it takes up to 8 digits and one of H, M, S, m, u, n",
         "let the gRPC library write it"),
+    Entry::new(3311, "501: not implemented", "a transfer coding other than chunked, or a method of more than 32 characters",
+        "send the body as it is or chunked"),
     Entry::new(3401, "404: no route", "no service has a route for this path",
         "hms services -o json"),
     Entry::new(3402, "405: the method is not allowed", "the path has routes for other methods; Allow names them",

@@ -11,6 +11,7 @@ use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
 use hms_traffic::clock::Moment;
+use hms_traffic::grpc;
 use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
@@ -22,11 +23,17 @@ use crate::local_app::{body_idle, incomplete};
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
+use crate::timer::within;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
 use crate::worker::Worker;
 
 /// A caller that names its operation: doing it twice is doing it once (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How long a call may take, by its caller (gRPC over HTTP/2).
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// A caller that gives up sooner has not given an endpoint the time to fail.
+const FAIR: Duration = Duration::from_secs(1);
 
 /// What one try came to.
 enum Tried {
@@ -66,7 +73,10 @@ pub async fn run(
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
+    let called = caller_deadline(head, begun)?;
+    exchange.until(called);
     let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
+    let deadline = [deadline, called].into_iter().flatten().min();
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
@@ -87,9 +97,12 @@ pub async fn run(
         }
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, now);
+        if let Some(called) = called {
+            edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
+        }
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time }).await;
+        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time, called }).await;
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
@@ -126,11 +139,23 @@ pub async fn run(
     }
 }
 
+/// When the caller of a gRPC call gives up.
+fn caller_deadline(head: &RequestHead, begun: Moment) -> Result<Option<Moment>, Refusal> {
+    if !head.is_grpc() {
+        return Ok(None);
+    }
+    let Some(value) = head.fields.first(&GRPC_TIMEOUT) else { return Ok(None) };
+    let timeout = grpc::read_timeout(value).map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
+    Ok(Some(begun.plus(timeout)))
+}
+
 /// When a try began, and how long it may take.
 #[derive(Clone, Copy)]
 struct Time {
     begun: Moment,
     limit: Option<Duration>,
+    /// When its caller gives up.
+    called: Option<Moment>,
 }
 
 /// Waits for one try, tells the endpoint's cells what became of it.
@@ -142,15 +167,25 @@ async fn once(
     body: &Replayable,
     time: Time,
 ) -> Tried {
-    let Time { begun, limit } = time;
-    let sent = match limit {
-        None => sending.await,
-        Some(time) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
+    let Time { begun, limit, called } = time;
+    let sent = match (limit, called) {
+        (None, _) => sending.await,
+        (Some(time), None) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
+        // The caller counts from its first byte, however long it goes on sending.
+        (Some(time), Some(_)) => within(time, sending).await.unwrap_or(Sent::TimedOut),
     };
     let now = worker.now();
+    let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && now >= called);
     let (outcome, tried) = match (body.source(), sent) {
+        // So little time says nothing about the endpoint.
+        (_, Sent::TimedOut) if hurried => {
+            let sentence = format!("{} did not answer within the call's grpc-timeout", upstream.service.name);
+            (Outcome::Ignored, Tried::Refused(Refusal::new(Reason::Timeout, sentence)))
+        }
         // The caller broke off; that says nothing about the endpoint.
-        (Source::Broken, Sent::Broken(_) | Sent::TimedOut) => (Outcome::Ignored, Tried::Refused(incomplete())),
+        (source @ (Source::Broken | Source::Malformed), Sent::Broken(_) | Sent::TimedOut) => {
+            (Outcome::Ignored, Tried::Refused(incomplete(source)))
+        }
         (_, sent) => judge(sent, endpoint),
     };
     if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {

@@ -1,5 +1,7 @@
 //! Bodies as everything above `transport` sees them: a flow of frames, whatever protocol they came by.
 
+mod grpc;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
@@ -7,9 +9,11 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use self::grpc::GrpcBody;
 use crate::timer::{Timer, within};
 use crate::transport::{http1, http2};
 use bytes::Bytes;
+use hms_http1::Reject;
 use hms_http1::websocket::Offer;
 use hms_model::message::Fields;
 use hms_model::policy::retry::REPLAY_LIMIT;
@@ -25,11 +29,19 @@ pub enum Frame {
 
 /// Why a body ended before its end.
 #[derive(Debug, Clone)]
-pub struct BodyError(pub String);
+pub enum BodyError {
+    /// No more of it came.
+    Broken(String),
+    /// What came is no body.
+    Malformed(Reject),
+}
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Broken(why) => f.write_str(why),
+            Self::Malformed(reject) => reject.fmt(f),
+        }
     }
 }
 
@@ -65,6 +77,7 @@ enum Kind {
     Http2(Box<http2::Incoming>),
     Replay(ReplayBody),
     Offer(Box<Offer>),
+    Grpc(Box<GrpcBody>),
     Tunnel(Box<http1::Tunnel>),
     #[cfg(test)]
     Silent,
@@ -79,6 +92,7 @@ impl fmt::Debug for Body {
             Kind::Http2(_) => "Body::Http2",
             Kind::Replay(_) => "Body::Replay",
             Kind::Offer(_) => "Body::Offer",
+            Kind::Grpc(_) => "Body::Grpc",
             Kind::Tunnel(_) => "Body::Tunnel",
             #[cfg(test)]
             Kind::Silent => "Body::Silent",
@@ -106,6 +120,12 @@ impl Body {
     pub(crate) fn http2(incoming: http2::Incoming) -> Self {
         let kind = if incoming.is_empty() { Kind::Empty } else { Kind::Http2(Box::new(incoming)) };
         Self { kind, idle: None, silence: None }
+    }
+
+    /// The same as the body of a gRPC answer: it always ends with a status, and when `deadline` strikes at the latest.
+    #[must_use]
+    pub(crate) fn grpc(self, deadline: Option<Timer>) -> Self {
+        Self { kind: Kind::Grpc(Box::new(GrpcBody::new(self, deadline))), idle: None, silence: None }
     }
 
     /// No bytes, but the wish to speak something else on this connection.
@@ -145,6 +165,7 @@ impl Body {
         match &self.kind {
             Kind::Empty | Kind::Full(None) | Kind::Offer(_) => true,
             Kind::Full(Some(_)) | Kind::Tunnel(_) => false,
+            Kind::Grpc(messages) => messages.is_end(),
             Kind::Http1(incoming) => incoming.is_end(),
             Kind::Http2(incoming) => incoming.is_end(),
             Kind::Replay(replay) => replay.is_end(),
@@ -157,7 +178,7 @@ impl Body {
     pub fn length(&self) -> Option<u64> {
         match &self.kind {
             Kind::Empty | Kind::Full(None) | Kind::Offer(_) => Some(0),
-            Kind::Tunnel(_) => None,
+            Kind::Tunnel(_) | Kind::Grpc(_) => None,
             Kind::Full(Some(bytes)) => u64::try_from(bytes.len()).ok(),
             Kind::Http1(incoming) => incoming.length(),
             Kind::Http2(incoming) => incoming.length(),
@@ -184,6 +205,7 @@ impl Body {
             Kind::Http1(incoming) => incoming.poll_frame(context),
             Kind::Http2(incoming) => incoming.poll_frame(context),
             Kind::Replay(replay) => replay.poll_frame(context),
+            Kind::Grpc(messages) => messages.poll_frame(context),
             #[cfg(test)]
             Kind::Silent => Poll::Pending,
         };
@@ -204,7 +226,7 @@ impl Body {
             return polled;
         }
         ready!(self.silence.get_or_insert_with(|| Box::new(Timer::after(limit))).poll(context));
-        Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", limit.as_secs())))))
+        Poll::Ready(Some(Err(BodyError::Broken(format!("nothing came for {} s", limit.as_secs())))))
     }
 
     /// The next frame; `None` at the end.
@@ -259,6 +281,8 @@ pub enum Source {
     Complete,
     /// It broke off; what fails now is not the receiver's fault.
     Broken,
+    /// What came of it is no body, and that is not the receiver's fault either.
+    Malformed,
 }
 
 /// Waits for an answer at most `limit`, counted from when the request's body has come: a long upload is no slow answer. The body's
@@ -337,7 +361,8 @@ impl Replayable {
         let Some(shared) = &self.shared else { return Source::Complete };
         let shared = shared.borrow();
         match (&shared.failed, shared.complete || shared.source.is_end()) {
-            (Some(_), _) => Source::Broken,
+            (Some(BodyError::Broken(_)), _) => Source::Broken,
+            (Some(BodyError::Malformed(_)), _) => Source::Malformed,
             (None, true) => Source::Complete,
             (None, false) => Source::Sending,
         }
@@ -367,7 +392,7 @@ impl ReplayBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let mut shared = self.shared.borrow_mut();
         if shared.attempt != self.attempt {
-            return Poll::Ready(Some(Err(BodyError("a later attempt took over".to_owned()))));
+            return Poll::Ready(Some(Err(BodyError::Broken("a later attempt took over".to_owned()))));
         }
         if let Some(frame) = shared.kept.get(self.position) {
             let frame = frame.clone();
@@ -422,7 +447,7 @@ mod tests {
             match frame {
                 Ok(Frame::Data(bytes)) => out.extend_from_slice(&bytes),
                 Ok(Frame::Trailers(_)) => {}
-                Err(error) => return Err(error.0),
+                Err(error) => return Err(error.to_string()),
             }
         }
         Ok(out)

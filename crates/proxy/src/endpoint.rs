@@ -99,22 +99,29 @@ async fn send_on_new(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let connected = {
-        // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
-        let _turn = dialling::turn(endpoint.address).await;
-        // Somebody else may have finished with one meanwhile.
-        let pooled = worker.pool.borrow_mut().take(target.key, protocol);
-        match pooled {
-            Some(connection) => Ok(connection),
-            None => connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await,
-        }
-    };
     let Outgoing { head, edits, body, .. } = outgoing;
-    match connected {
-        Err(sent) => sent,
-        Ok(connection) => {
-            let sent = connection.send(head, edits, body.attempt(), target.home(worker)).await;
-            sent.map_or_else(Sent::Broken, Sent::Answered)
+    let mut look = true;
+    loop {
+        let (connected, kept) = {
+            // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
+            let _turn = dialling::turn(endpoint.address).await;
+            // Somebody else may have finished with one meanwhile.
+            let pooled = if look { worker.pool.borrow_mut().take(target.key, protocol) } else { None };
+            match pooled {
+                Some(connection) => (Ok(connection), true),
+                None => (connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await, false),
+            }
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(sent) => return sent,
+        };
+        match connection.send(head, edits, body.attempt(), target.home(worker)).await {
+            // That one had been closed as well, which says nothing about the endpoint; a new one will.
+            Err(error) if kept && error.processed == crate::transport::Processed::No && body.can_replay() => {
+                look = false;
+            }
+            sent => return sent.map_or_else(Sent::Broken, Sent::Answered),
         }
     }
 }

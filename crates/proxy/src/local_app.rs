@@ -128,8 +128,9 @@ pub async fn dial(worker: &Worker, address: SocketAddr) -> Result<TcpStream, Ref
 }
 
 fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
-    if body.source() == Source::Broken {
-        return incomplete();
+    let source = body.source();
+    if matches!(source, Source::Broken | Source::Malformed) {
+        return incomplete(source);
     }
     tracing::debug!(%error, "application broke off");
     worker.shared.app.suspect();
@@ -140,8 +141,11 @@ fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
 }
 
 /// The caller's own doing.
-pub fn incomplete() -> Refusal {
-    Refusal::new(Reason::Incomplete, "the request's body broke off before its end")
+pub fn incomplete(source: Source) -> Refusal {
+    match source {
+        Source::Malformed => Refusal::new(Reason::Malformed, "the request's body is malformed"),
+        _ => Refusal::new(Reason::Incomplete, "the request's body broke off before its end"),
+    }
 }
 
 fn down(worker: &Worker) -> Refusal {

@@ -30,7 +30,8 @@ use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
 use crate::telemetry::metrics::Party;
 use crate::telemetry::record::Exchange;
-use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response};
+use crate::timer::Timer;
+use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response, grpc_status};
 use crate::worker::Worker;
 
 /// How long a first request waits for the details of a service it names.
@@ -264,6 +265,9 @@ fn finish(answer: Result<Response, Refusal>, exchange: &mut Exchange<'_>) -> Res
         exchange.reason = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
     }
     exchange.answered(&mut response.head);
+    if exchange.is_grpc() && response.head.status == StatusCode::OK && grpc_status(&response.head.fields).is_none() {
+        response.body = response.body.grpc(exchange.time_left().map(Timer::after));
+    }
     response
 }
 
@@ -283,6 +287,7 @@ fn bad_head(bad: BadHead) -> Refusal {
         (BadHead::TooLarge, _) | (_, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
             Refusal::new(Reason::HeadTooLarge, bad.to_string())
         }
+        (_, StatusCode::NOT_IMPLEMENTED) => Refusal::new(Reason::NotImplemented, bad.to_string()),
         (_, StatusCode::EXPECTATION_FAILED) => Refusal::new(Reason::Expectation, bad.to_string()),
         (_, StatusCode::HTTP_VERSION_NOT_SUPPORTED) => Refusal::new(Reason::Version, bad.to_string()),
         _ => Refusal::new(Reason::Malformed, bad.to_string()),

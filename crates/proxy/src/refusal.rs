@@ -78,6 +78,8 @@ pub enum Reason {
     WrongProtocol,
     /// A `grpc-timeout` that is none.
     GrpcTimeout,
+    /// A method or transfer coding that nobody here knows.
+    NotImplemented,
     /// No route has this path.
     NoRoute,
     /// A route has this path, but not this method.
@@ -154,6 +156,7 @@ impl Reason {
             }
             Self::WrongProtocol => entry(3309, StatusCode::BAD_REQUEST, Downstream, "DPE", "wrong protocol"),
             Self::GrpcTimeout => entry(3310, StatusCode::BAD_REQUEST, Downstream, "DPE", "grpc-timeout malformed"),
+            Self::NotImplemented => entry(3311, StatusCode::NOT_IMPLEMENTED, Downstream, "DPE", "not implemented"),
             Self::NoRoute => entry(3401, StatusCode::NOT_FOUND, Downstream, "NR", "no route"),
             Self::MethodNotAllowed => {
                 entry(3402, StatusCode::METHOD_NOT_ALLOWED, Downstream, "NR", "method not allowed")
@@ -203,7 +206,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 36] = [
+pub const ALL: [Reason; 37] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -234,6 +237,7 @@ pub const ALL: [Reason; 36] = [
     Reason::Version,
     Reason::WrongProtocol,
     Reason::GrpcTimeout,
+    Reason::NotImplemented,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
     Reason::NoService,

@@ -27,6 +27,7 @@ pub mod tasks;
 pub mod tcp;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 
 use std::time::Duration;
 

@@ -18,6 +18,7 @@ pub mod clock;
 pub mod detect;
 pub mod dice;
 pub mod ewma;
+pub mod grpc;
 pub mod limits;
 pub mod outlier;
 pub mod rate_limit;

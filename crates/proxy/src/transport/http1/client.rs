@@ -197,7 +197,7 @@ impl Wire {
         if let Err(error) = ready!(self.out.poll_flush(&mut self.stream, context)) {
             self.upload = Upload::Broken;
             if error.kind() == io::ErrorKind::TimedOut {
-                return Poll::Ready(Err(BodyError(error.to_string())));
+                return Poll::Ready(Err(BodyError::Broken(error.to_string())));
             }
         }
         Poll::Ready(Ok(()))
@@ -217,7 +217,7 @@ impl Wire {
                 return Poll::Pending;
             };
             let at_end = body.is_end();
-            let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+            let wrong = |_wrong| BodyError::Broken("the body is not as long as it was said to be".to_owned());
             let finished = match next {
                 Some(Err(error)) => {
                     self.upload = Upload::Broken;

@@ -411,12 +411,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.answer == Stage::None
             && let Poll::Ready(Err(error)) = self.out.poll_flush(&mut self.stream, context)
         {
-            return Poll::Ready(Some(Err(BodyError(error.to_string()))));
+            return Poll::Ready(Some(Err(BodyError::Broken(error.to_string()))));
         }
         let mut polled = self.body.poll_frame(&mut self.read, &mut self.stream, context);
         if polled.is_pending() && self.terms.hurried {
             ready!(self.pace.poll_too_slow(context));
-            polled = Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))));
+            polled = Poll::Ready(Some(Err(BodyError::Broken(format!("the body came slower than {SLOWEST} bytes/s")))));
         }
         match &polled {
             Poll::Ready(Some(Ok(Frame::Data(bytes)))) => self.pace.came(bytes.len()),
@@ -570,7 +570,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<'_, S> {
         delivered: &mut Delivered,
         last: bool,
     ) -> Result<bool, BodyError> {
-        let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+        let wrong = |_wrong| BodyError::Broken("the body is not as long as it was said to be".to_owned());
         let out = &mut self.connection.borrow_mut().out;
         match next.transpose()? {
             None => encoder.finish(out, None).map(|()| true).map_err(wrong),

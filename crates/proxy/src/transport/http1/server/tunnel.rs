@@ -61,9 +61,9 @@ where
     let outcome = match ended {
         Ended::Whole => Outcome::Complete,
         Ended::Broken(Side::Downstream) => Outcome::DownstreamGone,
-        Ended::Broken(Side::Upstream) => Outcome::UpstreamBroke(BodyError("the tunnel broke off".to_owned())),
-        Ended::Idle => Outcome::UpstreamBroke(BodyError("nothing came through the tunnel for too long".to_owned())),
-        Ended::Drained => Outcome::UpstreamBroke(BodyError("this process ends".to_owned())),
+        Ended::Broken(Side::Upstream) => Outcome::UpstreamBroke(BodyError::Broken("the tunnel broke off".to_owned())),
+        Ended::Idle => Outcome::UpstreamBroke(BodyError::Broken("nothing came through the tunnel for too long".to_owned())),
+        Ended::Drained => Outcome::UpstreamBroke(BodyError::Broken("this process ends".to_owned())),
     };
     if ended != Ended::Whole {
         connection.borrow_mut().answer = Stage::None;
