@@ -10,6 +10,16 @@ use hms_testkit::tcp::{Caller, GREETING, Manner, TcpApp};
 
 use crate::stack::{Stack, caller};
 
+/// Waits until one line of a proxy's log has all of these.
+async fn until_logged(proxy: &Proxy, words: &[&str]) {
+    hms_testkit::wait::until("it is logged", Duration::from_secs(10), || async {
+        let log = proxy.process.output();
+        let found = log.lines().any(|line| words.iter().all(|word| line.contains(word)));
+        if found { Ok(()) } else { Err(log) }
+    })
+    .await;
+}
+
 #[test]
 fn a_port_with_routes_is_never_passed_on_unread() {
     scenario(Duration::from_mins(2), async {
@@ -37,8 +47,7 @@ fn rules_about_requests_let_nobody_in_and_rules_about_callers_do() {
         let (stranger, pinned) = caller(&stack.mesh, "stranger").await;
         let mut denied = Caller::connect(pinned).await;
         assert_eq!(denied.rest().await, (Vec::new(), End::Broken));
-        let log = stranger.process.output();
-        assert!(log.contains("\"code\":\"HMS-3201\""), "{log}");
+        until_logged(&stranger, &["\"code\":\"HMS-3201\""]).await;
 
         let stack = Stack::start_with(&mesh(", routes: [GET /x]"), Manner::Greet).await;
         let mut denied = stack.connect().await;
@@ -90,7 +99,6 @@ fn without_an_application_a_caller_is_refused_in_the_words_it_speaks() {
         assert_eq!(silent.rest().await, (Vec::new(), End::Broken));
         let answer = Http::plain(pinned).get("/x").await.expect("an answer");
         assert_eq!(answer.status, 503, "{}", answer.text());
-        let log = client.process.output();
-        assert!(log.contains("\"protocol\":\"tcp\"") && log.contains("\"code\":\"HMS-30"), "{log}");
+        until_logged(&client, &["\"protocol\":\"tcp\"", "\"code\":\"HMS-30"]).await;
     });
 }

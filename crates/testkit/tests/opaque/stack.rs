@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hms_testkit::http1::message::Kind;
+use hms_testkit::http1::raw::Raw;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::processes::Process;
 use hms_testkit::sidecar::{Plan, Proxy};
@@ -63,8 +65,10 @@ pub(crate) async fn caller(mesh: &Mesh, service: &str) -> (Proxy, SocketAddr) {
     let pinned = client.ports["upstreams"]["db"].as_str().unwrap().parse().unwrap();
     wait::until("the caller knows an endpoint", LIMIT, || async {
         // Asking for it is what makes it known; `OPTIONS *` is answered by the proxy beside the application.
-        let asked = client.caller("db").send(http::Method::OPTIONS, "*", &[("max-forwards", "0")], "").await?;
-        if asked.status == 200 { Ok(()) } else { Err(asked.text()) }
+        let mut raw = Raw::plain(client.address("outbound")).await;
+        let _sent = raw.send("OPTIONS * HTTP/1.1\r\nHost: db\r\nMax-Forwards: 0\r\n\r\n").await;
+        let answer = raw.answer(Kind::Answer).await.map_err(|part| format!("{part:?}"))?;
+        if answer.status() == 200 { Ok(()) } else { Err(answer.text()) }
     })
     .await;
     (client, pinned)
