@@ -196,13 +196,7 @@ async fn once(
 }
 
 /// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.
-pub(crate) fn note(
-    worker: &Worker,
-    upstream: &Upstream,
-    endpoint: &UpstreamEndpoint,
-    outcome: Outcome,
-    now: Moment,
-) {
+pub(crate) fn note(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, outcome: Outcome, now: Moment) {
     let transition = {
         let mut dice = worker.dice.borrow_mut();
         endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)

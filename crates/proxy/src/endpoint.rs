@@ -135,8 +135,7 @@ async fn connect(
     protocol: Protocol,
     secured: Option<&Secured>,
 ) -> Result<Connection, Sent> {
-    let (place, timeout) =
-        (place(worker, upstream).map_err(Sent::Refused)?, upstream.service.policy.timeouts.connect);
+    let (place, timeout) = (place(worker, upstream).map_err(Sent::Refused)?, upstream.service.policy.timeouts.connect);
     let connection = connect::open(endpoint.address, protocol, secured, timeout, Some(place)).await;
     let connection = connection.map_err(Sent::NotConnected)?;
     if let Connection::Http2(shared) = &connection {
@@ -169,12 +168,7 @@ pub enum Opening {
 }
 
 /// Opens a connection to `endpoint` for bytes that nobody reads.
-pub async fn open_opaque(
-    worker: &Rc<Worker>,
-    upstream: &Upstream,
-    endpoint: &UpstreamEndpoint,
-    port: u16,
-) -> Opening {
+pub async fn open_opaque(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint, port: u16) -> Opening {
     let ready = Target::of(worker, upstream, endpoint, port)
         .and_then(|target| target.secure(worker, upstream, Protocol::Opaque));
     let secured = match ready {
@@ -206,12 +200,7 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn of(
-        worker: &Worker,
-        upstream: &Upstream,
-        endpoint: &'a UpstreamEndpoint,
-        port: u16,
-    ) -> Result<Self, String> {
+    fn of(worker: &Worker, upstream: &Upstream, endpoint: &'a UpstreamEndpoint, port: u16) -> Result<Self, String> {
         let (generation, idle) = match &endpoint.endpoint.transport {
             Transport::Plain => (0, PLAIN_IDLE),
             Transport::Mesh(_) => {

@@ -15,6 +15,7 @@ pub mod binaries;
 pub mod capture;
 pub mod client;
 pub mod control_socket;
+pub mod cutter;
 pub mod http1;
 pub mod http2;
 pub mod ledger;

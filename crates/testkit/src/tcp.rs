@@ -205,7 +205,9 @@ impl Caller {
         let mut buffer = vec![0; length];
         while got.len() < length {
             let reading = self.0.read(&mut buffer[got.len()..]);
-            let Ok(read) = tokio::time::timeout(PATIENCE, reading).await else { panic!("nothing came; before: {got:?}") };
+            let Ok(read) = tokio::time::timeout(PATIENCE, reading).await else {
+                panic!("nothing came; before: {got:?}")
+            };
             match read {
                 Ok(0) => return Err((got, End::Clean)),
                 Ok(read) => {

@@ -154,7 +154,10 @@ fn the_last_frame_and_the_end_of_a_server_arrive_while_the_client_goes_on() {
                 let (said, _) = stack.talk(way, "/fail", &flood).await;
                 assert!(said.ends_with(FAIL), "{way:?}, round {round}: {}", said.escape_ascii());
                 let (said, end) = stack.talk(way, "/bye", &[]).await;
-                assert!(said.ends_with(&[WELCOME, CLOSE].concat()) && end == End::Clean, "{way:?}, round {round}: {end:?}");
+                assert!(
+                    said.ends_with(&[WELCOME, CLOSE].concat()) && end == End::Clean,
+                    "{way:?}, round {round}: {end:?}"
+                );
             }
         }
     });

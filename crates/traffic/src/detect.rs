@@ -164,7 +164,14 @@ mod tests {
 
     #[test]
     fn http_is_known_by_its_first_line() {
-        for line in ["GET / HTTP/1.1\r\n", "POST /a b", "OPTIONS * HTTP/1.1", "GET http://a/ HTTP/1.1", "M-SEARCH * H", "PROPFIND /x"] {
+        for line in [
+            "GET / HTTP/1.1\r\n",
+            "POST /a b",
+            "OPTIONS * HTTP/1.1",
+            "GET http://a/ HTTP/1.1",
+            "M-SEARCH * H",
+            "PROPFIND /x",
+        ] {
             assert_eq!(beginning(line.as_bytes()), Beginning::Http1, "{line}");
         }
         assert_eq!(beginning(PREFACE), Beginning::Http2);

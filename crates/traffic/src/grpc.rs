@@ -63,7 +63,9 @@ mod tests {
 
     #[test]
     fn timeouts_are_read_by_their_unit() {
-        for (text, seconds) in [("1S", 1.0), ("2M", 120.0), ("1H", 3600.0), ("250m", 0.25), ("1500u", 0.0015), ("0n", 0.0)] {
+        for (text, seconds) in
+            [("1S", 1.0), ("2M", 120.0), ("1H", 3600.0), ("250m", 0.25), ("1500u", 0.0015), ("0n", 0.0)]
+        {
             assert!((read_timeout(text.as_bytes()).unwrap().as_secs_f64() - seconds).abs() < 1e-9, "{text}");
         }
         assert_eq!(read_timeout(b"99999999H"), Ok(Duration::from_secs(99_999_999 * 3600)));
@@ -71,7 +73,8 @@ mod tests {
 
     #[test]
     fn what_is_no_timeout_is_refused() {
-        for text in ["", "S", "1", "123456789S", "99999999999H", "-1S", "+1S", " 1S", "1 S", "1s", "1x", "1.5S", "0x1S"] {
+        for text in ["", "S", "1", "123456789S", "99999999999H", "-1S", "+1S", " 1S", "1 S", "1s", "1x", "1.5S", "0x1S"]
+        {
             assert_eq!(read_timeout(text.as_bytes()), Err(Malformed), "{text:?}");
         }
     }

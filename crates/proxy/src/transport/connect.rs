@@ -163,7 +163,9 @@ async fn dial(
     Ok(match protocol {
         Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place, peer)),
         Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place, liveness).await.map_err(reset)?),
-        Protocol::Opaque => return Err(reset(SendError::not_processed("no requests are sent on an opaque connection"))),
+        Protocol::Opaque => {
+            return Err(reset(SendError::not_processed("no requests are sent on an opaque connection")));
+        }
     })
 }
 

@@ -39,7 +39,9 @@ fn a_port_with_routes_is_never_passed_on_unread() {
 fn rules_about_requests_let_nobody_in_and_rules_about_callers_do() {
     scenario(Duration::from_mins(3), async {
         let mesh = |rule: &str| {
-            format!("services: {{db: {{protocol: tcp}}, portal: {{}}, stranger: {{}}}}\nallow: [{{from: portal, to: db{rule}}}]")
+            format!(
+                "services: {{db: {{protocol: tcp}}, portal: {{}}, stranger: {{}}}}\nallow: [{{from: portal, to: db{rule}}}]"
+            )
         };
         let stack = Stack::start_with(&mesh(""), Manner::Greet).await;
         let mut allowed = stack.connect().await;

@@ -42,7 +42,9 @@ fn a_server_that_speaks_first_is_heard_at_once_declared_or_not() {
 fn a_caller_that_speaks_first_is_heard_whatever_it_says() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start("{}", Manner::Echo).await;
-        for first in [b"*1\r\n$4\r\nPING\r\n".as_slice(), b"GET key\r\n", &[0, 0, 0, 8, 4, 210, 22, 47], &[0x16, 3, 1, 0]] {
+        for first in
+            [b"*1\r\n$4\r\nPING\r\n".as_slice(), b"GET key\r\n", &[0, 0, 0, 8, 4, 210, 22, 47], &[0x16, 3, 1, 0]]
+        {
             let mut caller = stack.connect().await;
             assert!(caller.send(first).await);
             assert_eq!(caller.read(first.len()).await.as_deref(), Ok(first));
@@ -72,6 +74,11 @@ fn http_on_a_port_that_nobody_declared_is_read_as_http() {
             assert_eq!((answer.status, answer.header("x-trace-id").len()), (200, 32), "{}", answer.text());
         }
         let metrics = client.metrics().await;
-        assert_eq!(metrics.sum("istio_requests_total", &["request_protocol=\"http\"", "200"]), 5.0, "{}", metrics.text());
+        assert_eq!(
+            metrics.sum("istio_requests_total", &["request_protocol=\"http\"", "200"]),
+            5.0,
+            "{}",
+            metrics.text()
+        );
     });
 }

@@ -62,7 +62,9 @@ where
         Ended::Whole => Outcome::Complete,
         Ended::Broken(Side::Downstream) => Outcome::DownstreamGone,
         Ended::Broken(Side::Upstream) => Outcome::UpstreamBroke(BodyError::Broken("the tunnel broke off".to_owned())),
-        Ended::Idle => Outcome::UpstreamBroke(BodyError::Broken("nothing came through the tunnel for too long".to_owned())),
+        Ended::Idle => {
+            Outcome::UpstreamBroke(BodyError::Broken("nothing came through the tunnel for too long".to_owned()))
+        }
         Ended::Drained => Outcome::UpstreamBroke(BodyError::Broken("this process ends".to_owned())),
     };
     if ended != Ended::Whole {
