@@ -12,7 +12,7 @@ use hms_testkit::sidecar::{Plan, Proxy};
 use hms_testkit::{figure, scenario, wait};
 use http::Method;
 
-const MESH: &str = "services: {calc-svc: {routes: [GET /*, POST /*], breaker: {errors: 100000}}, portal: {}}";
+const MESH: &str = "services: {calc-svc: {routes: [GET /*, POST /*], breaker: {errors: 1000}}, portal: {}}";
 /// Requests until one comes by the wire that breaks.
 const TRIES: usize = 60;
 

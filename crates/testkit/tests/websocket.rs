@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use hms_testkit::client::Http;
 use hms_testkit::http1::End;
 use hms_testkit::http1::raw::Raw;
 use hms_testkit::mesh::Mesh;
@@ -51,10 +52,12 @@ impl Stack {
         let token = mesh.jwt().await;
         let pinned = client.ports["upstreams"]["chat"].as_str().unwrap().parse().unwrap();
         let stack = Self { app, mesh, client, gateway, root, token, pinned, _server: server, _control: control };
-        for way in [Way::Sidecars, Way::Gateway] {
-            wait::until(&format!("{way:?} leads there"), Duration::from_secs(20), || async {
-                let (said, _) = stack.talk(way, "/bye", &[]).await;
-                if said.ends_with(CLOSE) { Ok(()) } else { Err(said.escape_ascii().to_string()) }
+        let outside = Http::tls(stack.gateway.address("https"), "gateway.local", &stack.root).bearer(&stack.token);
+        for (way, http) in [("a sidecar", stack.client.caller("chat")), ("the gateway", outside)] {
+            wait::until(&format!("{way} leads there"), Duration::from_secs(20), || async {
+                // Only the application says so.
+                let answer = http.get("/no").await?;
+                if answer.text() == "no" { Ok(()) } else { Err(answer.text()) }
             })
             .await;
         }
@@ -194,8 +197,14 @@ fn a_tunnel_is_in_the_metrics_and_outlives_a_drain_only_as_something_broken_off(
         while !raw.got().ends_with(WELCOME) {
             assert!(raw.read_more().await);
         }
-        let metrics = stack.client.metrics().await;
-        assert!(metrics.sum("istio_requests_total", &["response_code=\"101\""]) >= 1.0, "{}", metrics.text());
+        // One that has ended is a request with its status.
+        let _said = stack.talk(Way::Sidecars, "/bye", &[]).await;
+        wait::until("the tunnel is counted", Duration::from_secs(10), || async {
+            let metrics = stack.client.metrics().await;
+            let counted = metrics.sum("istio_requests_total", &["response_code=\"101\""]) >= 1.0;
+            if counted { Ok(()) } else { Err(metrics.text().to_owned()) }
+        })
+        .await;
         let code = stack.client.process.terminate().await;
         assert_eq!(code, Some(0), "{}", stack.mesh.logs());
         assert_eq!(raw.rest().await.1, End::Broken);
