@@ -4,7 +4,6 @@
 //! [`inbound`] relay. A refusal has no words on such a connection: the caller sees a reset, and the code stands in the log, the tap
 //! and the series.
 
-pub mod destination;
 pub mod dial;
 pub mod enter;
 
