@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use self::accept::accept;
+use crate::capture::{self, Destination};
 use crate::detect;
 use crate::drain::Open;
 use crate::opaque;
@@ -36,6 +37,8 @@ pub enum Door {
     Inbound,
     /// The application beside us; `Some` leads to one service only.
     Outbound(Option<ServiceName>),
+    /// The application beside us, which dialled something else: see [`crate::capture`].
+    Captured,
     /// Callers from outside.
     Gateway,
 }
@@ -148,7 +151,7 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let terms = match door {
         Door::Gateway => &http1::EDGE,
         Door::Inbound => &http1::PEER,
-        Door::Outbound(_) => &http1::MESH,
+        Door::Outbound(_) | Door::Captured => &http1::MESH,
     };
     match protocol {
         Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
@@ -194,9 +197,27 @@ async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &
             Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
         Door::Outbound(Some(service)) => to_service(worker, stream, peer, service, 0).await?,
+        Door::Captured => captured(worker, stream, peer).await?,
         Door::Gateway => {
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
             Entered::Http(Entrance::Gateway, worker.own_party(), protocol, stream)
+        }
+    })
+}
+
+/// A connection of a captured application: the address that it dialled decides the service and its port.
+async fn captured(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> io::Result<Entered> {
+    let original = worker.shared.captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(match capture::destination(&worker.shared.current, original).await {
+        Destination::Service(name) => to_service(worker, stream, peer, &name, original.port()).await?,
+        Destination::Elsewhere => {
+            let protocol = detect::protocol(&stream).await?;
+            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+        }
+        Destination::Nowhere => {
+            opaque::enter::refuse_nowhere(worker, stream, peer, original);
+            Entered::Refused
         }
     })
 }
@@ -223,6 +244,6 @@ async fn to_service(
 fn limits(door: &Door) -> &'static http2::Limits {
     match door {
         Door::Gateway => &http2::Limits::EDGE,
-        Door::Inbound | Door::Outbound(_) => &http2::Limits::MESH,
+        Door::Inbound | Door::Outbound(_) | Door::Captured => &http2::Limits::MESH,
     }
 }

@@ -202,6 +202,10 @@ async fn outbound(
         None => named(worker, runtime, downstream, head.authority.host()).await?,
     };
     let port = match pinned {
+        // Whoever dialled an address meant this port and no other.
+        Some(name) if port != 0 && upstream.service.port(port).is_none() => {
+            return Err(Refusal::new(Reason::NoPort, format!("{name} has no port {port}")));
+        }
         Some(_) => port,
         None => head.authority.port().unwrap_or(DEFAULT_PORT),
     };

@@ -94,13 +94,12 @@ pub async fn enter(
 }
 
 /// Refuses a connection to an address of the mesh that belongs to no service.
-pub fn refuse_nowhere(worker: &Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, address: SocketAddr) -> Entered {
+pub fn refuse_nowhere(worker: &Rc<Worker>, mut stream: TcpStream, peer: SocketAddr, address: SocketAddr) {
     let mut flow = Flow::begin(worker, Direction::Outbound, worker.own_party(), peer);
     flow.port = address.port();
     tracing::debug!(%address, "no service has this address");
     flow.refused(Reason::NoAddress);
     stream.abort();
-    Entered::Refused
 }
 
 /// Refuses a connection: in words, if it turns out at once to be HTTP, whose pipeline comes to the same refusal.

@@ -17,6 +17,7 @@ use super::pool::Home;
 use super::tls_stream::Stream;
 use super::{Processed, Protocol, Response, SendError, http1, http2};
 use crate::body::Body;
+use crate::capture::sidecar::Captured;
 use crate::transport::Edits;
 use hms_model::message::RequestHead;
 
@@ -78,8 +79,8 @@ pub struct Secured {
     pub hello: Arc<[u8]>,
 }
 
-/// Opens a TCP connection. The only place where this process dials an application or another proxy.
-pub async fn tcp(address: SocketAddr) -> std::io::Result<TcpStream> {
+/// Opens a TCP connection to an endpoint.
+async fn tcp(address: SocketAddr) -> std::io::Result<TcpStream> {
     let stream = TcpStream::connect(address).await?;
     // Small writes must not wait for each other; an error here only costs latency.
     let _without_delay = stream.set_nodelay(true).is_ok();
@@ -137,14 +138,27 @@ fn late(address: SocketAddr, timeout: Duration) -> ConnectError {
 }
 
 async fn reach(address: SocketAddr, secured: Option<&Secured>) -> Result<Stream, ConnectError> {
-    let stream = tcp(address).await.map_err(|error| ConnectError {
-        kind: FailureKind::ConnectRefused,
-        message: format!("connect {address}: {error}"),
-    })?;
+    let stream = tcp(address).await.map_err(|error| refused(address, &error))?;
     match secured {
         None => Ok(Stream::Plain(stream)),
         Some(secured) => secure(stream, address, secured).await,
     }
+}
+
+/// Opens a plain connection to the application beside us, wherever it lives, within `timeout`.
+pub async fn open_app(
+    captured: &Captured,
+    address: SocketAddr,
+    protocol: Protocol,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    let dialled = async {
+        let tcp = captured.dial(address).await.map_err(|error| refused(address, &error))?;
+        // Small writes must not wait for each other; an error here only costs latency.
+        let _without_delay = tcp.set_nodelay(true).is_ok();
+        establish(Stream::Plain(tcp), false, protocol, None).await
+    };
+    tokio::time::timeout(timeout, dialled).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
 }
 
 async fn dial(
@@ -154,7 +168,20 @@ async fn dial(
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
     let stream = reach(address, secured).await?;
-    let (peer, liveness) = if secured.is_some() {
+    establish(stream, secured.is_some(), protocol, place).await
+}
+
+fn refused(address: SocketAddr, error: &std::io::Error) -> ConnectError {
+    ConnectError { kind: FailureKind::ConnectRefused, message: format!("connect {address}: {error}") }
+}
+
+async fn establish(
+    stream: Stream,
+    secured: bool,
+    protocol: Protocol,
+    place: Option<Permit>,
+) -> Result<Connection, ConnectError> {
+    let (peer, liveness) = if secured {
         (http1::Peer::Proxy, http2::Liveness::Asked)
     } else {
         (http1::Peer::Server, http2::Liveness::Assumed)
