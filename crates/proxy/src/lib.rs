@@ -21,6 +21,7 @@ pub mod gate;
 pub mod last_good;
 pub mod listen;
 pub mod local_app;
+pub mod opaque;
 pub mod overload;
 pub mod peer;
 pub mod pipeline;

@@ -17,8 +17,9 @@ pub use self::accept::accept;
 use crate::capture::{self, Destination};
 use crate::detect;
 use crate::drain::Open;
+use crate::opaque;
 use crate::overload::places::Place;
-use crate::peer;
+use crate::peer::{self, Arrived};
 use crate::pipeline::{Downstream, Entrance, Serve};
 use crate::tasks;
 use crate::telemetry::metrics::Party;
@@ -126,11 +127,23 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let drain = &worker.shared.drain;
-    let (entrance, party, protocol, stream) = tokio::select! {
+    let entered = tokio::select! {
         // Boxed, so that a connection does not hold the size of its handshake for ever.
         entered = Box::pin(enter(worker, stream, peer, door)) => entered?,
         // Nothing was asked for on it yet.
         () = drain.idle_ends() => return Ok(()),
+    };
+    let (entrance, party, protocol, stream) = match entered {
+        Entered::Http(entrance, party, protocol, stream) => (entrance, party, protocol, stream),
+        Entered::Inbound(arrived) => {
+            Box::pin(opaque::inbound(worker, *arrived, peer)).await;
+            return Ok(());
+        }
+        Entered::Outbound(outbound) => {
+            Box::pin(opaque::outbound(worker, *outbound)).await;
+            return Ok(());
+        }
+        Entered::Refused => return Ok(()),
     };
     let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
     let handler = Serve { worker: Rc::clone(worker), downstream };
@@ -149,43 +162,81 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
                 worker.shared.registry.breach(breach.name());
             }
         }
+        // What nobody reads has gone its own way.
+        Protocol::Opaque => {}
     }
     Ok(())
 }
 
+/// What a connection turned out to be.
+enum Entered {
+    /// Requests come on it.
+    Http(Entrance, Arc<Party>, Protocol, Stream),
+    /// Another proxy's, and nobody reads it.
+    Inbound(Box<Arrived>),
+    /// Our application's, and nobody reads it.
+    Outbound(Box<opaque::Outbound>),
+    /// Nothing.
+    Refused,
+}
+
 /// Finds out who is at the other end and what it speaks.
-async fn enter(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    door: &Door,
-) -> io::Result<(Entrance, Arc<Party>, Protocol, Stream)> {
+async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<Entered> {
     Ok(match door {
         Door::Inbound => {
             let arrived = peer::accept(worker, stream, peer).await?;
-            let entrance = Entrance::Inbound { peer: arrived.identity };
-            (entrance, arrived.party, arrived.protocol, arrived.stream)
+            if arrived.protocol == Protocol::Opaque {
+                return Ok(Entered::Inbound(Box::new(arrived)));
+            }
+            let entrance = Entrance::Inbound { peer: arrived.identity, port: arrived.port };
+            Entered::Http(entrance, arrived.party, arrived.protocol, arrived.stream)
         }
-        Door::Outbound(pinned) => {
+        Door::Outbound(None) => {
             let protocol = detect::protocol(&stream).await?;
-            let entrance = Entrance::Outbound { pinned: pinned.clone() };
-            (entrance, worker.own_party(), protocol, Stream::Plain(stream))
+            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
-        Door::Captured => {
-            let captured = &worker.shared.captured;
-            let original = captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
-            let pinned = match capture::destination(&worker.shared.current, original).await {
-                Destination::Service(name) => Some(name),
-                Destination::Elsewhere => None,
-                Destination::Nowhere => return Err(io::ErrorKind::HostUnreachable.into()),
-            };
-            let protocol = detect::protocol(&stream).await?;
-            (Entrance::Outbound { pinned }, worker.own_party(), protocol, Stream::Plain(stream))
-        }
+        Door::Outbound(Some(service)) => to_service(worker, stream, peer, service, 0).await?,
+        Door::Captured => captured(worker, stream, peer).await?,
         Door::Gateway => {
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
-            (Entrance::Gateway, worker.own_party(), protocol, stream)
+            Entered::Http(Entrance::Gateway, worker.own_party(), protocol, stream)
         }
+    })
+}
+
+/// A connection of a captured application: the address that it dialled decides the service and its port.
+async fn captured(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> io::Result<Entered> {
+    let original = worker.shared.captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(match capture::destination(&worker.shared.current, original).await {
+        Destination::Service(name) => to_service(worker, stream, peer, &name, original.port()).await?,
+        Destination::Elsewhere => {
+            let protocol = detect::protocol(&stream).await?;
+            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+        }
+        Destination::Nowhere => {
+            opaque::enter::refuse_nowhere(worker, stream, peer, original);
+            Entered::Refused
+        }
+    })
+}
+
+/// A connection of our application to one port of one service; 0 is its first.
+async fn to_service(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: &ServiceName,
+    port: u16,
+) -> io::Result<Entered> {
+    Ok(match opaque::enter::enter(worker, stream, peer, service, port).await? {
+        opaque::enter::Entered::Http(stream, protocol) => {
+            let entrance = Entrance::Outbound { pinned: Some(service.clone()), port };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+        }
+        opaque::enter::Entered::Opaque(outbound) => Entered::Outbound(outbound),
+        opaque::enter::Entered::Refused => Entered::Refused,
     })
 }
 

@@ -15,6 +15,7 @@ pub mod binaries;
 pub mod capture;
 pub mod client;
 pub mod control_socket;
+pub mod cutter;
 pub mod http1;
 pub mod http2;
 pub mod ledger;
@@ -24,8 +25,10 @@ pub mod rest;
 pub mod settings;
 pub mod sidecar;
 pub mod tasks;
+pub mod tcp;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 
 use std::time::Duration;
 

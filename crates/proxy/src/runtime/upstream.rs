@@ -1,6 +1,6 @@
 //! A service this proxy may call: its policy, its endpoints, and what is remembered of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
@@ -10,12 +10,15 @@ use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
 use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
 use hms_traffic::clock::Moment;
+use hms_traffic::detect::Learned;
 use hms_traffic::dice::Dice;
 use hms_traffic::ewma::Ewma;
 use hms_traffic::limits::Concurrency;
 use hms_traffic::outlier::{EndpointHealth, FailureKind, Outcome};
 use hms_traffic::retry::Budget;
 use hms_traffic::subset::{self, Member};
+
+use parking_lot::Mutex;
 
 use super::KeySource;
 use crate::telemetry::metrics::Party;
@@ -48,6 +51,15 @@ pub struct Cells {
     pub budget: Budget,
     /// Whose turn it is in round robin.
     pub rotor: AtomicUsize,
+    /// What was spoken on each port.
+    learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
+}
+
+impl Cells {
+    /// What was spoken on a port. Asked for once per connection.
+    pub fn learned(&self, port: u16) -> Arc<Learned> {
+        Arc::clone(self.learned.lock().entry(port).or_default())
+    }
 }
 
 /// An endpoint with what is remembered of it.

@@ -205,7 +205,7 @@ impl Stage {
     /// Answers the requests of one connection.
     pub(crate) fn handler(&self, peer: SocketAddr) -> Serve {
         let party = Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() });
-        let downstream = Downstream::new(Entrance::Outbound { pinned: None }, peer, party, Protocol::Http1);
+        let downstream = Downstream::new(Entrance::Outbound { pinned: None, port: 0 }, peer, party, Protocol::Http1);
         Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) }
     }
 

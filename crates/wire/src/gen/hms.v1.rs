@@ -627,6 +627,11 @@ pub struct TapEvent {
     pub route: ::prost::alloc::string::String,
     #[prost(string, tag = "17")]
     pub peer: ::prost::alloc::string::String,
+    /// Of a connection that nobody reads (method "TCP"): bytes towards the caller, and of the caller.
+    #[prost(uint64, tag = "18")]
+    pub bytes_sent: u64,
+    #[prost(uint64, tag = "19")]
+    pub bytes_received: u64,
 }
 /// What was counted since the last message, per pair of services, as seen by the calling side (or, for gateways and callers
 /// outside the mesh, by the side that has it).
