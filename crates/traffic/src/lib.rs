@@ -17,6 +17,7 @@ mod cell;
 pub mod clock;
 pub mod dice;
 pub mod ewma;
+pub mod hosts;
 pub mod limits;
 pub mod outlier;
 pub mod rate_limit;

@@ -11,6 +11,7 @@ mod policy;
 mod resource;
 mod route;
 mod service;
+mod standalone;
 mod trust;
 mod workload;
 
@@ -21,6 +22,7 @@ pub mod proto;
 pub use bounds::{MESSAGE_BYTES, NAME_BYTES, RESOURCE_BYTES};
 pub use error::WireError;
 pub use resource::{LEVEL, TYPE_URL, decode, encode};
+pub use standalone::{STANDALONE_BYTES, decode_standalone, encode_standalone};
 
 /// How one noun travels: its protobuf message, and the way there and back.
 ///
