@@ -173,7 +173,9 @@ fn clusters(reader: &mut Reader<'_>, field: &Field<'_>) -> Clusters {
 fn listeners(reader: &mut Reader<'_>, field: &Field<'_>, clusters: &Clusters) -> Vec<StaticListener> {
     let items = reader.list(field, "a list of listeners").unwrap_or_default();
     if items.is_empty() && matches!(field.node.value, document::Value::List(_)) {
-        reader.bad(field, "a list of listeners", "a proxy without one serves nobody", "add a listener");
+        let finding = Finding::error(2102, format!("`{}` is empty", field.path));
+        reader
+            .report(field.node.span, finding.because("a proxy without listeners serves nobody").fix("add a listener"));
     }
     let mut listeners: Vec<(StaticListener, Span)> = Vec::new();
     for item in &items {

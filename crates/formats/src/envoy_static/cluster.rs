@@ -92,7 +92,21 @@ const THRESHOLDS: Shape = Shape::new(
         ("max_connection_pools", Not::Here(LEAVE_OUT)),
     ],
 );
-const HTTP2: Shape = Shape::new(&[], &[]);
+const BOUNDED: Not = Not::Here("leave it out; streams and windows are bounded");
+const HTTP2: Shape = Shape::new(
+    &[],
+    &[
+        ("max_concurrent_streams", BOUNDED),
+        ("initial_stream_window_size", BOUNDED),
+        ("initial_connection_window_size", BOUNDED),
+        ("hpack_table_size", BOUNDED),
+        ("max_outbound_frames", BOUNDED),
+        ("max_outbound_control_frames", BOUNDED),
+        ("connection_keepalive", Not::Here(LEAVE_OUT)),
+        ("allow_connect", Not::Here(LEAVE_OUT)),
+        ("allow_metadata", Not::Here(LEAVE_OUT)),
+    ],
+);
 const PROTOCOLS: Shape = Shape::new(
     &["@type", "explicit_http_config"],
     &[

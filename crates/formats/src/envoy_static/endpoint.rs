@@ -85,7 +85,7 @@ pub(super) fn targets(
         && targets.len() > 1
     {
         let why = "Envoy takes one for LOGICAL_DNS";
-        reader.bad(list, "exactly one endpoint", why, "write type: STRICT_DNS, or leave one endpoint");
+        reader.bad(list, "one endpoint", why, "write type: STRICT_DNS, or leave one endpoint");
     }
     targets
 }
@@ -118,7 +118,7 @@ fn locality_targets(reader: &mut Reader<'_>, item: &Field<'_>, how: How, targets
     let even = weights.len() == items.len() || weights.iter().all(|(weight, _)| *weight == 1);
     if let Some((_, field)) = weights.iter().find(|(weight, _)| Some(*weight) != first || !even) {
         let finding = not_here("giving endpoints different weights");
-        reader.report(field.key, finding.fix("leave load_balancing_weight out, or list an endpoint's cluster twice"));
+        reader.report(field.key, finding.fix("leave load_balancing_weight out; every endpoint weighs the same"));
     }
 }
 

@@ -9,7 +9,6 @@ use super::Clusters;
 use super::route::{self, Within};
 use super::shape::{DIFFERS, GUARD, LEAVE_OUT, NOT_HERE, Not, OLD_FORM, OPEN, Shape, Typed, UNSAFE, differs, not_here};
 use super::words::{self, LONGEST, unknown_name};
-use crate::document::short;
 use crate::read::{Field, Reader, Table};
 
 const LISTENER: Shape = Shape::new(
@@ -396,7 +395,7 @@ fn http_filters(reader: &mut Reader<'_>, field: &Field<'_>) {
         }
     }
     if router.is_none() && !reader.has_errors(field.key.file) {
-        let finding = Finding::error(2102, format!("`{}` has no router", short(&field.path)));
+        let finding = Finding::error(2102, format!("`{}` has no router", field.path));
         reader.report(field.key, finding.fix(format!("add it as the last: {{ name: {ROUTER_NAME} }}")));
     }
 }
