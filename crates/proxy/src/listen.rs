@@ -19,6 +19,7 @@ use crate::drain::Open;
 use crate::overload::places::Place;
 use crate::peer;
 use crate::pipeline::{Downstream, Entrance, Serve};
+use crate::standalone::StaticDoor;
 use crate::tasks;
 use crate::telemetry::metrics::Party;
 use crate::transport::tls_stream::{Impatient, Stream};
@@ -29,7 +30,7 @@ use crate::worker::Worker;
 const HANDED_OVER: usize = 256;
 
 /// What a listener is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Door {
     /// Other proxies.
     Inbound,
@@ -37,6 +38,8 @@ pub enum Door {
     Outbound(Option<ServiceName>),
     /// Callers from outside.
     Gateway,
+    /// Whoever a file's listener is for.
+    Static(Arc<StaticDoor>),
 }
 
 /// A connection on its way to the thread that will serve it.
@@ -133,7 +136,7 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let stream = Impatient::new(stream);
     let terms = match door {
-        Door::Gateway => &http1::EDGE,
+        Door::Gateway | Door::Static(_) => &http1::EDGE,
         Door::Inbound => &http1::PEER,
         Door::Outbound(_) => &http1::MESH,
     };
@@ -172,13 +175,17 @@ async fn enter(
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
             (Entrance::Gateway, worker.own_party(), protocol, stream)
         }
+        Door::Static(door) => {
+            let protocol = detect::protocol(&stream).await?;
+            (Entrance::Static(Arc::clone(door)), worker.own_party(), protocol, Stream::Plain(stream))
+        }
     })
 }
 
 /// What one HTTP/2 connection may cost: strangers get less than proxies and our own application.
 fn limits(door: &Door) -> &'static http2::Limits {
     match door {
-        Door::Gateway => &http2::Limits::EDGE,
+        Door::Gateway | Door::Static(_) => &http2::Limits::EDGE,
         Door::Inbound | Door::Outbound(_) => &http2::Limits::MESH,
     }
 }

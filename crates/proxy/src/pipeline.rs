@@ -1,7 +1,9 @@
 //! One request, from its head to its answer. The order of the steps is the order of the lines.
 //!
-//! Three entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
-//! ([`gateway`]). Every way out that is not an upstream's reply is a [`Refusal`].
+//! Four entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
+//! ([`gateway`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
+
+mod hosts;
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -27,6 +29,7 @@ use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
 use crate::runtime::local::Local;
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
+use crate::standalone::StaticDoor;
 use crate::telemetry::metrics::Party;
 use crate::telemetry::record::Exchange;
 use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response};
@@ -50,6 +53,8 @@ pub enum Entrance {
     },
     /// From outside.
     Gateway,
+    /// From anybody, by a listener that a file describes.
+    Static(Arc<StaticDoor>),
 }
 
 /// One downstream connection.
@@ -117,7 +122,7 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let runtime = worker.shared.current.load();
     let direction = match downstream.entrance {
         Entrance::Inbound { .. } => Direction::Inbound,
-        Entrance::Outbound { .. } | Entrance::Gateway => Direction::Outbound,
+        Entrance::Outbound { .. } | Entrance::Gateway | Entrance::Static(_) => Direction::Outbound,
     };
     let (head, body) = match request {
         Ok(Request { head, body }) => (Ok(head), body),
@@ -133,6 +138,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         (Ok(asked), Entrance::Inbound { peer }) => inbound(worker, &runtime, asked, peer, &mut exchange).await,
         (Ok(asked), Entrance::Outbound { pinned }) => {
             outbound(worker, &runtime, asked, pinned.as_ref(), &mut exchange).await
+        }
+        (Ok(asked), Entrance::Static(door)) => {
+            Box::pin(hosts::serve(worker, &runtime, asked, door, &mut exchange)).await
         }
         // The largest of the three; boxed, so that the other two do not pay for its size.
         (Ok(asked), Entrance::Gateway) => Box::pin(gateway(worker, &runtime, asked, &mut exchange)).await,
@@ -195,7 +203,8 @@ async fn outbound(
     };
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await
+    attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol, policy: None }, exchange)
+        .await
 }
 
 /// From outside to a service.
@@ -213,8 +222,13 @@ async fn gateway(
     let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
     let upstream = details(worker, runtime, &name).await?;
     exchange.pass_trace(&mut edits);
-    let response =
-        attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await?;
+    let response = attempt::run(
+        worker,
+        &upstream,
+        Call { head, body, edits, protocol: downstream.protocol, policy: None },
+        exchange,
+    )
+    .await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);
     }
