@@ -232,8 +232,13 @@ impl Clusters {
     /// The finding that a cluster is the proxy itself: its requests would come again and again.
     fn leads_back(&self, reader: &mut Reader<'_>, listeners: &[StaticListener]) {
         for (name, (service, at)) in &self.known {
+            let leads_here = |listener: &StaticListener| {
+                let mut routes = listener.hosts.iter().flat_map(|host| &host.routes);
+                routes.any(|route| route.service == service.name)
+            };
             let back = |listener: &&StaticListener| {
-                service.targets.iter().any(|target| cluster::leads_back(target, listener.address))
+                leads_here(listener)
+                    && service.targets.iter().any(|target| cluster::leads_back(target, listener.address))
             };
             if let Some(listener) = listeners.iter().find(back) {
                 let message =

@@ -29,7 +29,7 @@ pub struct Standalone {
 pub struct StaticListener {
     /// Its name, unique.
     pub name: String,
-    /// Where it listens.
+    /// Where it listens; port 0 is one that the system chooses.
     pub address: SocketAddr,
     /// What the port in a request's authority means.
     pub host_port: HostPort,
@@ -289,7 +289,8 @@ impl Standalone {
         }
         let (mut names, mut addresses) = (BTreeSet::new(), BTreeSet::new());
         for listener in &self.listeners {
-            if !names.insert(&listener.name) || !addresses.insert(listener.address) {
+            let is_taken = listener.address.port() != 0 && !addresses.insert(listener.address);
+            if !names.insert(&listener.name) || is_taken {
                 return Err(format!("the listener {} on {} stands twice", listener.name, listener.address));
             }
             let mut domains = BTreeSet::new();

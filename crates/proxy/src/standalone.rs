@@ -13,10 +13,11 @@ use std::time::Duration;
 
 use hms_model::mesh::ServiceState;
 use hms_model::policy::AuthorizationPolicy;
+use hms_model::port::{AppProtocol, Port};
 use hms_model::service::Service;
 use hms_model::snapshot::Snapshot;
 use hms_model::standalone::{
-    Family, HostName, Standalone, StaticListener, StaticService, StaticTarget, Take, TargetHost,
+    Family, HostName, Standalone, StaticListener, StaticProtocol, StaticService, StaticTarget, Take, TargetHost,
 };
 use hms_model::workload::{Address, Endpoint, Registrar, Transport};
 use hms_traffic::dice::Dice;
@@ -235,8 +236,19 @@ fn state(service: &StaticService, known: &BTreeMap<HostName, Vec<IpAddr>>) -> Se
         sni: service.name.name().to_owned(),
         policy: service.policy.clone(),
         authorization: AuthorizationPolicy::default(),
+        ports: vec![port(service)],
     };
-    ServiceState { service, route: None, endpoints }
+    ServiceState { service, addresses: Vec::new(), route: None, endpoints }
+}
+
+/// What is spoken to it; nobody dials it by number.
+fn port(service: &StaticService) -> Port {
+    let number = service.targets.first().map_or(80, |target| target.port);
+    let protocol = match service.protocol {
+        StaticProtocol::Http1 => AppProtocol::Http,
+        StaticProtocol::Http2 => AppProtocol::Http2,
+    };
+    Port { number, name: String::new(), protocol, target: None }
 }
 
 fn endpoint(service: &StaticService, target: &StaticTarget, id: String, address: Address) -> Endpoint {

@@ -17,13 +17,15 @@ use crate::{LEVEL, Wire, WireError};
 
 /// Largest file, in bytes.
 pub const STANDALONE_BYTES: usize = 16 * 1024 * 1024;
-const LISTENERS: usize = 256;
-const SERVICES: usize = 4096;
-const HOSTS: usize = 4096;
-const DOMAINS: usize = 1024;
-const ROUTES: usize = 4096;
+const LISTENERS: usize = 1024;
+const SERVICES: usize = 16 * 1024;
+const HOSTS: usize = 16 * 1024;
+const DOMAINS: usize = 16 * 1024;
+const ROUTES: usize = 16 * 1024;
 const TARGETS: usize = 1024;
 const NAME_BYTES: usize = 256;
+/// With a word before it, the name of a socket that is handed to a successor.
+const LISTENER_BYTES: usize = 200;
 const PATH_BYTES: usize = 16 * 1024;
 /// First bytes of the file; a later format gets another number.
 const MAGIC: &[u8; 8] = b"hmssnap1";
@@ -103,7 +105,7 @@ impl Wire for StaticListener {
         let host_port =
             v1::HostPort::try_from(host_port).map_err(|error| WireError::field("listener.host_port", &error))?;
         Ok(Self {
-            name: text(name, "listener.name", 1..=NAME_BYTES)?,
+            name: text(name, "listener.name", 1..=LISTENER_BYTES)?,
             address: address(&at, "listener.address")?,
             host_port: match host_port {
                 v1::HostPort::Kept => HostPort::Kept,

@@ -181,7 +181,7 @@ const PROTECTS: [&str; 20] = [
 pub(super) fn read(reader: &mut Reader<'_>, item: &Field<'_>, clusters: &Clusters) -> Option<StaticListener> {
     let table = LISTENER.read(reader, item.node, &item.path)?;
     let name = table.field("name").cloned();
-    let name = name.and_then(|field| reader.line(&field, "a listener's name", 256));
+    let name = name.and_then(|field| reader.line(&field, "a listener's name", 200));
     let address = reader.need(&table, "address", "address: { socket_address: … }").cloned();
     let address = address.and_then(|field| words::listened(reader, &field));
     if let Some((address, at)) = &address

@@ -27,8 +27,12 @@ pub(super) fn duration(
         reader.bad(field, WANTS, why, "write for example 0.25s for 250 ms, 900s for 15 min");
         return None;
     };
-    if !bounds.contains(&duration) {
-        let why = format!("it lies between {} and {}", words(*bounds.start()), words(*bounds.end()));
+    // What is finer than a microsecond does not travel.
+    let duration = Duration::from_micros(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX));
+    let is_least = duration.is_zero() || duration >= Duration::from_millis(1);
+    if !bounds.contains(&duration) || !is_least {
+        let least = (*bounds.start()).max(Duration::from_millis(1));
+        let why = format!("it lies between {} and {}", words(least), words(*bounds.end()));
         reader.bad(field, WANTS, &why, "write a time within these bounds");
         return None;
     }

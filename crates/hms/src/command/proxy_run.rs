@@ -16,7 +16,7 @@ use std::time::Duration;
 use hms_formats::envoy_static;
 use hms_model::finding::Finding;
 use hms_model::standalone::Standalone;
-use hms_wire::encode_standalone;
+use hms_wire::{decode_standalone, encode_standalone};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde::Deserialize;
@@ -234,7 +234,14 @@ fn spawn(
     standalone: &Standalone,
 ) -> Result<Child, Failure> {
     let snapshot = snapshot(folder);
-    write_whole(&snapshot, &encode_standalone(standalone)).map_err(|error| unreadable(&snapshot, &error))?;
+    let bytes = encode_standalone(standalone);
+    // The proxy's bounds, before anything is started.
+    if let Err(error) = decode_standalone(&bytes) {
+        return Err(
+            Failure::new(Exit::Failed, 2112, "the file is more than one proxy takes").because(error.to_string())
+        );
+    }
+    write_whole(&snapshot, &bytes).map_err(|error| unreadable(&snapshot, &error))?;
     let mut command = Command::new(program);
     command.arg("--snapshot").arg(&snapshot).arg("--runtime-dir").arg(folder).arg("--lifeline").arg(lifeline);
     if let Some(admin) = options.admin {

@@ -7,8 +7,9 @@ use hms_testkit::client::Http;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::namespace::{self, Inside};
 use hms_testkit::processes::Process;
-use hms_testkit::{binaries, scenario, wait};
+use hms_testkit::{binaries, scenario, tasks, wait};
 use http::Method;
+use tokio::net::TcpListener;
 
 use crate::{Run, SECOND};
 
@@ -34,6 +35,8 @@ async fn both(surroundings: Inside) {
     let mesh = Mesh::new();
     let _tariff = App::start_at("tariff", ([127, 0, 0, 1], 8080).into()).await;
     let _risk = App::start_at("risk", ([127, 0, 0, 2], 8081).into()).await;
+    let back = TcpListener::bind(("127.0.0.4", 8090)).await.unwrap();
+    let _until_the_end = tasks::spawn(only_http2(back));
     let given = |port: u16| FILE.replace("ADMIN", &(port + 1).to_string()).replace("PORT", &port.to_string());
     mesh.write("ours.yaml", given(OURS));
     mesh.write("envoys.yaml", given(ENVOYS));
@@ -60,6 +63,23 @@ async fn both(surroundings: Inside) {
     assert!(different.is_empty(), "{}", different.join("\n"));
     assert_eq!(run.process.terminate().await, Some(0), "{}", run.process.output());
     let _code = envoy.terminate().await;
+}
+
+/// An application that speaks HTTP/2 with prior knowledge and nothing else.
+async fn only_http2(listener: TcpListener) {
+    while let Ok((stream, _)) = listener.accept().await {
+        let _until_closed = tasks::spawn(async move {
+            let Ok(mut connection) = h2::server::handshake(stream).await else { return };
+            while let Some(Ok((request, mut reply))) = connection.accept().await {
+                let body = format!("{} {} over HTTP/2", request.method(), request.uri().path());
+                let sent = reply.send_response(http::Response::new(()), false);
+                let Ok(mut stream) = sent else { return };
+                if stream.send_data(bytes::Bytes::from(body), true).is_err() {
+                    return;
+                }
+            }
+        });
+    }
 }
 
 fn local(port: u16) -> SocketAddr {
@@ -99,6 +119,7 @@ fn requests() -> Vec<(&'static str, Method, &'static str, usize)> {
         "/part/a",
         "/parts",
         "/risk/echo",
+        "/h2/echo",
         "/status/404",
         "/status/201",
         "/bytes/70000",
@@ -140,7 +161,10 @@ async fn answer(port: u16, host: &str, method: &Method, path: &str, body: usize)
                         ["host", "x-own", "x-forwarded-proto"].map(|name| seen["headers"][name].to_string());
                     format!("{} {app} {verb} {target} {length} {host} {own} {scheme}", answer.status)
                 }
-                Err(_) => format!("{} {} bytes {:?}", answer.status, answer.body.len(), answer.trailers),
+                Err(_) if answer.body.len() < 100 => {
+                    format!("{} {:?} {:?}", answer.status, answer.text(), answer.trailers)
+                }
+                Err(_) => format!("{} {} bytes", answer.status, answer.body.len()),
             }
         }
     }
