@@ -44,6 +44,7 @@ const REPLACED: Duration = Duration::from_secs(25);
 
 /// Runs the proxy until it ends.
 pub(super) async fn run(context: Context<'_>, options: &ProxyRun) -> Result<Exit, Failure> {
+    let seen = mark(&options.config);
     let (standalone, findings) = translate(&options.config)?;
     if options.check {
         return Ok(lint::show(context, 1, &findings));
@@ -51,7 +52,7 @@ pub(super) async fn run(context: Context<'_>, options: &ProxyRun) -> Result<Exit
     let standalone = standalone.ok_or_else(|| refused(&findings))?;
     say(context, &findings);
     let mut running = Running::start(context, options, &standalone).await?;
-    running.follow(context, options).await
+    running.follow(context, options, seen).await
 }
 
 /// What a file says, if it has no mistakes, and what was found in it.
@@ -124,7 +125,12 @@ impl Running {
     }
 
     /// Passes signals on, and replaces the proxy when the file changes; returns how the proxy ended.
-    async fn follow(&mut self, context: Context<'_>, options: &ProxyRun) -> Result<Exit, Failure> {
+    async fn follow(
+        &mut self,
+        context: Context<'_>,
+        options: &ProxyRun,
+        mut seen: Option<Mark>,
+    ) -> Result<Exit, Failure> {
         let handle = |kind| {
             signal(kind).map_err(|error| {
                 Failure::new(Exit::Failed, 1013, "cannot listen for signals").because(error.to_string())
@@ -133,7 +139,6 @@ impl Running {
         let mut terminate = handle(SignalKind::terminate())?;
         let mut interrupt = handle(SignalKind::interrupt())?;
         let mut hang_up = handle(SignalKind::hangup())?;
-        let mut seen = mark(&options.config);
         loop {
             let again = tokio::select! {
                 status = self.child.wait() => {
@@ -307,7 +312,9 @@ fn ended(status: ExitStatus) -> Exit {
 }
 
 /// What changes when a file does: editors replace it, others write into it.
-fn mark(file: &Path) -> Option<(u64, u64, i64, i64)> {
+type Mark = (u64, u64, i64, i64);
+
+fn mark(file: &Path) -> Option<Mark> {
     let metadata = std::fs::metadata(file).ok()?;
     Some((metadata.ino(), metadata.len(), metadata.mtime(), metadata.mtime_nsec()))
 }

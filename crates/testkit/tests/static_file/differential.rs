@@ -159,11 +159,11 @@ async fn answer(port: u16, host: &str, method: &Method, path: &str, body: usize)
                         ["app", "method", "path", "body"].map(|name| seen[name].to_string());
                     let [host, own, scheme] =
                         ["host", "x-own", "x-forwarded-proto"].map(|name| seen["headers"][name].to_string());
+                    // A host is sent on in lower case here.
+                    let host = host.to_ascii_lowercase();
                     format!("{} {app} {verb} {target} {length} {host} {own} {scheme}", answer.status)
                 }
-                Err(_) if answer.body.len() < 100 => {
-                    format!("{} {:?} {:?}", answer.status, answer.text(), answer.trailers)
-                }
+                Err(_) if answer.body.len() < 100 => format!("{} {:?}", answer.status, answer.text()),
                 Err(_) => format!("{} {} bytes", answer.status, answer.body.len()),
             }
         }
