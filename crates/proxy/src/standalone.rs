@@ -167,7 +167,7 @@ fn named(target: &StaticTarget) -> Option<&HostName> {
 
 /// Asks for one name, again and again; never a second time before the first is answered.
 async fn ask(name: HostName, answers: mpsc::Sender<(HostName, Vec<IpAddr>)>, turns: Arc<Semaphore>) {
-    let mut failing = false;
+    let (mut answered, mut failing) = (false, false);
     loop {
         let answer = {
             // Never closed.
@@ -177,13 +177,16 @@ async fn ask(name: HostName, answers: mpsc::Sender<(HostName, Vec<IpAddr>)>, tur
         let addresses = match answer {
             Ok(addresses) => addresses.map(|address| address.ip()).collect(),
             Err(error) => {
+                // Once, not every time.
                 if !failing {
-                    tracing::warn!(name = %name.name, %error, "no answer; what was known stays");
+                    let meanwhile = if answered { "what was known stays" } else { "there is no address yet" };
+                    tracing::warn!(name = %name.name, %error, meanwhile, "no answer");
                 }
                 Vec::new()
             }
         };
         failing = addresses.is_empty();
+        answered |= !failing;
         tokio::select! {
             sent = answers.send((name.clone(), addresses)) => if sent.is_err() { return },
             () = answers.closed() => return,
