@@ -1,5 +1,6 @@
 //! A properly typed file, run by Envoy and by us: the same answers to the same requests.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use hms_testkit::apps::App;
@@ -7,7 +8,7 @@ use hms_testkit::client::Http;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::namespace::{self, Inside};
 use hms_testkit::processes::Process;
-use hms_testkit::{binaries, scenario, tasks, wait};
+use hms_testkit::{binaries, figure, scenario, tasks, wait};
 use http::Method;
 use tokio::net::TcpListener;
 
@@ -52,15 +53,19 @@ async fn both(surroundings: Inside) {
         }
     })
     .await;
-    let mut different = Vec::new();
+    let (mut different, mut seen) = (Vec::new(), BTreeMap::<String, usize>::new());
     for (host, method, path, body) in requests() {
         let theirs = answer(ENVOYS, host, &method, path, body).await;
         let ours = answer(OURS, host, &method, path, body).await;
+        *seen.entry(theirs.chars().take(3).collect()).or_default() += 1;
         if theirs != ours {
             different.push(format!("{method} {host}{path}\n  envoy {theirs}\n  ours  {ours}"));
         }
     }
     assert!(different.is_empty(), "{}", different.join("\n"));
+    let [found, missed, late] = ["200", "404", "504"].map(|status| seen.get(status).copied().unwrap_or_default());
+    assert!(found > 60 && missed > 60 && late == 1, "both kinds of answer, and often: {seen:?}");
+    figure("requests that Envoy and we answered alike", seen.values().sum::<usize>());
     assert_eq!(run.process.terminate().await, Some(0), "{}", run.process.output());
     let _code = envoy.terminate().await;
 }

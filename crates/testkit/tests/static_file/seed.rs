@@ -67,7 +67,8 @@ async fn the_chapters_file(surroundings: Inside) {
     assert!(metrics.contains("istio_requests_total{") && metrics.contains("tariff-cluster"), "{metrics}");
     assert_eq!(run.process.terminate().await, Some(0), "{}", run.process.output());
     let log = std::fs::read_to_string(mesh.project().join("requests.log")).unwrap();
-    assert!(log.lines().any(|line| line.contains("/tariff") && line.contains("tariff /*")), "{log}");
+    let told = ["\"path\":\"/tariff\"", "\"destination\":\"tariff-cluster\"", "\"status\":200"];
+    assert!(log.lines().any(|line| told.iter().all(|word| line.contains(word))), "a line per request");
 }
 
 /// Waits until the last answers come from each of `apps` and from nobody else.
