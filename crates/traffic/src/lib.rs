@@ -19,6 +19,7 @@ pub mod detect;
 pub mod dice;
 pub mod ewma;
 pub mod grpc;
+pub mod hosts;
 pub mod limits;
 pub mod outlier;
 pub mod rate_limit;

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use hms_model::mesh::ServiceState;
+use hms_model::port::AppProtocol;
 use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
 use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
@@ -34,6 +35,8 @@ pub struct Upstream {
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
     /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
     pub preferred: Vec<usize>,
+    /// Whether an endpoint without a proxy is spoken to over HTTP/2 whatever comes: its first port says so.
+    pub is_http2: bool,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
     /// What is remembered of the service as a whole.
@@ -111,6 +114,7 @@ impl Upstream {
             host: state.service.name.mesh_host().into(),
             endpoints,
             preferred: subset::order(caller, &members),
+            is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }
@@ -155,6 +159,10 @@ impl Upstream {
         });
         breaker::phase(views, true)
     }
+}
+
+fn is_http2(protocol: AppProtocol) -> bool {
+    matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
 impl UpstreamEndpoint {
