@@ -4,6 +4,7 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -28,7 +29,7 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
-use crate::listen::bind::{Bound, Sockets, bind, bind_static};
+use crate::listen::bind::{Bound, HTTPS, Sockets, bind, bind_static};
 use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
@@ -53,11 +54,12 @@ const IDLE_SHARE: u32 = 10;
 const HANDED_OVER: Duration = Duration::from_secs(15);
 
 /// Runs a proxy until it is told to leave.
-pub async fn run(settings: Settings) -> io::Result<()> {
+pub async fn run(mut settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let standalone = standalone::asked_for(&settings).await?;
     let (predecessor, bound) = open(&settings, standalone.as_ref()).await?;
     let Bound { admin, doors, published, inbound, sockets, ports } = bound;
+    settings.app = settings.app.or_else(|| own_door(&sockets));
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -125,6 +127,11 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     workers.stop();
     shared.access_log.flush();
     Ok(())
+}
+
+/// The application of a gateway: its own door.
+fn own_door(sockets: &Sockets) -> Option<SocketAddr> {
+    sockets.get(HTTPS).and_then(|socket| socket.local_addr().ok())
 }
 
 /// What answers names, for captured applications and where the settings say so.

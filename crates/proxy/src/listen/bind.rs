@@ -18,6 +18,9 @@ use crate::standalone::StaticDoor;
 /// Connections that wait in the kernel while we do not accept; it takes no more than `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
+/// The name of a gateway's listener for the outside.
+pub const HTTPS: &str = "https";
+
 /// Listening sockets by name: `admin`, `inbound`, `outbound`, `https`, `upstream:NAME.NAMESPACE`, `listener:NAME`.
 pub type Sockets = BTreeMap<String, std::net::TcpListener>;
 
@@ -47,7 +50,13 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
     let mut inbound = settings.inbound;
     let mut upstreams = BTreeMap::new();
     match settings.role {
-        Role::Gateway => doors.push((binding.open("https", settings.https)?, Door::Gateway)),
+        Role::Gateway => {
+            // Workloads reach it as any other service; what its own door expects is inside.
+            let mesh = binding.open("inbound", settings.inbound)?;
+            inbound = mesh.local_addr()?;
+            doors.push((mesh, Door::Inbound));
+            doors.push((binding.open(HTTPS, settings.https)?, Door::Gateway));
+        }
         // Its file names its listeners: [`bind_static`].
         Role::Standalone => {}
         Role::Sidecar | Role::Egress | Role::Node => {
