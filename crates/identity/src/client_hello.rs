@@ -65,6 +65,8 @@ pub fn read(arrived: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
     Ok(Some(ClientHello { server_name }))
 }
 
+/// A piece of a message, and what follows it.
+type Fragment<'a> = (&'a [u8], &'a [u8]);
 /// What is found once enough is here.
 type Found<T> = Result<Option<T>, NotClientHello>;
 
@@ -90,7 +92,7 @@ fn message(arrived: &[u8]) -> Found<Cow<'_, [u8]>> {
 }
 
 /// The first record's fragment, as much of it as is here, and what follows the record. `None` while its header is incomplete.
-fn record(bytes: &[u8]) -> Found<(&[u8], &[u8])> {
+fn record(bytes: &[u8]) -> Found<Fragment<'_>> {
     let sound = [22, 3].iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
     if !sound {
         return Err(NotClientHello::Record);

@@ -55,7 +55,7 @@ pub struct Cells {
     /// Whose turn it is in round robin.
     pub rotor: AtomicUsize,
     /// What was spoken on each port.
-    learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
+    pub learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
 }
 
 impl Cells {
