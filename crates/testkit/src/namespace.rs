@@ -41,8 +41,9 @@ impl Inside {
 
     /// What every name means from now on. Written into the file, because it is mounted.
     pub fn hosts(&self, lines: &[(&str, &str)]) {
-        let names: String = lines.iter().map(|(ip, name)| format!("{ip} {name}\n")).collect();
-        std::fs::write(&self.0, format!("127.0.0.1 localhost\n{names}")).unwrap();
+        let names = lines.iter().map(|(ip, name)| format!("{ip} {name}"));
+        let names: Vec<String> = std::iter::once("127.0.0.1 localhost".to_owned()).chain(names).collect();
+        std::fs::write(&self.0, names.join("\n") + "\n").unwrap();
     }
 }
 
