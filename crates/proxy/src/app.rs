@@ -96,8 +96,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     for (listener, door) in doors {
         tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
     }
-    let names = names(&shared);
-    capture(&shared, &workers.threads, published, names.clone())?;
+    let names = capture(&shared, &workers.threads, published)?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve().await;
     }
@@ -212,23 +211,18 @@ async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
 }
 
-/// Waits for the application's shepherd, if there will be one.
-fn capture(
-    shared: &Arc<Shared>,
-    threads: &listen::Threads,
-    published: Option<TcpListener>,
-    names: Names,
-) -> io::Result<()> {
+/// Waits for the application's shepherd, if there will be one. Answers with who answers names.
+fn capture(shared: &Arc<Shared>, threads: &listen::Threads, published: Option<TcpListener>) -> io::Result<Names> {
+    let names = names(shared);
     if let (Some(listener), Some(app)) = (published, shared.settings.app) {
         tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
     }
-    if !shared.captured.is_expected() {
-        return Ok(());
+    if shared.captured.is_expected() {
+        let gate = Gate::open(&shared.settings.runtime_dir)?;
+        let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names: names.clone() };
+        tasks::spawn("capture", gate.attend(sink));
     }
-    let gate = Gate::open(&shared.settings.runtime_dir)?;
-    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
-    tasks::spawn("capture", gate.attend(sink));
-    Ok(())
+    Ok(names)
 }
 
 /// Resolves when this process can serve whatever the one before it could.
