@@ -15,17 +15,21 @@ pub mod binaries;
 pub mod capture;
 pub mod client;
 pub mod control_socket;
+pub mod cutter;
 pub mod http1;
 pub mod http2;
 pub mod ledger;
 pub mod mesh;
+pub mod namespace;
 pub mod processes;
 pub mod rest;
 pub mod settings;
 pub mod sidecar;
 pub mod tasks;
+pub mod tcp;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 
 use std::time::Duration;
 
