@@ -18,6 +18,7 @@ use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
+use hms_proxy::capture::sidecar::Captured;
 use hms_proxy::clock::Clock;
 use hms_proxy::credentials::Holder;
 use hms_proxy::overload::Overload;
@@ -344,7 +345,7 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
-            captured: Default::default(),
+            captured: Captured::default(),
             app: AppState::default(),
             breakers,
             settings,
