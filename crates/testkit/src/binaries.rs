@@ -46,6 +46,13 @@ pub fn h2spec() -> PathBuf {
     path
 }
 
+/// An example after the installation that its README asks for.
+pub fn installed_example(name: &str) -> PathBuf {
+    let path = settings::examples().unwrap_or_else(|| target().join("examples")).join(name);
+    assert!(path.is_dir(), "{} is missing: cargo xtask test tools", path.display());
+    path
+}
+
 /// The folder of the workspace.
 pub fn workspace() -> PathBuf {
     let own = Path::new(env!("CARGO_MANIFEST_DIR"));

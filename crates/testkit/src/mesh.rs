@@ -13,6 +13,7 @@ use tokio::process::Command;
 use crate::client::Http;
 use crate::processes::{self, Process};
 use crate::rest::Rest;
+use crate::user::User;
 use crate::{binaries, settings, wait};
 
 /// The longest a command line may take.
@@ -25,6 +26,7 @@ const FAREWELL: Duration = Duration::from_secs(20);
 pub struct Mesh {
     root: TempDir,
     project: PathBuf,
+    user: User,
 }
 
 /// How a command ended.
@@ -54,7 +56,15 @@ impl Mesh {
         for folder in ["lab", "r", "s", "d", "c", "h"] {
             std::fs::create_dir(root.path().join(folder)).unwrap();
         }
-        Self { root, project }
+        Self { root, project, user: User::Own }
+    }
+
+    /// What is there so far and everything that is done from now on belongs to this user.
+    #[must_use]
+    pub fn owned_by(mut self, user: User) -> Self {
+        user.own(self.root.path());
+        self.user = user;
+        self
     }
 
     /// A mesh in a copy of one of the examples.
@@ -104,6 +114,7 @@ impl Mesh {
             .env("XDG_CONFIG_HOME", folder("c"))
             .env("VIRTUAL_ENV", python.ancestors().nth(2).unwrap_or(&python))
             .current_dir(&self.project);
+        self.user.become_in(&mut command);
         command
     }
 

@@ -1,0 +1,79 @@
+//! A shell that is typed into, one line after the other, as a person does it.
+
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
+
+/// How long one line may take.
+const PATIENCE: Duration = Duration::from_secs(90);
+/// What stands before the exit code behind a line's output; no program of ours prints it.
+const END: char = '\u{1e}';
+/// A terminal hides what these two would tell: curl shows no meter there.
+const PRELUDE: &str = "curl() { command curl -sS --max-time 20 \"$@\"; }\n";
+
+/// A running `sh`, which keeps its variables and its folder from one line to the next.
+#[derive(Debug)]
+pub struct Shell {
+    _child: Child,
+    input: ChildStdin,
+    output: BufReader<ChildStdout>,
+    errors: std::path::PathBuf,
+}
+
+/// What a line said.
+#[derive(Debug, Clone)]
+pub struct Answer {
+    /// Its exit code.
+    pub code: i32,
+    /// What it wrote to standard output.
+    pub out: String,
+    /// What it wrote to standard error.
+    pub err: String,
+}
+
+impl Shell {
+    /// Starts `command`, which must be a shell that reads its input. What its lines write to standard error goes to `errors`.
+    pub async fn start(mut command: Command, errors: &std::path::Path) -> Self {
+        let log = std::fs::File::create(errors).unwrap();
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
+        let mut child = command.spawn().unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        let mut input = child.stdin.take().unwrap();
+        let output = BufReader::new(child.stdout.take().unwrap());
+        input.write_all(PRELUDE.as_bytes()).await.unwrap();
+        Self { _child: child, input, output, errors: errors.to_path_buf() }
+    }
+
+    /// Types one line and waits for what it says.
+    pub async fn line(&mut self, line: &str) -> Answer {
+        let before = self.said().len();
+        let typed = format!("{{ {line}\n}}\nprintf '{END}%s\\n' $?\n");
+        self.input.write_all(typed.as_bytes()).await.unwrap();
+        let Ok((out, code)) = tokio::time::timeout(PATIENCE, self.until_end()).await else {
+            panic!("`{line}` did not end within {PATIENCE:?}: {}", self.said())
+        };
+        Answer { code, out, err: self.said().get(before..).unwrap_or_default().to_owned() }
+    }
+
+    async fn until_end(&mut self) -> (String, i32) {
+        let mut out = String::new();
+        loop {
+            let mut bytes = Vec::new();
+            let read = self.output.read_until(b'\n', &mut bytes).await.unwrap();
+            assert!(read > 0, "the shell ended: {out}\n{}", self.said());
+            let line = String::from_utf8_lossy(&bytes);
+            match line.split_once(END) {
+                Some((last, code)) => {
+                    out.push_str(last);
+                    return (out, code.trim().parse().unwrap());
+                }
+                None => out.push_str(&line),
+            }
+        }
+    }
+
+    fn said(&self) -> String {
+        std::fs::read_to_string(&self.errors).unwrap_or_default()
+    }
+}
