@@ -71,7 +71,7 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
         (r"127\.0\.0\.1:\d+", "<address>"),
         (r"\(here :\d+\)", "(here :<port>)"),
         (r"CA created \([^)]*\)", "CA created (<folder>)"),
-        (r"\b([a-z]+)-[0-9a-f]{8} is down", "$1-<hash> is down"),
+        (r"\b[a-z]+-[0-9a-f]{8} is down", "<project> is down"),
         (r"spiffe://[0-9a-f]{12}\.hms/", "spiffe://<domain>/"),
         (r" {2,}", "  "),
         (r"(?m) +$", ""),
