@@ -81,7 +81,7 @@ fn encoded(resource: &Resource) -> (ResourceKey, Encoded) {
 fn mesh_part(mesh: &Mesh) -> BTreeMap<ResourceKey, Encoded> {
     let telemetry = Defaults { telemetry: mesh.telemetry.clone(), ..Defaults::default() };
     let trust = mesh.trust.clone().map(Resource::Trust);
-    let entries = mesh.services.keys().cloned().map(Resource::Entry);
+    let entries = mesh.entries().map(Resource::Entry);
     let resources = trust.into_iter().chain([Resource::Defaults(telemetry)]).chain(entries);
     resources.map(|resource| encoded(&resource)).collect()
 }
@@ -107,8 +107,8 @@ fn gateway_part(mesh: &Mesh, services: &BTreeMap<ServiceName, Part>) -> BTreeMap
 
 #[cfg(test)]
 mod tests {
-    use hms_model::mesh::assemble;
-    use hms_model::resource::{Declaration, Kind, Overlay};
+    use hms_model::mesh::{Assigned, assemble};
+    use hms_model::resource::{Declaration, Kind};
     use hms_model::route::Route;
     use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 
@@ -119,12 +119,7 @@ mod tests {
     }
 
     fn declaration(service: &str) -> Resource {
-        Resource::Declaration(Declaration {
-            name: name(service),
-            identities: Vec::new(),
-            overlay: Overlay::default(),
-            authorization: None,
-        })
+        Resource::Declaration(Declaration::new(name(service)))
     }
 
     fn endpoint(service: &str, port: u16) -> Resource {
@@ -142,7 +137,7 @@ mod tests {
     }
 
     fn mesh(resources: Vec<Resource>) -> Mesh {
-        assemble(resources, ToString::to_string).0
+        assemble(resources, |_| Assigned::default()).0
     }
 
     #[test]

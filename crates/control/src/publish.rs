@@ -33,7 +33,7 @@ pub(crate) fn show(registry: &Registry) {
     let gathered = registry.gather();
     let config = gathered.resources.values().map(|resource| Resource::clone(resource));
     let endpoints = gathered.endpoints.into_iter().map(Resource::Endpoint);
-    let (mesh, mut findings) = registry.assemble(config.chain(endpoints).collect());
+    let (mesh, mut findings) = registry.assemble(config.chain(endpoints).collect(), &gathered.addresses);
     let before = registry.view();
     let compiled = compile(&mesh, (&before.mesh, &before.compiled));
     findings.extend(gathered.findings);

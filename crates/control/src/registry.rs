@@ -6,13 +6,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use hms_identity::clock::Clock;
 use hms_model::finding::Finding;
-use hms_model::mesh::Mesh;
+use hms_model::mesh::{Assigned, Mesh};
 use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::TrustDomain;
@@ -31,6 +32,7 @@ mod endpoints;
 mod follow;
 mod history;
 pub mod leases;
+mod numbers;
 mod probe;
 mod state;
 #[cfg(test)]
@@ -233,9 +235,17 @@ impl Registry {
         gathered
     }
 
-    /// Assembles with this mesh's opaque names.
-    pub(crate) fn assemble(&self, resources: Vec<Resource>) -> (Mesh, Vec<Finding>) {
-        hms_model::mesh::assemble(resources, |service| self.sni(service))
+    /// Assembles with this mesh's opaque names and these addresses.
+    pub(crate) fn assemble(
+        &self,
+        resources: Vec<Resource>,
+        addresses: &BTreeMap<ServiceName, Vec<IpAddr>>,
+    ) -> (Mesh, Vec<Finding>) {
+        let assigned = |service: &ServiceName| Assigned {
+            sni: self.sni(service),
+            addresses: addresses.get(service).cloned().unwrap_or_default(),
+        };
+        hms_model::mesh::assemble(resources, assigned)
     }
 
     /// Makes a view the present one.

@@ -9,6 +9,7 @@ mod expand;
 mod gateway;
 mod paths;
 mod policy;
+mod ports;
 mod service;
 
 use std::collections::BTreeMap;
@@ -19,6 +20,7 @@ use hms_model::finding::Finding;
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::AllowRule;
 use hms_model::policy::{AuthorizationPolicy, JwtIssuer};
+use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::Route;
 use hms_model::spiffe::SpiffeId;
@@ -106,6 +108,10 @@ pub struct ServiceFile {
     pub run: Option<String>,
     /// The fixed port of the application, if it is given.
     pub port: Option<u16>,
+    /// What is spoken on its ports, where they do not say so themselves.
+    pub protocol: AppProtocol,
+    /// What callers dial, if it is given.
+    pub ports: Vec<Port>,
     /// What is asked to know whether it lives.
     pub health: HealthFile,
     /// Additional environment of the application.
@@ -161,6 +167,8 @@ impl MeshFile {
                 identities: vec![identity(name)],
                 overlay: service.overlay.clone(),
                 authorization: service.authorization.clone(),
+                protocol: service.protocol,
+                ports: service.ports.clone(),
             }));
         }
         resources.extend(self.services.values().filter_map(|service| service.route.clone()).map(Resource::Route));

@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use hms_formats::{Source, jwks, mesh_yaml, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
+use hms_model::port::AppProtocol;
 use hms_model::resource::Resource;
 use hms_model::spiffe::SpiffeId;
 
@@ -115,6 +116,9 @@ fn describe(out: &mut String, file: &mesh_yaml::MeshFile) {
             Resource::Declaration(declaration) => {
                 writeln!(out, "{}\n  {:?}", resource.key(), declaration.overlay).unwrap();
                 writeln!(out, "  {:?}\n  {:?}", declaration.identities, declaration.authorization).unwrap();
+                if !declaration.ports.is_empty() || declaration.protocol != AppProtocol::Detect {
+                    writeln!(out, "  {:?} {:?}", declaration.protocol, declaration.ports).unwrap();
+                }
             }
             _ => writeln!(out, "{}\n  {resource:?}", resource.key()).unwrap(),
         }

@@ -179,6 +179,8 @@ pub(crate) const CODES: &[Entry] = &[
         "make it smaller"),
     Entry::new(2324, "a stored entry is left out", "it is not readable in this release",
         "register it again"),
+    Entry::new(2325, "there is no virtual address left", "more names had one than the range holds; a name keeps its address for ever",
+        "begin with a new store"),
     Entry::new(3001, "503: the breaker is open", "the service failed several times in a row; calls are refused until a probe succeeds",
         "hms breaker show SVC"),
     Entry::new(3002, "503: there is no usable endpoint", "none is registered, healthy and not ejected",

@@ -1,15 +1,26 @@
 //! The whole desired state, every reference resolved.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 
 use crate::finding::Finding;
 use crate::names::ServiceName;
 use crate::policy::Telemetry;
+use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
 use crate::resource::{Declaration, Defaults, Gateway, Resource};
 use crate::route::Route;
-use crate::service::Service;
+use crate::service::{Entry, Service};
 use crate::trust::TrustBundle;
 use crate::workload::{Endpoint, Transport};
+
+/// What the registry gives each service, so that it is the same for every proxy.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Assigned {
+    /// The opaque TLS server name.
+    pub sni: String,
+    /// What its name resolves to.
+    pub addresses: Vec<IpAddr>,
+}
 
 /// Everything the mesh is to be.
 #[derive(Debug, Clone, PartialEq, Default)]
@@ -29,15 +40,29 @@ pub struct Mesh {
 pub struct ServiceState {
     /// The service.
     pub service: Service,
+    /// What its name resolves to; only [`assemble`] knows, the details of a service do not carry it.
+    pub addresses: Vec<IpAddr>,
     /// Its routes.
     pub route: Option<Route>,
     /// Its admitted endpoints by id.
     pub endpoints: BTreeMap<String, Endpoint>,
 }
 
-/// Puts resources together. What cannot be resolved is left out and reported; it never blocks the rest. `sni` gives a service
-/// its opaque server name.
-pub fn assemble(resources: Vec<Resource>, sni: impl Fn(&ServiceName) -> String) -> (Mesh, Vec<Finding>) {
+impl Mesh {
+    /// What every proxy knows of each service. The gateway is found under the hosts it answers for.
+    pub fn entries(&self) -> impl Iterator<Item = Entry> {
+        self.services.values().map(|state| Entry {
+            name: state.service.name.clone(),
+            aliases: if state.service.name.is_gateway() { self.gateway.hosts.clone() } else { Vec::new() },
+            addresses: state.addresses.clone(),
+            ports: state.service.ports.clone(),
+        })
+    }
+}
+
+/// Puts resources together. What cannot be resolved is left out and reported; it never blocks the rest. `assigned`
+/// is what the registry gives a service.
+pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Assigned) -> (Mesh, Vec<Finding>) {
     let mut findings = Vec::new();
     let mut mesh = Mesh::default();
     let mut defaults = Defaults::default();
@@ -61,16 +86,18 @@ pub fn assemble(resources: Vec<Resource>, sni: impl Fn(&ServiceName) -> String) 
         }
     }
     mesh.telemetry = defaults.telemetry.clone();
-    for (name, declaration) in declarations {
+    for (name, declaration) in &declarations {
+        let Assigned { sni, addresses } = assigned(name);
         let service = Service {
             identities: declaration.identities.iter().cloned().collect(),
-            sni: sni(&name),
+            sni,
             policy: declaration.overlay.over(&defaults.policy),
             authorization: declaration.authorization.clone().unwrap_or_default(),
+            ports: Vec::new(),
             name: name.clone(),
         };
-        let state = ServiceState { service, route: routes.remove(&name), endpoints: BTreeMap::new() };
-        mesh.services.insert(name, state);
+        let state = ServiceState { service, addresses, route: routes.remove(name), endpoints: BTreeMap::new() };
+        mesh.services.insert(name.clone(), state);
     }
     for name in routes.keys() {
         findings.push(Finding::warning(2108, format!("the routes of `{name}` have no service")));
@@ -78,7 +105,26 @@ pub fn assemble(resources: Vec<Resource>, sni: impl Fn(&ServiceName) -> String) 
     for endpoint in endpoints {
         admit(&mut mesh, endpoint, &mut findings);
     }
+    for (name, state) in &mut mesh.services {
+        state.service.ports = ports(declarations.get(name), state);
+    }
     (mesh, findings)
+}
+
+/// The declared ports; else the one that `http://NAME/` dials, and those under which its applications are known.
+fn ports(declaration: Option<&Declaration>, state: &ServiceState) -> Vec<Port> {
+    let (declared, protocol) = declaration.map_or((&[][..], AppProtocol::Detect), |d| (&d.ports[..], d.protocol));
+    let by_default = || {
+        let known: BTreeSet<u16> =
+            state.endpoints.values().map(|endpoint| endpoint.app_port).filter(|port| *port != 0).collect();
+        let numbers: BTreeSet<u16> = known.into_iter().take(MOST_PORTS - 1).chain([DEFAULT_PORT]).collect();
+        numbers.into_iter().map(|number| Port { number, name: String::new(), protocol, target: None }).collect()
+    };
+    match declared {
+        [] if state.service.name.is_gateway() => vec![Port::https()],
+        [] => by_default(),
+        declared => declared.to_vec(),
+    }
 }
 
 /// An endpoint is admitted only if its service owns its identity.
@@ -100,10 +146,9 @@ fn admit(mesh: &mut Mesh, endpoint: Endpoint, findings: &mut Vec<Finding>) {
 
 #[cfg(test)]
 mod tests {
-    use std::net::{IpAddr, Ipv4Addr};
+    use std::net::Ipv4Addr;
 
     use super::*;
-    use crate::resource::Overlay;
     use crate::spiffe::SpiffeId;
     use crate::workload::{Address, Health, Registrar};
 
@@ -113,10 +158,8 @@ mod tests {
 
     fn declaration(name: &str) -> Resource {
         Resource::Declaration(Declaration {
-            name: ServiceName::new(name).unwrap(),
             identities: vec![identity(name)],
-            overlay: Overlay::default(),
-            authorization: None,
+            ..Declaration::new(ServiceName::new(name).unwrap())
         })
     }
 
@@ -137,7 +180,7 @@ mod tests {
     #[test]
     fn an_endpoint_with_a_foreign_identity_is_left_out_and_reported() {
         let resources = vec![declaration("a"), declaration("b"), endpoint("a", "a"), endpoint("b", "a")];
-        let (mesh, findings) = assemble(resources, ToString::to_string);
+        let (mesh, findings) = assemble(resources, |_| Assigned::default());
         let count = |name: &str| mesh.services[&ServiceName::new(name).unwrap()].endpoints.len();
         assert_eq!((count("a"), count("b")), (1, 0));
         assert_eq!(findings.len(), 1);
@@ -146,7 +189,7 @@ mod tests {
 
     #[test]
     fn what_belongs_to_no_service_does_not_block_the_rest() {
-        let (mesh, findings) = assemble(vec![endpoint("ghost", "ghost"), declaration("a")], ToString::to_string);
+        let (mesh, findings) = assemble(vec![endpoint("ghost", "ghost"), declaration("a")], |_| Assigned::default());
         assert_eq!(mesh.services.len(), 1);
         assert_eq!(findings.len(), 1);
     }

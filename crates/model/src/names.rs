@@ -5,6 +5,11 @@ use std::fmt;
 /// The namespace of everything that names none.
 pub const DEFAULT_NAMESPACE: &str = "default";
 
+/// The namespace of the mesh's own parts.
+pub const SYSTEM_NAMESPACE: &str = "hms-system";
+/// The name of every gateway within it.
+pub const GATEWAY: &str = "gateway";
+
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NameError {
@@ -123,6 +128,11 @@ impl ServiceName {
     /// The name within the namespace.
     pub fn name(&self) -> &str {
         self.name.as_str()
+    }
+
+    /// Whether this is the gateway, the one service of the mesh's own namespace that is dialled.
+    pub fn is_gateway(&self) -> bool {
+        self.namespace() == SYSTEM_NAMESPACE && self.name() == GATEWAY
     }
 
     /// The host name that stands in metrics on a laptop: `calc-svc.mesh`, elsewhere `calc-svc.NAMESPACE.mesh`.

@@ -7,8 +7,9 @@ use crate::policy::KeepAlive;
 use crate::policy::{
     AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy,
 };
+use crate::port::{AppProtocol, Port};
 use crate::route::Route;
-use crate::service::Service;
+use crate::service::{Entry, Service};
 use crate::spiffe::SpiffeId;
 use crate::trust::TrustBundle;
 use crate::workload::Endpoint;
@@ -22,7 +23,7 @@ pub enum Kind {
     Defaults,
     /// [`Declaration`], stored only.
     Declaration,
-    /// [`ServiceName`] as an entry of the directory, sent to every proxy.
+    /// [`Entry`] of the directory, sent to every proxy.
     Entry,
     /// [`Service`], sent to those who subscribed to it.
     Service,
@@ -134,8 +135,8 @@ pub enum Resource {
     Defaults(Defaults),
     /// A service as declared.
     Declaration(Declaration),
-    /// A name of the directory.
-    Entry(ServiceName),
+    /// An entry of the directory.
+    Entry(Entry),
     /// A service as resolved.
     Service(Service),
     /// An endpoint.
@@ -153,7 +154,7 @@ impl Resource {
             Self::Trust(_) => ResourceKey::mesh(Kind::Trust),
             Self::Defaults(_) => ResourceKey::mesh(Kind::Defaults),
             Self::Declaration(declaration) => ResourceKey::of(Kind::Declaration, &declaration.name),
-            Self::Entry(name) => ResourceKey::of(Kind::Entry, name),
+            Self::Entry(entry) => ResourceKey::of(Kind::Entry, &entry.name),
             Self::Service(service) => ResourceKey::of(Kind::Service, &service.name),
             Self::Endpoint(endpoint) => ResourceKey::endpoint(&endpoint.service, &endpoint.id),
             Self::Route(route) => ResourceKey::of(Kind::Route, &route.service),
@@ -173,6 +174,24 @@ pub struct Declaration {
     pub overlay: Overlay,
     /// Who may call it; `None` keeps the mesh's default.
     pub authorization: Option<AuthorizationPolicy>,
+    /// What is spoken on its ports, where they do not say so themselves.
+    pub protocol: AppProtocol,
+    /// Its ports; with none it has [`DEFAULT_PORT`](crate::port::DEFAULT_PORT) and those of its applications.
+    pub ports: Vec<Port>,
+}
+
+impl Declaration {
+    /// A service of which nothing is known but its name.
+    pub fn new(name: ServiceName) -> Self {
+        Self {
+            name,
+            identities: Vec::new(),
+            overlay: Overlay::default(),
+            authorization: None,
+            protocol: AppProtocol::Detect,
+            ports: Vec::new(),
+        }
+    }
 }
 
 /// Policies that replace the defaults.

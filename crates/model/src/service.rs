@@ -1,9 +1,11 @@
 //! Logical names with ports.
 
 use std::collections::BTreeSet;
+use std::net::IpAddr;
 
 use crate::names::ServiceName;
 use crate::policy::{AuthorizationPolicy, TrafficPolicy};
+use crate::port::Port;
 use crate::spiffe::SpiffeId;
 
 /// A service as every proxy that calls or serves it sees it.
@@ -19,4 +21,26 @@ pub struct Service {
     pub policy: TrafficPolicy,
     /// Who may call it.
     pub authorization: AuthorizationPolicy,
+    /// Its ports, by number.
+    pub ports: Vec<Port>,
+}
+
+/// What every proxy knows of every service it may see: enough to answer for its name and to recognise its address.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// The service.
+    pub name: ServiceName,
+    /// Host names it has beside those that follow from its name (ruling R7), in lower case.
+    pub aliases: Vec<String>,
+    /// What its name resolves to; empty when it cannot be dialled by name.
+    pub addresses: Vec<IpAddr>,
+    /// Its ports, by number.
+    pub ports: Vec<Port>,
+}
+
+impl Entry {
+    /// The port that callers dial under this number.
+    pub fn port(&self, number: u16) -> Option<&Port> {
+        self.ports.iter().find(|port| port.number == number)
+    }
 }

@@ -1,11 +1,12 @@
 //! What one proxy needs to know.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::mesh::ServiceState;
 use crate::names::ServiceName;
 use crate::policy::Telemetry;
 use crate::resource::{Gateway, Kind, Resource, ResourceKey};
+use crate::service::Entry;
 use crate::trust::TrustBundle;
 
 /// One proxy's part of the mesh, as far as it was sent.
@@ -15,8 +16,8 @@ pub struct Snapshot {
     pub trust: Option<TrustBundle>,
     /// What to tell.
     pub telemetry: Telemetry,
-    /// Every name the proxy may see.
-    pub directory: BTreeSet<ServiceName>,
+    /// Every service the proxy may see.
+    pub directory: BTreeMap<ServiceName, Entry>,
     /// Details of the services it subscribed to.
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// Its gateway settings, if it is one.
@@ -32,11 +33,16 @@ impl Snapshot {
                 Resource::Trust(trust) => snapshot.trust = Some(trust.clone()),
                 Resource::Defaults(defaults) => snapshot.telemetry = defaults.telemetry.clone(),
                 Resource::Gateway(gateway) => snapshot.gateway = Some(gateway.clone()),
-                Resource::Entry(name) => {
-                    snapshot.directory.insert(name.clone());
+                Resource::Entry(entry) => {
+                    snapshot.directory.insert(entry.name.clone(), entry.clone());
                 }
                 Resource::Service(service) => {
-                    let state = ServiceState { service: service.clone(), route: None, endpoints: BTreeMap::new() };
+                    let state = ServiceState {
+                        service: service.clone(),
+                        addresses: Vec::new(),
+                        route: None,
+                        endpoints: BTreeMap::new(),
+                    };
                     snapshot.services.insert(service.name.clone(), state);
                 }
                 Resource::Declaration(_) | Resource::Endpoint(_) | Resource::Route(_) => {}

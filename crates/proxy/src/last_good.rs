@@ -182,7 +182,7 @@ mod tests {
 
     fn held() -> Held {
         let name = ServiceName::new("calc-svc").unwrap();
-        let resource = Resource::Entry(name);
+        let resource = Resource::Declaration(hms_model::resource::Declaration::new(name));
         Held::from([(resource.key().to_string(), ("v1".to_owned(), resource))])
     }
 

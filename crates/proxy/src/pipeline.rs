@@ -383,7 +383,7 @@ fn by_prefix(path: &str, runtime: &Runtime) -> Option<(ServiceName, CanonicalPat
     let (name, rest) = rest.split_once('/').unwrap_or((rest, ""));
     let service = ServiceName::new(&format!("{name}-svc")).ok()?;
     let rest = CanonicalPath::parse(&format!("/{rest}")).ok()?;
-    runtime.directory.contains(&service).then_some((service, rest))
+    runtime.directory.get(&service).is_some().then_some((service, rest))
 }
 
 /// The details of a service, asked for when they are not there yet.
@@ -391,9 +391,8 @@ async fn details(worker: &Worker, runtime: &Runtime, name: &ServiceName) -> Resu
     if let Some(upstream) = runtime.upstreams.get(name) {
         return Ok(Arc::clone(upstream));
     }
-    if !runtime.directory.is_empty() && !runtime.directory.contains(name) {
-        let names: Vec<String> = runtime.directory.iter().take(8).map(ToString::to_string).collect();
-        let detail = format!("no service is called {name}; there is {}", names.join(", "));
+    if !runtime.directory.is_empty() && runtime.directory.get(name).is_none() {
+        let detail = format!("no service is called {name}; there is {}", runtime.directory.some_names());
         return Err(Refusal::new(Reason::NoService, detail));
     }
     // Once per service, so its future is not part of every request's.

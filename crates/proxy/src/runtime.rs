@@ -3,6 +3,7 @@
 //! A request takes one [`Runtime`] from its first line to its last. What a service or endpoint remembers (moving averages,
 //! ejections, budgets, buckets) lives in cells that are carried from one runtime to the next by key.
 
+pub mod directory;
 pub mod local;
 pub mod upstream;
 
@@ -20,6 +21,7 @@ use hms_traffic::routing::RouteTable;
 use hms_traffic::subset::Caller;
 use tokio::sync::watch;
 
+use self::directory::Directory;
 use self::local::Local;
 use self::upstream::Upstream;
 use crate::filters::jwt::Verifier;
@@ -27,8 +29,8 @@ use crate::filters::jwt::Verifier;
 /// Everything a request needs to know, at one moment.
 #[derive(Debug, Default)]
 pub struct Runtime {
-    /// Every name of the mesh this proxy may see.
-    pub directory: BTreeSet<ServiceName>,
+    /// Every service of the mesh this proxy may see.
+    pub directory: Arc<Directory>,
     /// Services this proxy knows in detail.
     pub upstreams: BTreeMap<ServiceName, Arc<Upstream>>,
     /// The service this proxy serves, with the rules that it enforces.
@@ -75,8 +77,13 @@ impl Runtime {
                 verifier: Verifier::new(&gateway.issuers),
             })
         });
+        let directory = if old.snapshot.directory == snapshot.directory {
+            Arc::clone(&old.directory)
+        } else {
+            Arc::new(Directory::build(snapshot.directory.clone()))
+        };
         Self {
-            directory: snapshot.directory.clone(),
+            directory,
             upstreams,
             local,
             gateway,

@@ -59,8 +59,12 @@ fn application() -> SocketAddr {
 }
 
 /// An application that takes requests and never answers, and how many it took.
+///
+/// Its queue of connections holds all of them: with the ordinary 128, a moment in which this thread does not run makes the kernel
+/// drop the next one, the proxy gives up on it after a second, and after three such the breaker is open.
 fn silent() -> (SocketAddr, Arc<AtomicUsize>) {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    rustix::net::listen(&listener, 1024).unwrap();
     let (address, taken) = (listener.local_addr().unwrap(), Arc::<AtomicUsize>::default());
     let count = Arc::clone(&taken);
     thread::spawn(move || {

@@ -3,17 +3,12 @@
 use std::collections::BTreeSet;
 
 use hms_model::message::CanonicalPath;
-use hms_model::names::ServiceName;
+use hms_model::names::{GATEWAY, SYSTEM_NAMESPACE, ServiceName};
 use hms_model::policy::authorization::{AllowRule, Source};
 use hms_model::route::Match;
 use hms_model::service::Service;
 use hms_model::spiffe::SpiffeId;
 use http::Method;
-
-/// The namespace of the mesh's own workloads.
-const SYSTEM_NAMESPACE: &str = "hms-system";
-/// The name of the gateway in it.
-const GATEWAY: &str = "gateway";
 
 /// May this call be made?
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -147,6 +142,7 @@ mod tests {
             sni: String::new(),
             policy: TrafficPolicy::default(),
             authorization: AuthorizationPolicy { allow },
+            ports: Vec::new(),
         }
     }
 

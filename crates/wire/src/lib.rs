@@ -8,6 +8,7 @@ mod bounds;
 mod error;
 mod gateway;
 mod policy;
+mod port;
 mod resource;
 mod route;
 mod service;

@@ -1,9 +1,8 @@
 //! A resource of any kind, as it is stored and sent.
 
-use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
 use hms_model::route::Route;
-use hms_model::service::Service;
+use hms_model::service::{Entry, Service};
 use hms_model::trust::TrustBundle;
 use hms_model::workload::Endpoint;
 use prost::Message as _;
@@ -23,7 +22,7 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
         Resource::Trust(trust) => Kind::Trust(trust.to_wire()),
         Resource::Defaults(defaults) => Kind::Defaults(defaults.to_wire()),
         Resource::Declaration(declaration) => Kind::Declaration(declaration.to_wire()),
-        Resource::Entry(name) => Kind::Entry(name.to_wire()),
+        Resource::Entry(entry) => Kind::Entry(entry.to_wire()),
         Resource::Service(service) => Kind::Service(service.to_wire()),
         Resource::Endpoint(endpoint) => Kind::Endpoint(endpoint.to_wire()),
         Resource::Route(route) => Kind::Route(route.to_wire()),
@@ -53,7 +52,7 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
         Kind::Trust(message) => Resource::Trust(TrustBundle::from_wire(message)?),
         Kind::Defaults(message) => Resource::Defaults(Defaults::from_wire(message)?),
         Kind::Declaration(message) => Resource::Declaration(Declaration::from_wire(message)?),
-        Kind::Entry(message) => Resource::Entry(ServiceName::from_wire(message)?),
+        Kind::Entry(message) => Resource::Entry(Entry::from_wire(message)?),
         Kind::Service(message) => Resource::Service(Service::from_wire(message)?),
         Kind::Endpoint(message) => Resource::Endpoint(Endpoint::from_wire(message)?),
         Kind::Route(message) => Resource::Route(Route::from_wire(message)?),

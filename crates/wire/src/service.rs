@@ -2,13 +2,14 @@
 
 use hms_model::names::ServiceName;
 use hms_model::policy::{AuthorizationPolicy, TrafficPolicy};
+use hms_model::port::AppProtocol;
 use hms_model::resource::{Declaration, Overlay};
 use hms_model::service::Service;
 use hms_model::spiffe::SpiffeId;
 
 use crate::bounds::{each, host, required};
 use crate::proto::hms::v1;
-use crate::{Wire, WireError};
+use crate::{Wire, WireError, port};
 
 const IDENTITIES: usize = 256;
 
@@ -40,22 +41,26 @@ impl Wire for Declaration {
     type Message = v1::Declaration;
 
     fn to_wire(&self) -> v1::Declaration {
-        let Self { name, identities, overlay, authorization } = self;
+        let Self { name, identities, overlay, authorization, protocol, ports } = self;
         v1::Declaration {
             name: Some(name.to_wire()),
             identities: identities.iter().map(Wire::to_wire).collect(),
             overlay: Some(overlay.to_wire()),
             authorization: authorization.as_ref().map(Wire::to_wire),
+            protocol: protocol.to_wire(),
+            ports: ports.iter().map(Wire::to_wire).collect(),
         }
     }
 
     fn from_wire(message: v1::Declaration) -> Result<Self, WireError> {
-        let v1::Declaration { name, identities, overlay, authorization } = message;
+        let v1::Declaration { name, identities, overlay, authorization, protocol, ports } = message;
         Ok(Self {
             name: ServiceName::from_wire(required(name, "declaration.name")?)?,
             identities: each(identities, "declaration.identities", IDENTITIES, SpiffeId::from_wire)?,
             overlay: Overlay::from_wire(required(overlay, "declaration.overlay")?)?,
             authorization: authorization.map(AuthorizationPolicy::from_wire).transpose()?,
+            protocol: AppProtocol::from_wire(protocol)?,
+            ports: port::ports(ports, "declaration.ports")?,
         })
     }
 }
@@ -64,18 +69,19 @@ impl Wire for Service {
     type Message = v1::Service;
 
     fn to_wire(&self) -> v1::Service {
-        let Self { name, identities, sni, policy, authorization } = self;
+        let Self { name, identities, sni, policy, authorization, ports } = self;
         v1::Service {
             name: Some(name.to_wire()),
             identities: identities.iter().map(Wire::to_wire).collect(),
             sni: sni.clone(),
             policy: Some(policy.to_wire()),
             authorization: Some(authorization.to_wire()),
+            ports: ports.iter().map(Wire::to_wire).collect(),
         }
     }
 
     fn from_wire(message: v1::Service) -> Result<Self, WireError> {
-        let v1::Service { name, identities, sni, policy, authorization } = message;
+        let v1::Service { name, identities, sni, policy, authorization, ports } = message;
         Ok(Self {
             name: ServiceName::from_wire(required(name, "service.name")?)?,
             identities: each(identities, "service.identities", IDENTITIES, SpiffeId::from_wire)?.into_iter().collect(),
@@ -83,6 +89,7 @@ impl Wire for Service {
             policy: TrafficPolicy::from_wire(required(policy, "service.policy")?)?,
             // An absent policy must not read as "everybody may call"; that is a present one without rules.
             authorization: AuthorizationPolicy::from_wire(required(authorization, "service.authorization")?)?,
+            ports: port::ports(ports, "service.ports")?,
         })
     }
 }

@@ -6,6 +6,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use bytes::Bytes;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Resource, ResourceKey};
+use hms_model::service::Entry;
 use hms_model::snapshot::Scope;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_wire::delta::client::{Client, Update};
@@ -50,7 +51,8 @@ fn endpoint(owner: u8, id: u8, generation: u8) -> (ResourceKey, Encoded) {
 }
 
 fn entry(index: u8) -> (ResourceKey, Encoded) {
-    let resource = Resource::Entry(service(index));
+    let resource =
+        Resource::Entry(Entry { name: service(index), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() });
     (resource.key(), Encoded { version: "entry".into(), bytes: encode(&resource).into() })
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Gateway, Resource};
+use hms_model::service::Entry;
 use hms_model::snapshot::Scope;
 use hms_wire::delta::client::Client;
 use hms_wire::delta::server::{Desired, Encoded, Server};
@@ -40,7 +41,12 @@ fn resource(resource: &Resource, version: &str) -> Desired {
 }
 
 fn entry(name: &str) -> Resource {
-    Resource::Entry(ServiceName::new(name).expect("a name"))
+    Resource::Entry(Entry {
+        name: ServiceName::new(name).expect("a name"),
+        aliases: Vec::new(),
+        addresses: Vec::new(),
+        ports: Vec::new(),
+    })
 }
 
 fn acknowledgement(nonce: &str) -> discovery::DeltaDiscoveryRequest {

@@ -11,16 +11,17 @@ use hms_model::policy::{
     AuthorizationPolicy, Balance, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier, RateLimit, Retry, Telemetry, Timeouts,
     TrafficPolicy,
 };
+use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::{Match, Route, Rule};
-use hms_model::service::Service;
+use hms_model::service::{Entry, Service};
 use hms_model::spiffe::{SpiffeId, TrustDomain};
 use hms_model::trust::TrustBundle;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_wire::hello::{HELLO_BYTES, PeerHello};
 use hms_wire::proto::hms::v1::{self, resource::Kind};
 use hms_wire::{LEVEL, WireError, decode, encode};
-use proptest::collection::vec;
+use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::{Index, select};
@@ -177,6 +178,18 @@ fn gateway() -> impl Strategy<Value = Gateway> {
     (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway { hosts, issuers })
 }
 
+fn app_protocol() -> impl Strategy<Value = AppProtocol> {
+    prop_oneof![Just(AppProtocol::Detect), select(&AppProtocol::DECLARED[..])]
+}
+
+fn ports() -> impl Strategy<Value = Vec<Port>> {
+    let port = ("([a-z][a-z0-9]{0,9})?", app_protocol(), option::of(1..=u16::MAX));
+    btree_map(1..=u16::MAX, port, 0..5).prop_map(|ports| {
+        let port = |(number, (name, protocol, target))| Port { number, name, protocol, target };
+        ports.into_iter().map(port).collect()
+    })
+}
+
 fn resource() -> impl Strategy<Value = Resource> {
     let trust = ("[a-z0-9._-]{1,30}", vec(vec(any::<u8>(), 1..99), 1..4))
         .prop_map(|(domain, roots)| TrustBundle { trust_domain: TrustDomain::new(&domain).expect("a domain"), roots });
@@ -185,23 +198,36 @@ fn resource() -> impl Strategy<Value = Resource> {
             policy,
             telemetry: Telemetry { sample_per_million, in_json_body },
         });
-    let declaration = (name(), vec(identity(), 0..3), overlay(), option::of(authorization())).prop_map(
-        |(name, identities, overlay, authorization)| Declaration { name, identities, overlay, authorization },
-    );
-    let service = (name(), vec(identity(), 0..3), "[a-z0-9.-]{1,30}", policy(), authorization()).prop_map(
-        |(name, identities, sni, policy, authorization)| Service {
+    let declaration =
+        (name(), vec(identity(), 0..3), overlay(), option::of(authorization()), (app_protocol(), ports())).prop_map(
+            |(name, identities, overlay, authorization, (protocol, ports))| Declaration {
+                name,
+                identities,
+                overlay,
+                authorization,
+                protocol,
+                ports,
+            },
+        );
+    let service = (name(), vec(identity(), 0..3), "[a-z0-9.-]{1,30}", policy(), authorization(), ports()).prop_map(
+        |(name, identities, sni, policy, authorization, ports)| Service {
             name,
             identities: identities.into_iter().collect(),
             sni,
             policy,
             authorization,
+            ports,
         },
     );
+    let addresses =
+        vec(prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)], 0..4);
+    let entry = (name(), vec("[a-z0-9.-]{1,30}", 0..3), addresses, ports())
+        .prop_map(|(name, aliases, addresses, ports)| Entry { name, aliases, addresses, ports });
     prop_oneof![
         trust.prop_map(Resource::Trust),
         defaults.prop_map(Resource::Defaults),
         declaration.prop_map(Resource::Declaration),
-        name().prop_map(Resource::Entry),
+        entry.prop_map(Resource::Entry),
         service.prop_map(Resource::Service),
         endpoint().prop_map(Resource::Endpoint),
         route().prop_map(Resource::Route),
@@ -316,6 +342,7 @@ fn service() -> v1::Service {
         authorization: AuthorizationPolicy {
             allow: vec![AllowRule { source: Source::Any, matches: Vec::new(), origin: String::new() }],
         },
+        ports: Vec::new(),
     };
     hms_wire::Wire::to_wire(&service)
 }
@@ -340,6 +367,12 @@ fn a_security_field_has_no_silent_default() {
     assert_eq!(no_limits, Err(WireError::Missing("policy.limits")));
     assert!(spoiled(|service| service.identities.push("spiffe://a/b".to_owned())).is_err());
     assert!(spoiled(|service| service.sni.clear()).is_err());
+    let port = v1::Port { number: 80, ..v1::Port::default() };
+    assert!(spoiled(|service| service.ports = vec![port.clone()]).is_ok());
+    assert!(spoiled(|service| service.ports = vec![port.clone(), port.clone()]).is_err(), "twice");
+    assert!(spoiled(|service| service.ports = vec![v1::Port { number: 0, ..port.clone() }]).is_err());
+    assert!(spoiled(|service| service.ports = vec![v1::Port { protocol: 9, ..port.clone() }]).is_err());
+    assert!(spoiled(|service| service.ports = vec![v1::Port { name: "a.b".to_owned(), ..port }]).is_err());
 }
 
 #[test]
@@ -362,7 +395,7 @@ fn an_endpoint_without_identity_is_plain_only_where_an_operator_said_so() {
 
 #[test]
 fn a_higher_level_and_an_unknown_kind_are_refused_by_name() {
-    let at = |requires| v1::Resource { requires, kind: Some(Kind::Entry(v1::ServiceName::default())) }.encode_to_vec();
+    let at = |requires| v1::Resource { requires, kind: Some(Kind::Entry(v1::Entry::default())) }.encode_to_vec();
     // The level counts before anything else, even before what is wrong with the rest.
     assert_eq!(decode(&at(LEVEL + 1)), Err(WireError::Level { requires: LEVEL + 1 }));
     assert_eq!(decode(&at(0)), Err(WireError::Missing("requires")));
@@ -373,7 +406,8 @@ fn a_higher_level_and_an_unknown_kind_are_refused_by_name() {
 
 #[test]
 fn an_unknown_field_of_the_same_level_is_skipped() {
-    let resource = Resource::Entry(calc());
+    let resource =
+        Resource::Entry(Entry { name: calc(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() });
     let mut bytes = encode(&resource);
     bytes.extend([0xfa, 0x01, 0x02, b'h', b'i']);
     assert_eq!(decode(&bytes), Ok(resource));

@@ -173,6 +173,8 @@ fn plan(context: &Context, view: &View, mesh: &MeshFile, issuers: &[JwtIssuer]) 
         let mut declaration = routes::declaration(context, view, name)?;
         declaration.overlay = service.overlay.clone();
         declaration.authorization.clone_from(&service.authorization);
+        declaration.protocol = service.protocol;
+        declaration.ports.clone_from(&service.ports);
         changes.push(Change::Put(Resource::Declaration(declaration)));
         changes.extend(service.route.clone().map(Resource::Route).map(Change::Put));
     }

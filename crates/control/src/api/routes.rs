@@ -13,7 +13,7 @@ use hms_formats::route_yaml::{self, RouteFile};
 use hms_formats::routes_json;
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
-use hms_model::resource::{Declaration, Overlay, Resource};
+use hms_model::resource::{Declaration, Resource};
 use hms_model::route::{Match, Segment};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -212,12 +212,7 @@ pub(super) fn refuse_errors(findings: &[Finding]) -> Result<(), Problem> {
 pub(super) fn declaration(context: &Context, view: &View, service: &ServiceName) -> Result<Declaration, Problem> {
     Ok(match view.declaration(service) {
         Some(declaration) => declaration.clone(),
-        None => Declaration {
-            name: service.clone(),
-            identities: vec![context.identity(service)?],
-            overlay: Overlay::default(),
-            authorization: None,
-        },
+        None => Declaration { identities: vec![context.identity(service)?], ..Declaration::new(service.clone()) },
     })
 }
 

@@ -1,7 +1,7 @@
 //! A service as people see it: what the registry knows and what proxies report, put together.
 
 use hms_model::mesh::ServiceState;
-use hms_model::names::ServiceName;
+use hms_model::names::{SYSTEM_NAMESPACE, ServiceName};
 use hms_model::workload::{Endpoint, Health, Transport};
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -100,9 +100,10 @@ impl From<&Endpoint> for EndpointView {
     }
 }
 
-/// Every service, in the order of the names.
+/// Every service of people's, in the order of the names; the mesh's own parts are shown as proxies.
 pub(super) fn services(view: &View, live: &Live) -> Vec<ServiceView> {
-    view.mesh.services.iter().map(|(name, state)| service(view, live, name, state)).collect()
+    let of_people = view.mesh.services.iter().filter(|(name, _)| name.namespace() != SYSTEM_NAMESPACE);
+    of_people.map(|(name, state)| service(view, live, name, state)).collect()
 }
 
 /// One service.

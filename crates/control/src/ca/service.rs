@@ -16,11 +16,9 @@ use super::issuer::requested_key;
 use super::tokens::{JoinError, JoinTokens};
 use super::{Ca, IssueError, Issued};
 
-/// The namespace of the mesh's own workloads.
-pub const SYSTEM_NAMESPACE: &str = "hms-system";
-/// The name of every gateway within it.
-pub const GATEWAY: &str = "gateway";
-/// The name of the control plane within it.
+pub use hms_model::names::{GATEWAY, SYSTEM_NAMESPACE};
+
+/// The name of the control plane within the mesh's own namespace.
 pub const CONTROL: &str = "control";
 /// The metadata key of a join token.
 pub const JOIN_TOKEN: &str = "x-hms-join-token";

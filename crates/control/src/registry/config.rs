@@ -6,7 +6,7 @@ use std::time::UNIX_EPOCH;
 
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
-use hms_model::resource::{Declaration, Kind, Overlay, Resource, ResourceKey};
+use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::SpiffeId;
 
 use super::history::{self, Author, CommitRecord, Head};
@@ -86,12 +86,7 @@ impl Registry {
         let key = ResourceKey::of(Kind::Declaration, service);
         let mut declaration = match head.resources.get(&key).map(AsRef::as_ref) {
             Some(Resource::Declaration(declaration)) => declaration.clone(),
-            _ => Declaration {
-                name: service.clone(),
-                identities: Vec::new(),
-                overlay: Overlay::default(),
-                authorization: None,
-            },
+            _ => Declaration::new(service.clone()),
         };
         if let Some(identity) = identity
             && !declaration.identities.contains(identity)
@@ -116,6 +111,7 @@ impl Registry {
         head: &Head,
         resources: BTreeMap<ResourceKey, Arc<Resource>>,
     ) -> Result<Revision, RegistryError> {
+        self.number(&resources).await?;
         let time = self.0.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let author = Author { actor, time };
         let new = match history::commit(&*self.0.store, head, author, resources).await {

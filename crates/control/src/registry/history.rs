@@ -278,7 +278,7 @@ async fn sweep(store: &dyn Store, head: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use hms_model::names::ServiceName;
-    use hms_model::resource::{Declaration, Overlay};
+    use hms_model::resource::Declaration;
 
     use super::*;
     use crate::store::MemoryStore;
@@ -286,9 +286,7 @@ mod tests {
     fn declarations(names: impl IntoIterator<Item = String>) -> BTreeMap<ResourceKey, Arc<Resource>> {
         let declare = |name: String| {
             let name = ServiceName::new(&name).unwrap();
-            let declaration =
-                Declaration { name, identities: Vec::new(), overlay: Overlay::default(), authorization: None };
-            let resource = Resource::Declaration(declaration);
+            let resource = Resource::Declaration(Declaration::new(name));
             (resource.key(), Arc::new(resource))
         };
         names.into_iter().map(declare).collect()

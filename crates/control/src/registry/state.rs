@@ -1,6 +1,7 @@
 //! What the registry holds in memory, as it follows from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -10,6 +11,7 @@ use hms_model::resource::{Kind, Resource, ResourceKey};
 use hms_model::workload::{Endpoint, Health, Registrar};
 
 use super::history::{self, Head};
+use super::numbers::{self, Numbers};
 use crate::store::{Batch, Keyspace, Revision, Store, StoreError};
 
 /// The word that begins the key of a stopped service.
@@ -22,6 +24,7 @@ pub(super) struct State {
     pub(super) live: Revision,
     pub(super) endpoints: BTreeMap<ResourceKey, Endpoint>,
     pub(super) stopped: BTreeSet<ServiceName>,
+    pub(super) numbers: Numbers,
     /// Endpoints that could not be read; the rest goes on without them.
     unreadable: BTreeMap<String, String>,
 }
@@ -37,6 +40,8 @@ pub(crate) struct Gathered {
     pub(crate) resources: BTreeMap<ResourceKey, Arc<Resource>>,
     /// Endpoints, with those of stopped services unhealthy.
     pub(crate) endpoints: Vec<Endpoint>,
+    /// What the name of each service resolves to.
+    pub(crate) addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
     /// Services that somebody stopped.
     pub(crate) stopped: BTreeSet<ServiceName>,
     /// What people should know beside what assembling finds.
@@ -68,6 +73,7 @@ impl State {
             listing.entries.into_iter().map(|entry| (entry.key, entry.value)).collect();
         self.endpoints.clear();
         self.stopped.clear();
+        self.numbers = Numbers::default();
         self.unreadable.clear();
         for (key, value) in fresh {
             self.put(&key, &value);
@@ -93,6 +99,12 @@ impl State {
             self.stopped.insert(service);
             return;
         }
+        if let Some(number) = numbers::of_key(key) {
+            if let Err(why) = self.numbers.put(number, value) {
+                self.unreadable.insert(key.to_owned(), why);
+            }
+            return;
+        }
         let Some(name) = ResourceKey::parse(key).filter(|name| name.kind == Kind::Endpoint) else {
             self.unreadable.insert(key.to_owned(), "it is no endpoint".to_owned());
             return;
@@ -116,6 +128,7 @@ impl State {
     /// Whether the live keyspace has this key.
     pub(super) fn holds(&self, key: &str) -> bool {
         self.unreadable.contains_key(key)
+            || numbers::of_key(key).is_some_and(|number| self.numbers.holds(number))
             || stopped_service(key).is_some_and(|service| self.stopped.contains(&service))
             || ResourceKey::parse(key).is_some_and(|name| self.endpoints.contains_key(&name))
     }
@@ -142,6 +155,7 @@ impl State {
             live: self.live,
             resources: self.config.resources.clone(),
             endpoints: endpoints.collect(),
+            addresses: self.numbers.all(),
             stopped: self.stopped.clone(),
             findings: unreadable.collect(),
         }

@@ -1,6 +1,5 @@
 use hms_identity::clock::SystemClock;
 use hms_model::finding::Severity;
-use hms_model::resource::Overlay;
 use hms_model::route::Route;
 use hms_model::spiffe::SpiffeId;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
@@ -98,13 +97,7 @@ async fn the_first_namesake_binds_a_service_and_others_may_not_serve_it() {
 async fn an_operator_decides_who_may_serve() {
     let (registry, _tasks) = fresh().await;
     let declaration = |identities: Vec<SpiffeId>| {
-        let name = service("calc-svc");
-        Change::Put(Resource::Declaration(Declaration {
-            name,
-            identities,
-            overlay: Overlay::default(),
-            authorization: None,
-        }))
+        Change::Put(Resource::Declaration(Declaration { identities, ..Declaration::new(service("calc-svc")) }))
     };
     registry.commit("test", vec![declaration(vec![identity("other")])], None).await.unwrap();
     let lease = registry.new_lease();
@@ -295,4 +288,61 @@ async fn two_control_planes_on_one_store_show_the_same() {
     one.register("test", endpoint("a", "1", 1)).await.unwrap();
     until(&two, |view| count(view, "a") == 1).await;
     assert_eq!(one.view().mesh, two.view().mesh, "with the same opaque names");
+}
+
+/// What the name of a service resolves to, as proxies see it.
+fn addresses(view: &View, name: &str) -> Vec<String> {
+    let state = view.mesh.services.get(&service(name));
+    state.map(|state| state.addresses.iter().map(ToString::to_string).collect()).unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_service_keeps_its_addresses_over_removal_and_restart() {
+    let store = Arc::new(MemoryStore::new());
+    {
+        let (registry, _tasks) = open(&store).await;
+        let both = ["a", "b"].map(|name| Change::Put(Resource::Declaration(Declaration::new(service(name)))));
+        registry.commit("test", both.to_vec(), None).await.unwrap();
+        assert_eq!(addresses(&registry.view(), "a"), ["240.0.0.1", "fd48:4d53:6d65:7368::1"]);
+        let gone = Change::Delete(ResourceKey::of(Kind::Declaration, &service("a")));
+        registry.commit("test", vec![gone], None).await.unwrap();
+    }
+    let (registry, _tasks) = open(&store).await;
+    registry.register("test", endpoint("c", "1", 1)).await.unwrap();
+    registry.register("test", endpoint("a", "1", 1)).await.unwrap();
+    let view = registry.view();
+    let first = |name: &str| addresses(&view, name).first().cloned().unwrap_or_default();
+    assert_eq!([first("a"), first("b"), first("c")], ["240.0.0.1", "240.0.0.2", "240.0.0.3"]);
+}
+
+#[tokio::test]
+async fn many_services_at_once_get_numbers_of_their_own() {
+    let (registry, _tasks) = fresh().await;
+    let declare = |index: u32| Change::Put(Resource::Declaration(Declaration::new(service(&format!("s{index}")))));
+    registry.commit("test", (0..500).map(declare).collect(), None).await.unwrap();
+    let view = registry.view();
+    let all: BTreeSet<String> = (0..500).flat_map(|index| addresses(&view, &format!("s{index}"))).collect();
+    assert_eq!(all.len(), 1000);
+}
+
+#[tokio::test]
+async fn two_control_planes_never_give_one_number_away_twice() {
+    let store = Arc::new(MemoryStore::new());
+    let (one, _one_tasks) = open(&store).await;
+    let (two, _two_tasks) = open(&store).await;
+    for round in 0..20 {
+        let (a, b) = (format!("a{round}"), format!("b{round}"));
+        let put = |name: &str| vec![Change::Put(Resource::Declaration(Declaration::new(service(name))))];
+        // Only one of the two commits of configuration can win; both may have given a number before.
+        let (first, second) = tokio::join!(one.commit("one", put(&a), None), two.commit("two", put(&b), None));
+        assert!(first.is_ok() || second.is_ok());
+    }
+    let last = one.register("one", endpoint("last", "1", 1)).await.unwrap();
+    until(&two, |view| view.live >= last).await;
+    let view = two.view();
+    let shown: Vec<String> =
+        view.mesh.services.values().flat_map(|state| state.addresses.clone()).map(|a| a.to_string()).collect();
+    assert_eq!(shown.len(), shown.iter().collect::<BTreeSet<_>>().len());
+    assert_eq!(shown.len(), 2 * view.mesh.services.len());
+    assert_eq!(view.mesh, one.view().mesh);
 }

@@ -6,11 +6,12 @@ use std::time::Duration;
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
+use hms_model::port::AppProtocol;
 use hms_model::resource::Overlay;
 use hms_model::route::Route;
 
 use crate::document::{self, Value, short};
-use crate::mesh_yaml::{Environment, HealthFile, MeshFile, ServiceFile, paths, policy};
+use crate::mesh_yaml::{Environment, HealthFile, MeshFile, ServiceFile, paths, policy, ports};
 use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::route_yaml::{self, Owners};
 use crate::rules::{Claims, rate_limit, rules};
@@ -21,6 +22,8 @@ const KEYS: Keys = Keys {
         "dir",
         "run",
         "port",
+        "ports",
+        "protocol",
         "routes",
         "rate_limit",
         "health",
@@ -102,10 +105,13 @@ fn service(
     }
     let route = table.field("routes").and_then(|field| routes(reader, field, name, &mut open, claims));
     open.keep_alive = table.field("keep_alive").map(|field| field.key);
+    let protocol = table.field("protocol").and_then(|field| ports::protocol(reader, field)).unwrap_or_default();
     let service = ServiceFile {
         dir: dir.map_or_else(|| paths::parent(mesh_file), |dir| paths::beside(mesh_file, dir)),
         run: table.field("run").and_then(|field| command(reader, field)),
         port: table.field("port").and_then(|field| reader.port(field)),
+        protocol,
+        ports: table.field("ports").map(|field| ports::read(reader, field, protocol)).unwrap_or_default(),
         health: table.field("health").and_then(|field| health(reader, field)).unwrap_or_default(),
         env: table.field("env").map(|field| environment(reader, field)).unwrap_or_default(),
         version: table.field("version").and_then(|field| tag(reader, field, "a version such as v1")),
@@ -302,6 +308,8 @@ impl ServiceFile {
             dir,
             run: None,
             port: None,
+            protocol: AppProtocol::Detect,
+            ports: Vec::new(),
             health: HealthFile::default(),
             env: Environment::default(),
             version: None,

@@ -14,7 +14,7 @@ use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
 use hms_model::resource::Resource;
-use hms_model::service::Service;
+use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
@@ -281,13 +281,15 @@ impl Stage {
 impl Prepared {
     pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
-        self.resources.push(Resource::Entry(name.clone()));
+        let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
+        self.resources.push(Resource::Entry(entry));
         self.resources.push(Resource::Service(Service {
             name: name.clone(),
             identities: std::collections::BTreeSet::new(),
             sni: "s".to_owned(),
             policy,
             authorization: hms_model::policy::AuthorizationPolicy::default(),
+            ports: Vec::new(),
         }));
         for (index, upstream) in upstreams.iter().enumerate() {
             self.resources.push(Resource::Endpoint(Endpoint {

@@ -21,7 +21,7 @@ pub mod resource {
         #[prost(message, tag = "4")]
         Declaration(super::Declaration),
         #[prost(message, tag = "5")]
-        Entry(super::ServiceName),
+        Entry(super::Entry),
         #[prost(message, tag = "6")]
         Service(super::Service),
         #[prost(message, tag = "7")]
@@ -38,6 +38,34 @@ pub struct ServiceName {
     pub namespace: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
+}
+/// What every proxy knows of a service it may see.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Entry {
+    #[prost(string, tag = "1")]
+    pub namespace: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(string, repeated, tag = "3")]
+    pub aliases: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// What the name resolves to: 4 bytes, or 16.
+    #[prost(bytes = "bytes", repeated, tag = "4")]
+    pub addresses: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
+    #[prost(message, repeated, tag = "5")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Port {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    /// One label, or empty.
+    #[prost(string, tag = "2")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "AppProtocol", tag = "3")]
+    pub protocol: i32,
+    /// The application's port; 0 is the only one it has.
+    #[prost(uint32, tag = "4")]
+    pub target: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrustBundle {
@@ -70,6 +98,10 @@ pub struct Declaration {
     pub overlay: ::core::option::Option<Overlay>,
     #[prost(message, optional, tag = "4")]
     pub authorization: ::core::option::Option<Authorization>,
+    #[prost(enumeration = "AppProtocol", tag = "5")]
+    pub protocol: i32,
+    #[prost(message, repeated, tag = "6")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Overlay {
@@ -98,6 +130,8 @@ pub struct Service {
     pub policy: ::core::option::Option<TrafficPolicy>,
     #[prost(message, optional, tag = "5")]
     pub authorization: ::core::option::Option<Authorization>,
+    #[prost(message, repeated, tag = "6")]
+    pub ports: ::prost::alloc::vec::Vec<Port>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrafficPolicy {
@@ -285,6 +319,44 @@ pub struct RefusedResource {
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum AppProtocol {
+    Detect = 0,
+    Http = 1,
+    Http2 = 2,
+    Grpc = 3,
+    Tcp = 4,
+    Tls = 5,
+}
+impl AppProtocol {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Detect => "DETECT",
+            Self::Http => "HTTP",
+            Self::Http2 => "HTTP2",
+            Self::Grpc => "GRPC",
+            Self::Tcp => "TCP",
+            Self::Tls => "TLS",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "DETECT" => Some(Self::Detect),
+            "HTTP" => Some(Self::Http),
+            "HTTP2" => Some(Self::Http2),
+            "GRPC" => Some(Self::Grpc),
+            "TCP" => Some(Self::Tcp),
+            "TLS" => Some(Self::Tls),
+            _ => None,
+        }
+    }
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
