@@ -58,6 +58,11 @@ fn tools() -> Outcome {
     // The other side of the table of HTTP/1.1 strictness.
     debian::program("nginx", "-v")?;
     debian::program("haproxy", "-v")?;
+    // Resolvers that nobody here wrote, and what makes a namespace to ask them in.
+    debian::tool("dig", "bind9-dnsutils", "-v")?;
+    debian::tool("dnsmasq", "dnsmasq-base", "--version")?;
+    debian::tool("node", "nodejs", "--version")?;
+    debian::tool("ip", "iproute2", "-V")?;
     golang::h2spec()?;
     examples::programs()?;
     examples::install()?;

@@ -33,8 +33,8 @@ use crate::source::Source;
 pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<String>;
 
 const TOP: Keys = Keys {
-    known: &["version", "project", "gateway", "defaults", "services", "allow", "tracing"],
-    later: &["egress", "intercept", "host_ports", "publish", "versions"],
+    known: &["version", "project", "gateway", "defaults", "services", "allow", "tracing", "intercept"],
+    later: &["egress", "host_ports", "publish", "versions"],
 };
 const BESIDE: Keys = Keys::new(&["tracing", "defaults"]);
 
@@ -43,6 +43,8 @@ const BESIDE: Keys = Keys::new(&["tracing", "defaults"]);
 pub struct MeshFile {
     /// The project's name, if it is given: one label.
     pub project: Option<String>,
+    /// How applications are captured, unless a service says otherwise.
+    pub intercept: Option<Intercept>,
     /// The gateway.
     pub gateway: GatewayFile,
     /// What holds for calls to every service, and what proxies tell.
@@ -108,6 +110,12 @@ pub struct ServiceFile {
     pub run: Option<String>,
     /// The fixed port of the application, if it is given.
     pub port: Option<u16>,
+    /// How it is captured, if it is given.
+    pub intercept: Option<Intercept>,
+    /// Ports of the laptop's own loopback that it may use.
+    pub host_ports: Vec<u16>,
+    /// Where its own port is open on the laptop, around the mesh.
+    pub publish: Option<u16>,
     /// What is spoken on its ports, where they do not say so themselves.
     pub protocol: AppProtocol,
     /// What callers dial, if it is given.
@@ -126,6 +134,35 @@ pub struct ServiceFile {
     pub overlay: Overlay,
     /// Who may call it; `None` while no rule names it.
     pub authorization: Option<AuthorizationPolicy>,
+}
+
+/// How the packets of an application get to its proxy, as a person may ask for it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Intercept {
+    /// The best that this machine allows.
+    Auto,
+    /// In namespaces of its own.
+    Netns,
+    /// By notifications of its system calls.
+    Notify,
+    /// By `HTTP_PROXY` and `<NAME>_URL`.
+    Env,
+    /// By `<NAME>_URL` alone: a port for each service.
+    Port,
+    /// Not at all.
+    None,
+}
+
+impl Intercept {
+    /// Every way, with its name.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("auto", Self::Auto),
+        ("netns", Self::Netns),
+        ("notify", Self::Notify),
+        ("env", Self::Env),
+        ("port", Self::Port),
+        ("none", Self::None),
+    ];
 }
 
 /// How to see that an application lives.
@@ -210,6 +247,8 @@ pub fn translate(
         check_version(&mut reader, top);
         out.project = top.field("project").and_then(|field| project(&mut reader, field));
     }
+    out.intercept =
+        top.as_ref().and_then(|top| top.field("intercept")).and_then(|field| reader.word(field, &Intercept::ALL));
     out.gateway = {
         let section = top.as_ref().and_then(|top| top.field("gateway")).cloned();
         let section = section.and_then(|field| reader.table(field.node, &field.path, gateway::KEYS));

@@ -8,8 +8,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
-    EnforceRule, Env, Exec, Explain, Files, Help, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService, PortChoice,
-    Proxy, ProxyRestart, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shepherd, Store, Tap, Up,
+    EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
+    PortChoice, Proxy, ProxyRestart, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Store, Tap, Up,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -133,6 +133,9 @@ pub(crate) enum Command {
         help_template = TEMPLATE
     )]
     Run(Run),
+    /// Run a program beside a service's own, with the same view of the network
+    #[command(before_help = "  hms exec calc-svc -- curl http://hello-svc/\n  hms exec calc-svc -- sh\n", help_template = TEMPLATE)]
+    Exec(Exec),
     /// Run the control plane alone
     #[command(before_help = "  hms control\n  hms control --store memory --rest 127.0.0.1:0\n", help_template = TEMPLATE)]
     Control(Control),
@@ -199,12 +202,6 @@ pub(crate) enum Command {
     /// The verbs of another name of this program.
     #[command(name = "__as", hide = true)]
     As(Alias),
-    /// Holds an application: ends every process of it when the supervisor is gone.
-    #[command(name = "__shepherd", hide = true)]
-    Shepherd(Shepherd),
-    /// Becomes the application, tied to the life of its shepherd.
-    #[command(name = "__exec", hide = true)]
-    Exec(Exec),
 }
 
 /// Reads `500ms`, `5s`, `10m`, `24h`, `7d`; a bare number is refused, because people mean different units by it.

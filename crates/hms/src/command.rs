@@ -8,6 +8,7 @@ mod control;
 mod down;
 mod enforce;
 mod env;
+mod exec;
 mod explain;
 mod help;
 mod jwt;
@@ -77,6 +78,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
             control::run(context, &options).await
         }
         Command::Down(options) => down::run(context, &options).await,
+        Command::Exec(options) => exec::run(context, &options).await,
         Command::Register(options) => register::run(context, &options.files).await,
         Command::Services => services::run(context).await,
         Command::Status => status::run(context).await,
@@ -98,9 +100,6 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Completion(options) => Ok(completion::run(context, options.shell)),
         Command::Help(options) => help::run(context, &options.topic),
         Command::As(alias) => Box::pin(under_another_name(alias, settings)).await,
-        // Both are handled before a runtime exists.
-        Command::Shepherd(options) => laptop::shepherd::shepherd(&options),
-        Command::Exec(options) => laptop::shepherd::become_application(&options),
     }
 }
 

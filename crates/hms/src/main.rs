@@ -18,7 +18,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 
-use cli::{Cli, Command};
+use cli::Cli;
 use exit::Exit;
 use failure::Failure;
 use output::Output;
@@ -29,15 +29,6 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };
-    // The two that stand between us and an application do nothing else: no settings, no runtime, no threads.
-    let direct = match &cli.command {
-        Command::Shepherd(options) => Some(laptop::shepherd::shepherd(options)),
-        Command::Exec(options) => Some(laptop::shepherd::become_application(options)),
-        _ => None,
-    };
-    if let Some(result) = direct {
-        return end(result, &Output::bare());
-    }
     let settings = match Settings::resolve(&cli.globals, Environment::read()) {
         Ok(settings) => settings,
         Err(failure) => return end(Err(failure), &Output::bare()),

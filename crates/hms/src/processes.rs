@@ -123,14 +123,19 @@ pub(crate) struct Listener {
 
 /// Whether anything on this machine listens on a port.
 pub(crate) fn is_listened_on(port: u16) -> bool {
-    listeners().iter().any(|listener| listener.address.port() == port)
+    is_listened_on_beside(std::process::id(), port)
 }
 
-/// Every listening TCP socket of this network namespace.
-fn listeners() -> Vec<Listener> {
-    ["/proc/net/tcp", "/proc/net/tcp6"]
+/// Whether anything listens on a port of the network in which a process lives.
+pub(crate) fn is_listened_on_beside(pid: u32, port: u16) -> bool {
+    listeners(pid).iter().any(|listener| listener.address.port() == port)
+}
+
+/// Every listening TCP socket of the network in which a process lives.
+fn listeners(pid: u32) -> Vec<Listener> {
+    ["tcp", "tcp6"]
         .into_iter()
-        .filter_map(|path| std::fs::read_to_string(path).ok())
+        .filter_map(|name| std::fs::read_to_string(format!("/proc/{pid}/net/{name}")).ok())
         .flat_map(|text| text.lines().skip(1).filter_map(parse_listener).collect::<Vec<_>>())
         .collect()
 }
@@ -174,7 +179,8 @@ fn socket_inodes(pid: u32) -> BTreeSet<u64> {
 /// Where any of these processes listens, in ascending order.
 pub(crate) fn listening(pids: &[u32]) -> Vec<SocketAddr> {
     let inodes: BTreeSet<u64> = pids.iter().flat_map(|pid| socket_inodes(*pid)).collect();
-    let addresses: BTreeSet<SocketAddr> = listeners()
+    let network = pids.last().copied().unwrap_or_else(std::process::id);
+    let addresses: BTreeSet<SocketAddr> = listeners(network)
         .into_iter()
         .filter(|listener| inodes.contains(&listener.inode))
         .map(|listener| listener.address)
@@ -207,7 +213,7 @@ pub(crate) fn is_ours(pid: u32) -> bool {
 
 /// The process that listens on `port` of a loopback or wildcard address, if it is one we may look at.
 pub(crate) fn holder(port: u16) -> Option<Holder> {
-    let inodes: BTreeSet<u64> = listeners()
+    let inodes: BTreeSet<u64> = listeners(std::process::id())
         .into_iter()
         .filter(|listener| listener.address.port() == port)
         .map(|listener| listener.inode)

@@ -165,6 +165,11 @@ impl Settings {
         })
     }
 
+    /// `HMS_DISABLE=1`: programs run without any mesh.
+    pub(crate) fn is_disabled(&self) -> bool {
+        self.environment.text("HMS_DISABLE").is_some_and(|value| value != "0")
+    }
+
     /// The programs of `PATH`, in order; relative entries are skipped, so a project's folder cannot slip one in.
     pub(crate) fn search_path(&self) -> Vec<PathBuf> {
         let path = self.environment.text("PATH").unwrap_or("/usr/local/bin:/usr/bin:/bin");

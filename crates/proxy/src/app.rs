@@ -4,6 +4,7 @@
 //! connections and requests on a runtime of its own. They meet in [`Shared`] and in the channels made here.
 
 use std::io;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::rc::Rc;
 use std::sync::Arc;
@@ -14,12 +15,15 @@ use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
-use tokio::net::UnixStream;
+use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinHandle, LocalSet};
 
 use crate::attach::Attachment;
+use crate::capture::dns::resolver::Resolver;
+use crate::capture::dns::{self, Names};
+use crate::capture::sidecar::{Captured, Gate, Sink};
 use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
@@ -34,7 +38,7 @@ use crate::takeover::{self, Offer, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
-use crate::{admin, last_good, probe, tasks};
+use crate::{admin, capture, last_good, probe, tasks};
 
 /// Wishes waiting for the subscription or the certificate.
 const QUEUE: usize = 256;
@@ -51,7 +55,8 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, inbound, sockets, ports } = bind(&settings, inherited.unwrap_or_default())?;
+    let Bound { admin, doors, published, inbound, sockets, mut ports } =
+        bind(&settings, inherited.unwrap_or_default())?;
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -68,6 +73,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         drain,
         overload: Overload::new(&settings, descriptors::raise()),
         wanted,
+        captured: Captured::new(settings.capture),
         app: AppState::default(),
         breakers,
         settings,
@@ -90,6 +96,8 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     for (listener, door) in doors {
         tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
     }
+    let names = names(&shared);
+    capture(&shared, &workers.threads, published, names.clone())?;
     if let Some(predecessor) = predecessor {
         predecessor.relieve().await;
     }
@@ -108,11 +116,32 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
         attached: tasks::spawn("control", attachment.run()),
     };
+    let _answering = answer_names(&names, shared.settings.dns, &mut ports)?;
     last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
+}
+
+/// What answers names, for captured applications and where the settings say so.
+fn names(shared: &Arc<Shared>) -> Names {
+    Names::new(Arc::clone(shared), Arc::new(Resolver::new(shared.settings.resolver.clone())))
+}
+
+/// Answers names at an address of the settings; ends when what is returned is dropped.
+fn answer_names(
+    names: &Names,
+    wanted: Option<SocketAddr>,
+    ports: &mut serde_json::Value,
+) -> io::Result<Option<dns::Serving>> {
+    let Some(wanted) = wanted else { return Ok(None) };
+    let (sockets, address) = dns::Sockets::open(wanted)
+        .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
+    if let Some(ports) = ports.as_object_mut() {
+        ports.insert("dns".to_owned(), address.to_string().into());
+    }
+    Ok(Some(names.serve(sockets, dns::Searched::Host)))
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.
@@ -181,6 +210,25 @@ fn data_thread(shared: Arc<Shared>, intake: Intake, seed: u64, probing: Option<w
 
 async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
+}
+
+/// Waits for the application's shepherd, if there will be one.
+fn capture(
+    shared: &Arc<Shared>,
+    threads: &listen::Threads,
+    published: Option<TcpListener>,
+    names: Names,
+) -> io::Result<()> {
+    if let (Some(listener), Some(app)) = (published, shared.settings.app) {
+        tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
+    }
+    if !shared.captured.is_expected() {
+        return Ok(());
+    }
+    let gate = Gate::open(&shared.settings.runtime_dir)?;
+    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
+    tasks::spawn("capture", gate.attend(sink));
+    Ok(())
 }
 
 /// Resolves when this process can serve whatever the one before it could.

@@ -8,6 +8,7 @@ pub mod app;
 pub mod attach;
 pub mod attempt;
 pub mod body;
+pub mod capture;
 pub mod certificate;
 pub mod clock;
 pub mod control_channel;

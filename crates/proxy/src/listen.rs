@@ -14,6 +14,7 @@ use tokio::net::TcpStream;
 use tokio::sync::mpsc;
 
 pub use self::accept::accept;
+use crate::capture::{self, Destination};
 use crate::detect;
 use crate::drain::Open;
 use crate::overload::places::Place;
@@ -35,6 +36,8 @@ pub enum Door {
     Inbound,
     /// The application beside us; `Some` leads to one service only.
     Outbound(Option<ServiceName>),
+    /// The application beside us, which dialled something else: see [`crate::capture`].
+    Captured,
     /// Callers from outside.
     Gateway,
 }
@@ -135,7 +138,7 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let terms = match door {
         Door::Gateway => &http1::EDGE,
         Door::Inbound => &http1::PEER,
-        Door::Outbound(_) => &http1::MESH,
+        Door::Outbound(_) | Door::Captured => &http1::MESH,
     };
     match protocol {
         Protocol::Http1 => http1::serve(stream, handler, drain, terms).await,
@@ -168,6 +171,17 @@ async fn enter(
             let entrance = Entrance::Outbound { pinned: pinned.clone() };
             (entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
+        Door::Captured => {
+            let captured = &worker.shared.captured;
+            let original = captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
+            let pinned = match capture::destination(&worker.shared.current, original).await {
+                Destination::Service(name) => Some(name),
+                Destination::Elsewhere => None,
+                Destination::Nowhere => return Err(io::ErrorKind::HostUnreachable.into()),
+            };
+            let protocol = detect::protocol(&stream).await?;
+            (Entrance::Outbound { pinned }, worker.own_party(), protocol, Stream::Plain(stream))
+        }
         Door::Gateway => {
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
             (Entrance::Gateway, worker.own_party(), protocol, stream)
@@ -179,6 +193,6 @@ async fn enter(
 fn limits(door: &Door) -> &'static http2::Limits {
     match door {
         Door::Gateway => &http2::Limits::EDGE,
-        Door::Inbound | Door::Outbound(_) => &http2::Limits::MESH,
+        Door::Inbound | Door::Outbound(_) | Door::Captured => &http2::Limits::MESH,
     }
 }

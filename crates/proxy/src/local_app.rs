@@ -10,17 +10,15 @@ use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
-use tokio::net::TcpStream;
 
 use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::PLAIN_IDLE;
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
-use crate::settings::Settings;
 use crate::transport::connect::{self, Connection};
 use crate::transport::pool::{Home, Key};
 use crate::transport::{Edits, Processed, Protocol, Response, SendError};
-use crate::worker::Worker;
+use crate::worker::{Shared, Worker};
 
 /// The application's place in the pool; endpoints count from 1.
 const KEY: Key = Key { endpoint: 0, generation: 0 };
@@ -73,7 +71,7 @@ async fn attempt(
             Err(error) => return Err(broken(worker, &error, body)),
         }
     }
-    match Box::pin(connect::open(address, protocol, None, CONNECT_DEADLINE, None)).await {
+    match Box::pin(connect::open_app(&worker.shared.captured, address, protocol, CONNECT_DEADLINE)).await {
         Err(error) => {
             tracing::debug!(error = %error.message, "application not reached");
             worker.shared.app.suspect();
@@ -124,23 +122,23 @@ fn down(worker: &Worker) -> Refusal {
 /// Answers another proxy's probe: does the application accept connections at this moment?
 pub async fn probe(worker: &Worker) -> Result<Response, Refusal> {
     match worker.shared.settings.app {
-        Some(address) if is_healthy(&worker.shared.settings, address).await => Ok(empty(StatusCode::OK)),
+        Some(address) if is_healthy(&worker.shared, address).await => Ok(empty(StatusCode::OK)),
         _ => Err(down(worker)),
     }
 }
 
 /// Whether the application accepts connections, and answers its health path if it has one. It is never redirected, and only the
 /// head of its answer is read (reliability J4).
-pub async fn is_healthy(settings: &Settings, address: SocketAddr) -> bool {
+pub async fn is_healthy(shared: &Shared, address: SocketAddr) -> bool {
     let asked = async {
-        let Some(path) = &settings.health_path else { return TcpStream::connect(address).await.is_ok() };
-        answers(address, path).await.is_some_and(|status| status < StatusCode::BAD_REQUEST)
+        let Some(path) = &shared.settings.health_path else { return shared.captured.dial(address).await.is_ok() };
+        answers(shared, address, path).await.is_some_and(|status| status < StatusCode::BAD_REQUEST)
     };
     tokio::time::timeout(CONNECT_DEADLINE, asked).await.unwrap_or(false)
 }
 
-async fn answers(address: SocketAddr, path: &CanonicalPath) -> Option<StatusCode> {
-    let opening = connect::open(address, Protocol::Http1, None, CONNECT_DEADLINE, None);
+async fn answers(shared: &Shared, address: SocketAddr, path: &CanonicalPath) -> Option<StatusCode> {
+    let opening = connect::open_app(&shared.captured, address, Protocol::Http1, CONNECT_DEADLINE);
     let connection = Box::pin(opening).await.ok()?;
     let authority = Authority::parse(&address.to_string()).ok()?;
     let head = RequestHead { method: Method::GET, authority, path: path.clone(), query: None, fields: Fields::new() };

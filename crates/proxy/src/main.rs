@@ -3,10 +3,15 @@
 use std::process::ExitCode;
 
 use hms_proxy::app;
+use hms_proxy::capture::{enter, shepherd};
 use hms_proxy::settings::{Settings, SettingsError, log_filter};
 use tokio::task::LocalSet;
 
 fn main() -> ExitCode {
+    // What stands beside an application does nothing else: no settings, no runtime, and no threads before it has split.
+    if let Some(code) = beside_an_application() {
+        return code;
+    }
     let settings = match Settings::parse(std::env::args_os().skip(1)) {
         Ok(settings) => settings,
         Err(SettingsError::Asked(text)) => return say(&mut std::io::stdout(), &text, ExitCode::SUCCESS),
@@ -25,6 +30,26 @@ fn main() -> ExitCode {
     match LocalSet::new().block_on(&runtime, app::run(settings)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
+    }
+}
+
+/// `__shepherd`, `__capture` and `__enter`; `None` if this is to be a proxy.
+fn beside_an_application() -> Option<ExitCode> {
+    let mut arguments = std::env::args_os().skip(1);
+    match arguments.next()?.to_str()? {
+        "__shepherd" => Some(with(shepherd::Options::parse(arguments), |options| shepherd::run(&options))),
+        "__capture" => Some(with(shepherd::Options::parse(arguments), |options| shepherd::probe(options.masks))),
+        // A program that does nothing, to see whether one could be started.
+        "__nothing" => Some(ExitCode::SUCCESS),
+        "__enter" => Some(enter::run(&arguments.collect::<Vec<_>>())),
+        _ => None,
+    }
+}
+
+fn with<T>(parsed: Result<T, lexopt::Error>, run: impl FnOnce(T) -> ExitCode) -> ExitCode {
+    match parsed {
+        Ok(options) => run(options),
+        Err(error) => say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::from(2)),
     }
 }
 

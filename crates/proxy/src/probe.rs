@@ -25,7 +25,7 @@ pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
     let shared = &worker.shared;
     let Some(address) = shared.settings.app else { return };
     loop {
-        let listening = local_app::is_healthy(&shared.settings, address).await;
+        let listening = local_app::is_healthy(shared, address).await;
         if shared.app.note(listening) {
             tracing::info!(%address, listening, "application");
             changes.send_replace(listening);

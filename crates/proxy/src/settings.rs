@@ -14,10 +14,15 @@ use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
 use hms_traffic::subset::Caller;
 
+use crate::capture::Mode;
+use crate::capture::dns::resolver::Source;
 use crate::runtime::Own;
 
 /// Port of the application when nobody names one (S4-13).
 pub const DEFAULT_SERVICE_PORT: u16 = 7000;
+
+/// Where a host says who resolves its names (resolv.conf(5)).
+const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How the control plane is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,6 +61,10 @@ pub struct Settings {
     pub admin: SocketAddr,
     /// Where outside callers connect (gateway).
     pub https: SocketAddr,
+    /// Where names are answered for whoever asks, beside captured applications; `None` is nowhere.
+    pub dns: Option<SocketAddr>,
+    /// Who is asked about names that are not the mesh's.
+    pub resolver: Source,
     /// The application; `None` for a pure client.
     pub app: Option<SocketAddr>,
     /// The path that must answer below 400 for the application to be healthy; without one, accepting connections is enough.
@@ -80,6 +89,10 @@ pub struct Settings {
     pub max_connections: Option<usize>,
     /// Bytes of memory this process may have; `None` is what its control group allows.
     pub memory_limit: Option<u64>,
+    /// How the application is captured, if it is: then its shepherd hands us sockets.
+    pub capture: Option<Mode>,
+    /// Where the application's own port is open, around the mesh.
+    pub publish: Option<SocketAddr>,
     /// Where the access log goes; `-` is standard output, `None` is nowhere.
     pub access_log: Option<PathBuf>,
 }
@@ -113,6 +126,8 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --outbound IP:PORT            where the application sends its calls (127.0.0.1:0)
   --admin IP:PORT               health and metrics (127.0.0.1:0)
   --https IP:PORT               where outside callers connect (gateway, 127.0.0.1:8443)
+  --dns IP:PORT                 answer names there, over UDP and TCP (nowhere)
+  --resolver IP:PORT[,IP:PORT]  who knows the names that are not the mesh's (those of /etc/resolv.conf)
   --app IP:PORT|none            the application (127.0.0.1:$SERVICE_PORT, default port 7000)
   --health-path PATH            healthy is who answers GET PATH below 400 (else: who accepts connections)
   --health-every MILLISECONDS   how often (1000)
@@ -123,6 +138,8 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --workers N                   data threads (sidecar 1, gateway one per processor)
   --max-connections N           connections taken at the same time (half of the open files allowed)
   --memory-limit MEBIBYTES      memory that may be used (the control group's limit)
+  --capture netns|notify        the application is captured; its shepherd hands out sockets
+  --publish IP:PORT             where the application's own port is open, around the mesh
   --access-log FILE|-           JSON lines, one per request
 ";
 
@@ -168,7 +185,11 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 24] = [
+const KNOWN: [&str; 28] = [
+    "capture",
+    "publish",
+    "dns",
+    "resolver",
     "memory-limit",
     "max-connections",
     "health-path",
@@ -240,6 +261,8 @@ impl Raw {
             outbound: self.address("outbound", 0)?,
             admin: self.address("admin", 0)?,
             https: self.address("https", 8443)?,
+            dns: self.values.remove("dns").map(|text| socket_address("dns", &text)).transpose()?,
+            resolver: self.resolver()?,
             app: self.app(service_port)?,
             health_path: self.health_path()?,
             health_every: Duration::from_millis(self.number("health-every", 1000, 3_600_000)?.max(100)),
@@ -254,6 +277,8 @@ impl Raw {
                 .optional("max-connections", 1 << 20)?
                 .and_then(|most| usize::try_from(most.max(1)).ok()),
             memory_limit: self.optional("memory-limit", 1 << 24)?.map(|mebibytes| mebibytes << 20),
+            capture: self.capture()?,
+            publish: self.publish()?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
@@ -322,8 +347,26 @@ impl Raw {
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
     }
 
+    fn resolver(&mut self) -> Result<Source, SettingsError> {
+        let Some(text) = self.values.remove("resolver") else { return Ok(Source::File(RESOLV_CONF.into())) };
+        let servers = text.split(',').map(|server| socket_address("resolver", server));
+        servers.collect::<Result<_, _>>().map(Source::Servers)
+    }
+
     fn optional(&mut self, name: &str, most: u64) -> Result<Option<u64>, SettingsError> {
         self.values.contains_key(name).then(|| self.number(name, 0, most)).transpose()
+    }
+
+    fn capture(&mut self) -> Result<Option<Mode>, SettingsError> {
+        let read = |text: String| {
+            let wrong = || SettingsError::Bad(format!("--capture takes netns or notify, not `{text}`"));
+            Mode::parse(&text).filter(|mode| *mode != Mode::None).ok_or_else(wrong)
+        };
+        self.values.remove("capture").map(read).transpose()
+    }
+
+    fn publish(&mut self) -> Result<Option<SocketAddr>, SettingsError> {
+        self.values.remove("publish").map(|text| socket_address("publish", &text)).transpose()
     }
 
     fn health_path(&mut self) -> Result<Option<CanonicalPath>, SettingsError> {
@@ -379,6 +422,7 @@ mod tests {
             (["--role", "router"], "router"),
             (["--app", "x"], "--app"),
             (["--upstream", "calc"], "--upstream"),
+            (["--resolver", "9.9.9.9"], "--resolver"),
             (["--drain", "soon"], "--drain"),
             (["--nothing", "x"], "--nothing"),
             (["--service", "again"], "--service"),

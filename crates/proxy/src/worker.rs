@@ -15,6 +15,7 @@ use hms_traffic::dice::Dice;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
 
+use crate::capture::sidecar::Captured;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::Drain;
@@ -61,6 +62,8 @@ pub struct Shared {
     pub wanted: mpsc::Sender<ServiceName>,
     /// Whether the application accepts connections.
     pub app: AppState,
+    /// How the application is reached, and what it dialled, if it is captured.
+    pub captured: Captured,
     /// Services whose breaker may have changed.
     pub breakers: mpsc::Sender<ServiceName>,
 }

@@ -5,10 +5,9 @@ use std::path::Path;
 
 use tokio::process::Command;
 
-use crate::mesh::Mesh;
+use crate::mesh::{Mesh, User};
 use crate::readme::{self, Block};
 use crate::shell::Shell;
-use crate::user::User;
 use crate::{binaries, settings};
 
 /// A copy of an example that belongs to one user.
@@ -24,7 +23,7 @@ impl Example {
     /// The example with everything its installation adds. The programs under test stand in its own folder, because the one they
     /// were built in may be closed to others.
     pub fn new(name: &str, user: User) -> Self {
-        let mesh = Mesh::example(name);
+        let mesh = Mesh::example_of(name, user);
         add(&binaries::installed_example(name), mesh.project());
         let programs = mesh.root().join("bin");
         fs::create_dir(&programs).unwrap();
@@ -32,7 +31,8 @@ impl Example {
             link(&program, &programs.join(program.file_name().unwrap()));
         }
         let page = fs::read_to_string(mesh.project().join("README.md")).unwrap();
-        Self { mesh: mesh.owned_by(user), blocks: readme::blocks(&page) }
+        mesh.hand_over();
+        Self { mesh, blocks: readme::blocks(&page) }
     }
 
     /// A command as the mesh's user types it: our programs and the system's, nothing of the caller's.
@@ -48,6 +48,16 @@ impl Example {
     /// A shell of that user in the example's folder.
     pub async fn shell(&self) -> Shell {
         Shell::start(self.command("sh"), &self.mesh.root().join("shell.log")).await
+    }
+
+    /// The same in a network of its own, where every port is free.
+    pub async fn shell_alone(&self) -> Shell {
+        let mut command = self.command("unshare");
+        if !self.mesh.is_typed_by_root() {
+            command.args(["--user", "--map-root-user"]);
+        }
+        command.args(["--net", "sh", "-c", "ip link set lo up && exec sh"]);
+        Shell::start(command, &self.mesh.root().join("shell-alone.log")).await
     }
 }
 

@@ -28,7 +28,6 @@ pub mod shell;
 pub mod sidecar;
 pub mod tasks;
 pub mod tls;
-pub mod user;
 pub mod wait;
 
 use std::time::Duration;

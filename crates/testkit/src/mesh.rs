@@ -13,7 +13,6 @@ use tokio::process::Command;
 use crate::client::Http;
 use crate::processes::{self, Process};
 use crate::rest::Rest;
-use crate::user::User;
 use crate::{binaries, settings, wait};
 
 /// The longest a command line may take.
@@ -28,6 +27,24 @@ pub struct Mesh {
     project: PathBuf,
     user: User,
 }
+
+/// Who types the commands.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum User {
+    /// Whoever runs the tests.
+    #[default]
+    Same,
+    /// A user without capabilities. If the tests run as such a one, that is the same.
+    Ordinary,
+    /// One who may not make user namespaces either, as on machines that restrict them.
+    Confined,
+}
+
+/// The ordinary user.
+const ORDINARY: u32 = 1000;
+/// Starts its arguments where no further user namespaces can be made, without the capabilities that were needed for that.
+const CONFINE: &str = "echo 0 > /proc/sys/user/max_user_namespaces && exec setpriv --ambient-caps -all --inh-caps -all \
+                       --bounding-set -all -- \"$@\"";
 
 /// How a command ended.
 #[derive(Debug, Clone)]
@@ -50,26 +67,34 @@ impl Said {
 impl Mesh {
     /// A mesh in an empty folder.
     pub fn new() -> Self {
+        Self::of(User::Same)
+    }
+
+    /// A mesh in an empty folder, whose commands somebody else types.
+    pub fn of(user: User) -> Self {
         // Short, because paths of sockets are; in memory where there is room for keys.
         let root = tempfile::Builder::new().prefix("hms-").tempdir_in("/tmp").unwrap();
         let project = root.path().join("lab");
         for folder in ["lab", "r", "s", "d", "c", "h"] {
             std::fs::create_dir(root.path().join(folder)).unwrap();
         }
-        Self { root, project, user: User::Own }
-    }
-
-    /// What is there so far and everything that is done from now on belongs to this user.
-    #[must_use]
-    pub fn owned_by(mut self, user: User) -> Self {
-        user.own(self.root.path());
-        self.user = user;
-        self
+        if user != User::Same && nix::unistd::geteuid().is_root() {
+            let owner = Some(ORDINARY);
+            for folder in std::iter::once(root.path().to_path_buf()).chain(children(root.path())) {
+                std::os::unix::fs::chown(folder, owner, owner).unwrap();
+            }
+        }
+        Self { root, project, user }
     }
 
     /// A mesh in a copy of one of the examples.
     pub fn example(name: &str) -> Self {
-        let mesh = Self::new();
+        Self::example_of(name, User::Same)
+    }
+
+    /// The same, whose commands somebody else types.
+    pub fn example_of(name: &str, user: User) -> Self {
+        let mesh = Self::of(user);
         copy(&binaries::workspace().join("examples").join(name), &mesh.project);
         mesh
     }
@@ -91,6 +116,29 @@ impl Mesh {
         self.root.path()
     }
 
+    /// Gives everything in the folder to whoever types, except for files that have another name elsewhere.
+    pub(crate) fn hand_over(&self) {
+        use std::os::unix::fs::MetadataExt as _;
+        if self.is_typed_by_root() || !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let mut open = vec![self.root.path().to_path_buf()];
+        while let Some(path) = open.pop() {
+            let metadata = std::fs::symlink_metadata(&path).unwrap();
+            if metadata.is_dir() {
+                open.extend(children(&path));
+            }
+            if metadata.is_dir() || (metadata.is_file() && metadata.nlink() == 1) {
+                std::os::unix::fs::chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+            }
+        }
+    }
+
+    /// Whether nothing is forbidden to whoever types.
+    pub(crate) fn is_typed_by_root(&self) -> bool {
+        self.user == User::Same && nix::unistd::geteuid().is_root()
+    }
+
     /// Writes a file of the project.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.project.join(name);
@@ -100,7 +148,7 @@ impl Mesh {
 
     /// A command that belongs to this mesh, with an environment that says so and nothing of the caller's.
     pub fn command(&self, program: impl AsRef<Path>) -> Command {
-        let mut command = Command::new(program.as_ref());
+        let mut command = self.typed(program.as_ref());
         let folder = |name: &str| self.root.path().join(name);
         let python = binaries::python();
         command
@@ -114,7 +162,23 @@ impl Mesh {
             .env("XDG_CONFIG_HOME", folder("c"))
             .env("VIRTUAL_ENV", python.ancestors().nth(2).unwrap_or(&python))
             .current_dir(&self.project);
-        self.user.become_in(&mut command);
+        command
+    }
+
+    /// The program, started by whoever types.
+    fn typed(&self, program: &Path) -> Command {
+        let mut words: Vec<std::ffi::OsString> = Vec::new();
+        if self.user != User::Same && nix::unistd::geteuid().is_root() {
+            let id = ORDINARY.to_string();
+            words.extend(["setpriv", "--reuid", &id, "--regid", &id, "--clear-groups", "--"].map(Into::into));
+        }
+        if self.user == User::Confined {
+            let confined = ["unshare", "--user", "--map-current-user", "--keep-caps", "sh", "-c", CONFINE, "sh"];
+            words.extend(confined.map(Into::into));
+        }
+        words.push(program.into());
+        let mut command = Command::new(words.remove(0));
+        command.args(words);
         command
     }
 

@@ -16,7 +16,7 @@ const PRELUDE: &str = "curl() { command curl -sS --max-time 20 \"$@\"; }\n";
 /// A running `sh`, which keeps its variables and its folder from one line to the next.
 #[derive(Debug)]
 pub struct Shell {
-    _child: Child,
+    child: Child,
     input: ChildStdin,
     output: BufReader<ChildStdout>,
     errors: std::path::PathBuf,
@@ -42,7 +42,7 @@ impl Shell {
         let mut input = child.stdin.take().unwrap();
         let output = BufReader::new(child.stdout.take().unwrap());
         input.write_all(PRELUDE.as_bytes()).await.unwrap();
-        Self { _child: child, input, output, errors: errors.to_path_buf() }
+        Self { child, input, output, errors: errors.to_path_buf() }
     }
 
     /// Types one line and waits for what it says.
@@ -54,6 +54,14 @@ impl Shell {
             panic!("`{line}` did not end within {PATIENCE:?}: {}", self.said())
         };
         Answer { code, out, err: self.said().get(before..).unwrap_or_default().to_owned() }
+    }
+
+    /// Leaves the shell, as `exit` does.
+    pub async fn end(self) {
+        let Self { mut child, input, .. } = self;
+        drop(input);
+        let ended = tokio::time::timeout(PATIENCE, child.wait()).await;
+        assert!(ended.is_ok_and(|status| status.is_ok()), "the shell does not end");
     }
 
     async fn until_end(&mut self) -> (String, i32) {

@@ -4,92 +4,125 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hms_testkit::capture::{Capture, contains};
 use hms_testkit::example::Example;
 use hms_testkit::processes::{Process, signal};
 use hms_testkit::readme::{Block, Typed, masked};
-use hms_testkit::shell::Shell;
-use hms_testkit::user::User;
+use hms_testkit::shell::{Answer, Shell};
+use hms_testkit::mesh::User;
 use hms_testkit::{scenario, wait};
 use nix::sys::signal::Signal;
 
 /// The whole of one README.
-const LIMIT: Duration = Duration::from_mins(3);
+const LIMIT: Duration = Duration::from_mins(4);
 /// Until something in another terminal has said what the page shows.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Sections that are not typed here: what was installed before, and the story that needs fixed ports.
-const ELSEWHERE: [&str; 2] = ["Install", "The story's registry"];
+/// What was done before these tests.
+const INSTALL: &str = "Install";
+/// Sections with fixed ports, which are followed in a network of their own.
+const ALONE: [&str; 2] = ["The story's registry", "Without the mesh"];
 
-/// Types the page from its start to its end.
-async fn follow(name: &str, user: User) {
+/// Types the page from its start to its end, but for what needs fixed ports.
+async fn in_the_mesh(name: &str, user: User) {
     let example = Example::new(name, user);
     let mut shell = example.shell().await;
-    let blocks: Vec<&Block> =
-        example.blocks.iter().filter(|block| !ELSEWHERE.contains(&block.section.as_str())).collect();
-    let mut taps = Vec::new();
+    let here = |block: &&Block| block.section != INSTALL && !ALONE.contains(&block.section.as_str());
+    let blocks: Vec<&Block> = example.blocks.iter().filter(here).collect();
     let mut others = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
-        if !block.elsewhere {
-            for typed in &block.commands {
-                check(&example, &mut shell, typed).await;
-            }
-            continue;
-        }
+        let log = example.mesh.root().join(format!("terminal-{index}.log"));
         for typed in &block.commands {
+            if !block.elsewhere {
+                compare(&example, typed, &shell.line(&without_named_ports(&typed.line)).await);
+                continue;
+            }
             let mut command = example.command("sh");
             command.args(["-c", &format!("exec {}", typed.line)]);
-            let log = example.mesh.root().join(format!("terminal-{index}.log"));
-            let process = Process::start(command, log);
+            let known = instances(&example, typed).await;
+            let process = Process::start(command, log.clone());
             if typed.line.starts_with("hms tap") {
                 let calls = &blocks.get(index + 1).expect("calls after the tap").commands;
                 every_hop(&example, &mut shell, &process, typed, calls).await;
-                taps.push(process);
             } else {
-                let before = instances(&example, typed).await;
-                wait::until("the instance in another terminal is known", PATIENCE, || async {
-                    let now = instances(&example, typed).await;
-                    if now > before { Ok(()) } else { Err(format!("{now}: {}", process.output())) }
-                })
-                .await;
-                others.push((typed, process));
+                until_known(&example, typed, &process, known).await;
             }
+            others.push((typed, process));
         }
     }
+    // Everything ends with the mesh; nothing is left in any terminal.
+    shell.end().await;
     for (typed, process) in &mut others {
-        let shown = masked(&process.output());
-        assert_eq!(shown, masked(&typed.output), "{name}: `{}`", typed.line);
+        let _code = process.ended(PATIENCE).await;
+        if !typed.line.starts_with("hms tap") {
+            let (shown, page) = (masked(&process.output()), masked(&typed.output));
+            assert!(shown.contains(&page), "`{}` says {shown}, not {page}", typed.line);
+        }
     }
-    drop((taps, others));
     example.mesh.until_nothing_runs().await;
 }
 
-/// Types one command and compares.
-async fn check(example: &Example, shell: &mut Shell, typed: &Typed) {
-    // Several tests run at a time, and the ports with names are there once.
-    let line = typed.line.replace("hms up -d --wait", "hms up -d --wait --ports auto");
-    let answer = shell.line(&line).await;
-    let (mut shown, mut wanted) = (masked(&answer.out), masked(&typed.output));
-    if line.starts_with("hms up") {
-        // Whoever is ready first is shown first.
-        (shown, wanted) = (sorted(&shown), sorted(&wanted));
+/// Types the sections that need fixed ports, in a network of their own.
+async fn alone(name: &str, user: User) {
+    let example = Example::new(name, user);
+    for section in ALONE {
+        let mut shell = example.shell_alone().await;
+        for typed in example.blocks.iter().filter(|block| block.section == section).flat_map(|block| &block.commands) {
+            compare(&example, typed, &shell.line(&typed.line).await);
+            if let Some(port) = started_on(&typed.line) {
+                // A reader is slower than a program that starts.
+                let listens = format!("import socket; socket.create_connection((\"127.0.0.1\", {port}))");
+                let known = "{ [ ! -e \"$HMS_TOKEN_FILE\" ] || hms services | grep -q ':PORT '; }";
+                let known = known.replace("PORT", &port);
+                let line = format!("until python3 -c '{listens}' 2>/dev/null && {known}; do :; done");
+                let answer = shell.line(&line).await;
+                assert_eq!(answer.code, 0, "{answer:?}");
+            }
+        }
+        shell.end().await;
     }
-    assert_eq!(shown, wanted, "`{line}` says {answer:?}\n{}", example.mesh.logs());
+    example.mesh.until_nothing_runs().await;
+}
+
+/// The port of a program that a line leaves running: the last number in it.
+fn started_on(line: &str) -> Option<String> {
+    let line = line.strip_suffix('&')?;
+    let words = line.split(|c: char| c.is_whitespace() || c == '=');
+    words.filter(|word| word.parse::<u16>().is_ok_and(|port| port > 1)).next_back().map(str::to_owned)
+}
+
+/// Several tests run at a time, and the ports with names are there once.
+fn without_named_ports(line: &str) -> String {
+    line.replace("hms up -d --wait", "hms up -d --wait --ports auto")
+}
+
+/// What a command printed, against the page.
+fn compare(example: &Example, typed: &Typed, answer: &Answer) {
+    let (mut shown, mut page) = (masked(&answer.out), masked(&typed.output));
+    if typed.line.starts_with("hms up") {
+        // Whoever is ready first is shown first.
+        (shown, page) = (sorted(&shown), sorted(&page));
+    }
+    assert_eq!(shown, page, "`{}` says {answer:?}\n{}", typed.line, example.mesh.logs());
 }
 
 /// Makes the calls until the tap has shown every hop of the page, each of them encrypted, and ends the tap.
 async fn every_hop(example: &Example, shell: &mut Shell, tap: &Process, typed: &Typed, calls: &[Typed]) {
-    let wanted = counted(&typed.output);
-    // A tap begins some time after its process, and the page's reader is slower than we are.
+    let page = counted(&typed.output);
     let deadline = tokio::time::Instant::now() + PATIENCE;
     loop {
+        // A tap begins some time after its process, so the first calls may be missing in it.
         for call in calls {
-            let answer = shell.line(&call.line).await;
-            assert_eq!(answer.code, 0, "`{}`: {answer:?}", call.line);
+            compare(example, call, &shell.line(&call.line).await);
         }
         let shown = counted(&tap.output());
-        if wanted.iter().all(|(line, times)| shown.get(line).is_some_and(|seen| seen >= times)) {
+        if page.iter().all(|(line, times)| shown.get(line).is_some_and(|seen| seen >= times)) {
             break;
         }
-        assert!(tokio::time::Instant::now() < deadline, "the page: {wanted:#?}\nthe tap: {shown:#?}");
+        assert!(
+            tokio::time::Instant::now() < deadline,
+            "the page: {page:#?}\nthe tap: {shown:#?}\n{}",
+            example.mesh.logs()
+        );
     }
     let output = tap.output();
     let plain: Vec<&str> = output.lines().filter(|line| !line.contains(" mTLS ")).collect();
@@ -97,9 +130,20 @@ async fn every_hop(example: &Example, shell: &mut Shell, tap: &Process, typed: &
     signal(tap.pid(), Signal::SIGINT);
 }
 
-/// How many healthy instances there are of the service that `hms run` names.
+/// Waits until what was started in another terminal has registered.
+async fn until_known(example: &Example, typed: &Typed, process: &Process, before: usize) {
+    wait::until("the instance in another terminal is known", PATIENCE, || async {
+        let now = instances(example, typed).await;
+        if now > before { Ok(()) } else { Err(format!("{now}: {}", process.output())) }
+    })
+    .await;
+}
+
+/// How many healthy instances there are of the service that a `hms run` names.
 async fn instances(example: &Example, typed: &Typed) -> usize {
-    let service = typed.line.split_whitespace().nth(2).expect("hms run SERVICE");
+    let Some(service) = typed.line.strip_prefix("hms run ").and_then(|rest| rest.split_whitespace().next()) else {
+        return 0;
+    };
     let view = example.mesh.rest().get(&format!("/v1/services/{service}")).await;
     let endpoints = view["endpoints"].as_array().map(Vec::as_slice).unwrap_or_default();
     endpoints.iter().filter(|endpoint| endpoint["health"] == "healthy").count()
@@ -120,20 +164,85 @@ fn counted(text: &str) -> BTreeMap<String, usize> {
 }
 
 macro_rules! examples {
-    ($($name:ident $ordinary:ident $folder:literal;)*) => {$(
+    ($($folder:ident: $mesh:ident $ordinary:ident $alone:ident $ordinary_alone:ident;)*) => {$(
         #[test]
-        fn $name() {
-            scenario(LIMIT, follow($folder, User::Own));
+        fn $mesh() {
+            scenario(LIMIT, in_the_mesh(stringify!($folder), User::Same));
         }
 
         #[test]
         fn $ordinary() {
-            scenario(LIMIT, follow($folder, User::Ordinary));
+            scenario(LIMIT, in_the_mesh(stringify!($folder), User::Ordinary));
+        }
+
+        #[test]
+        fn $alone() {
+            scenario(LIMIT, alone(stringify!($folder), User::Same));
+        }
+
+        #[test]
+        fn $ordinary_alone() {
+            scenario(LIMIT, alone(stringify!($folder), User::Ordinary));
         }
     )*};
 }
 
 examples! {
-    benefits_does_what_its_readme_says benefits_does_it_for_an_ordinary_user "benefits";
-    passport_does_what_its_readme_says passport_does_it_for_an_ordinary_user "passport";
+    passport: passport_is_as_its_page_says passport_is_so_for_an_ordinary_user
+        passport_keeps_its_own_registry passport_keeps_it_for_an_ordinary_user;
+    rural: rural_is_as_its_page_says rural_is_so_for_an_ordinary_user
+        rural_runs_without_the_mesh rural_runs_without_it_for_an_ordinary_user;
+    radiation: radiation_is_as_its_page_says radiation_is_so_for_an_ordinary_user
+        radiation_runs_without_the_mesh radiation_runs_without_it_for_an_ordinary_user;
+    customs: customs_is_as_its_page_says customs_is_so_for_an_ordinary_user
+        customs_runs_without_the_mesh customs_runs_without_it_for_an_ordinary_user;
+    benefits: benefits_is_as_its_page_says benefits_is_so_for_an_ordinary_user
+        benefits_runs_without_the_mesh benefits_runs_without_it_for_an_ordinary_user;
+}
+
+#[test]
+fn nothing_of_an_update_can_be_read_between_the_services_of_benefits() {
+    scenario(LIMIT, async {
+        let example = Example::new("benefits", User::Ordinary);
+        let mut shell = example.shell().await;
+        for line in ["hms up -d --wait --ports auto", "eval \"$(hms env)\""] {
+            let answer = shell.line(line).await;
+            assert_eq!(answer.code, 0, "{answer:?}");
+        }
+        let rest = example.mesh.rest();
+        let mut ports = Vec::new();
+        for service in ["benefits-portal", "grant-svc", "payment-svc", "audit-svc"] {
+            let address = rest.get(&format!("/v1/services/{service}")).await["endpoints"][0]["address"].to_string();
+            let port = address.trim_matches('"').rsplit_once(':').expect("a port").1.to_owned();
+            ports.push(format!("tcp port {port}"));
+        }
+        let folders = ["sealed", "open"].map(|name| example.mesh.root().join(name));
+        for folder in &folders {
+            std::fs::create_dir(folder).expect("a folder");
+        }
+        let sealed = Capture::start(&folders[0], &ports.join(" or ")).await;
+        let open = Capture::start(&folders[1], &format!("tcp port {}", example.mesh.rest_address().port())).await;
+        let update = "curl -H \"Authorization: Bearer $JWT\" -H 'Content-Type: application/json' \
+                      -d '{\"grantId\": \"MARKER-G-77\", \"amount\": 1}' https://gateway.local/grant/update";
+        for _ in 0..3 {
+            let answer = shell.line(update).await;
+            assert!(answer.out.contains("\"status\":\"updated\""), "{answer:?}\n{}", example.mesh.logs());
+        }
+        // The control plane's REST is plain within the machine: what can be read is seen.
+        let _asked = rest.get("/v1/services/payment-svc").await;
+        wait::until_true("a plain call is captured", Duration::from_secs(10), || {
+            contains(&open.bytes(), b"GET /v1/services/payment-svc")
+        })
+        .await;
+        let _open = open.finish().await;
+        let bytes = sealed.finish().await;
+        assert!(bytes.len() > 3000, "{} bytes were captured between the services", bytes.len());
+        for word in ["MARKER", "HTTP/1.1", "payment-svc", "grantId", "/grant/update", "/pay", "spiffe://"] {
+            assert!(!contains(&bytes, word.as_bytes()), "{word} crossed in the clear");
+        }
+        let down = shell.line("hms down").await;
+        assert_eq!(down.code, 0, "{down:?}");
+        shell.end().await;
+        example.mesh.until_nothing_runs().await;
+    });
 }

@@ -7,14 +7,15 @@ use super::tree::Tree;
 const MAY: &[(&str, &[&str])] = &[
     ("model", &[]),
     ("http1", &["model"]),
+    ("dns", &["model"]),
     ("traffic", &["model"]),
     ("identity", &["model"]),
     ("wire", &["model"]),
     ("formats", &["model"]),
-    ("proxy", &["model", "http1", "traffic", "identity", "wire"]),
+    ("proxy", &["model", "http1", "dns", "traffic", "identity", "wire"]),
     ("control", &["model", "traffic", "identity", "wire", "formats"]),
     ("hms", &["model", "traffic", "formats", "control"]),
-    ("testkit", &["model", "http1", "traffic", "identity", "wire", "formats", "proxy", "control"]),
+    ("testkit", &["model", "http1", "dns", "traffic", "identity", "wire", "formats", "proxy", "control"]),
 ];
 
 /// Arrows that no floor allows, and crates that no floor knows.

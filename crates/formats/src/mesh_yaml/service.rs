@@ -1,6 +1,6 @@
 //! `services:`, and the route files that belong to them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use hms_model::finding::Finding;
@@ -11,7 +11,7 @@ use hms_model::resource::Overlay;
 use hms_model::route::Route;
 
 use crate::document::{self, Value, short};
-use crate::mesh_yaml::{Environment, HealthFile, MeshFile, ServiceFile, paths, policy, ports};
+use crate::mesh_yaml::{Environment, HealthFile, Intercept, MeshFile, ServiceFile, paths, policy, ports};
 use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::route_yaml::{self, Owners};
 use crate::rules::{Claims, rate_limit, rules};
@@ -35,12 +35,16 @@ const KEYS: Keys = Keys {
         "breaker",
         "keep_alive",
         "balance",
+        "intercept",
+        "host_ports",
+        "publish",
     ],
-    later: &["host_ports", "publish", "versions", "intercept", "mtls"],
+    later: &["versions", "mtls"],
 };
 const HEALTH: Keys = Keys::new(&["path", "every", "start_within"]);
 const MAX_SERVICES: usize = 1000;
 const MAX_VARIABLES: usize = 256;
+const MAX_HOST_PORTS: usize = 64;
 
 /// What a service's own lines leave open for its route file.
 #[derive(Debug, Default)]
@@ -110,6 +114,9 @@ fn service(
         dir: dir.map_or_else(|| paths::parent(mesh_file), |dir| paths::beside(mesh_file, dir)),
         run: table.field("run").and_then(|field| command(reader, field)),
         port: table.field("port").and_then(|field| reader.port(field)),
+        intercept: table.field("intercept").and_then(|field| reader.word(field, &Intercept::ALL)),
+        host_ports: table.field("host_ports").map(|field| host_ports(reader, field)).unwrap_or_default(),
+        publish: table.field("publish").and_then(|field| reader.port(field)),
         protocol,
         ports: table.field("ports").map(|field| ports::read(reader, field, protocol)).unwrap_or_default(),
         health: table.field("health").and_then(|field| health(reader, field)).unwrap_or_default(),
@@ -155,6 +162,18 @@ fn command(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
         return None;
     }
     Some(text.to_owned())
+}
+
+/// Ports without repetition.
+fn host_ports(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<u16> {
+    let Some(items) = reader.list(field, "a list of ports such as [5432]") else { return Vec::new() };
+    if items.len() > MAX_HOST_PORTS {
+        let finding = Finding::error(2112, format!("`{}` has more than {MAX_HOST_PORTS} ports", field.path));
+        reader.report(field.key, finding.fix("list those it needs"));
+        return Vec::new();
+    }
+    let ports: BTreeSet<u16> = items.iter().filter_map(|item| reader.port(item)).collect();
+    ports.into_iter().collect()
 }
 
 fn health(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HealthFile> {
@@ -308,6 +327,9 @@ impl ServiceFile {
             dir,
             run: None,
             port: None,
+            intercept: None,
+            host_ports: Vec::new(),
+            publish: None,
             protocol: AppProtocol::Detect,
             ports: Vec::new(),
             health: HealthFile::default(),

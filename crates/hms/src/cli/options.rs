@@ -28,6 +28,9 @@ pub(crate) struct Up {
     /// Port of the gateway [default: 8443]
     #[arg(long, value_name = "PORT")]
     pub(crate) https: Option<u16>,
+    /// How programs get to the mesh [default: `intercept:` of mesh.yaml, else auto]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) intercept: Option<InterceptChoice>,
     /// Control plane and gateway only.
     #[arg(long, hide = true)]
     pub(crate) bare: bool,
@@ -65,6 +68,9 @@ pub(crate) struct Run {
     /// The version of the workload, such as v2
     #[arg(long = "version", value_name = "V")]
     pub(crate) workload_version: Option<String>,
+    /// How programs get to the mesh [default: `intercept:` of mesh.yaml, else auto]
+    #[arg(long, value_name = "WAY")]
+    pub(crate) intercept: Option<InterceptChoice>,
     /// The program and its arguments
     #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<std::ffi::OsString>,
@@ -403,27 +409,30 @@ pub(crate) struct Alias {
     pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
-/// `hms __shepherd`.
+/// `hms exec`.
 #[derive(Debug, Clone, Args)]
-pub(crate) struct Shepherd {
-    /// The supervisor's socket; the application ends when it closes.
-    #[arg(long)]
-    pub(crate) lifeline: PathBuf,
-    /// Whether the application gets a process group of its own.
-    #[arg(long)]
-    pub(crate) own_group: bool,
-    /// The program and its arguments.
-    #[arg(last = true, required = true)]
+pub(crate) struct Exec {
+    /// The service
+    #[arg(value_name = "SVC")]
+    pub(crate) service: String,
+    /// The program and its arguments
+    #[arg(last = true, required = true, value_name = "CMD")]
     pub(crate) command: Vec<std::ffi::OsString>,
 }
 
-/// `hms __exec`.
-#[derive(Debug, Clone, Args)]
-pub(crate) struct Exec {
-    /// The process that must still be our parent.
-    #[arg(long)]
-    pub(crate) parent: u32,
-    /// The program and its arguments.
-    #[arg(last = true, required = true)]
-    pub(crate) command: Vec<std::ffi::OsString>,
+/// How applications are captured.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum InterceptChoice {
+    /// The best this machine allows.
+    Auto,
+    /// In namespaces of their own.
+    Netns,
+    /// By notifications of their system calls.
+    Notify,
+    /// By `HTTP_PROXY` and `<NAME>_URL`.
+    Env,
+    /// By `<NAME>_URL` alone.
+    Port,
+    /// Not at all.
+    None,
 }

@@ -5,6 +5,7 @@ use crate::cli;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::laptop::environment::{AppView, Variables, assignments};
+use crate::laptop::intercept::Mode;
 use crate::laptop::supervise::all_units;
 use crate::laptop::trust::{self, GatewayRecord};
 
@@ -46,5 +47,5 @@ async fn of_service(context: Context<'_>, service: &str) -> Result<Variables, Fa
         outbound,
         upstreams: &unit.upstreams,
     };
-    Ok(view.variables())
+    Ok(view.variables(Mode::Env))
 }

@@ -7,6 +7,7 @@ use super::services::read;
 use crate::cli::Format;
 use crate::exit::Exit;
 use crate::failure::{Failure, finding_from_json};
+use crate::laptop::intercept::Capture;
 use crate::laptop::ipc::UnitReport;
 use crate::laptop::records;
 use crate::laptop::supervise::all_units;
@@ -79,20 +80,32 @@ fn table(services: &[Service], units: &[UnitReport], now: i64, wide: bool) -> Ta
                 .collect();
             row.push(dash(&addresses.join(",")).into());
             row.push(dash(&programs.join(",")).into());
-            let captured = !mine.is_empty();
-            row.push(if captured { "env" } else { "–" }.into());
-            row.push(
-                if captured {
-                    "HTTP_PROXY and <NAME>_URL; this release captures no other way"
-                } else {
-                    "not started by hms"
-                }
-                .into(),
-            );
+            let (way, why) = captured(&mine);
+            row.push(way.into());
+            row.push(why.into());
         }
         table.row(row);
     }
     table
+}
+
+/// How a service's programs are captured, and why so.
+fn captured(mine: &[&UnitReport]) -> (String, String) {
+    let ways: Vec<&Capture> = mine.iter().filter_map(|unit| unit.capture.as_ref()).collect();
+    let Some(first) = ways.first() else { return ("–".to_owned(), "not started by hms".to_owned()) };
+    let mut names: Vec<&str> = ways.iter().map(|way| way.mode.as_str()).collect();
+    names.dedup();
+    let mut why = first.why.clone();
+    if first.mode.is_private() {
+        why.push_str("; UDP other than DNS is refused");
+    }
+    if !first.fix.is_empty() {
+        why.push_str(&format!("; for a better one: {}", first.fix));
+    }
+    for port in mine.iter().filter_map(|unit| unit.publish) {
+        why.push_str(&format!("; 127.0.0.1:{port} is published and bypasses the mesh"));
+    }
+    (names.join(","), why)
 }
 
 /// What is well and what is not, worst last so it stays in sight.
@@ -130,6 +143,12 @@ fn health(
                 lines.push((Mark::Failed, format!("{name} ended{code}{last}; next: hms restart {name}")));
             }
             (state, _) => lines.push((Mark::Failed, format!("{name} is {state}; next: hms check --only services"))),
+        }
+    }
+    for unit in units {
+        if let Some(port) = unit.publish {
+            let line = format!("{} is published at 127.0.0.1:{port}: calls there bypass the mesh", unit.service);
+            lines.push((Mark::Warning, line));
         }
     }
     for finding in summary.findings.iter().filter_map(finding_from_json) {
@@ -191,7 +210,8 @@ mod tests {
     fn unit(service: &str, phase: &str) -> UnitReport {
         serde_json::from_value(json!({"service": service, "phase": phase, "version": null, "since": 1000, "app_pid": 1,
             "app_port": 8000, "exit_code": 1, "proxy_pid": 2, "inbound": null, "outbound": null, "upstreams": {},
-            "log": "", "last_lines": ["ModuleNotFoundError: fastapi"], "command": ""}))
+            "log": "", "last_lines": ["ModuleNotFoundError: fastapi"], "command": "",
+            "capture": {"mode": "netns", "why": "a network of its own, set up in 38 ms"}}))
         .unwrap()
     }
 
@@ -205,7 +225,7 @@ mod tests {
         ");
         insta::assert_snapshot!(table(&services(), &units, 1200, true).render(Look { unicode: false, ..Look::PLAIN }), @r"
         SERVICE    VERSION  STATE      MTLS  RETRIES  BREAKER  RPS  SUCCESS  P95    UP     ADDRESS          PROGRAM  CAPTURE  WHY
-        hello-svc  -        healthy    ON          0  CLOSED   2.1   100.0%  1.8ms  3m20s  127.0.0.1:41001  :8000    env      HTTP_PROXY and <NAME>_URL; this release captures no other way
+        hello-svc  -        healthy    ON          0  CLOSED   2.1   100.0%  1.8ms  3m20s  127.0.0.1:41001  :8000    netns    a network of its own, set up in 38 ms; UDP other than DNS is refused
         calc-svc   v1,v2    unhealthy  ON         12  OPEN     0.0        -      -      -  -                -        -        not started by hms
         ");
     }

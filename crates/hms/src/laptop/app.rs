@@ -11,8 +11,9 @@ use nix::sys::signal::Signal;
 use tokio::process::{Child, Command};
 
 use super::environment::Variables;
+use super::intercept::{self, Capture};
 use super::journal::{Journal, Source};
-use super::shepherd::exit_code;
+use super::sidecar::Surroundings;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::processes::{self, ProcessId};
@@ -31,7 +32,7 @@ pub(crate) enum Program {
 
 impl Program {
     /// The command line with the port filled in.
-    fn words(&self, port: u16) -> Vec<OsString> {
+    pub(crate) fn words(&self, port: u16) -> Vec<OsString> {
         match self {
             Self::Shell(line) => vec!["/bin/sh".into(), "-c".into(), line.into()],
             Self::Arguments(words) => words
@@ -62,6 +63,10 @@ pub(crate) struct Plan {
     pub(crate) folder: PathBuf,
     /// Variables the person asked for; they win over ours.
     pub(crate) variables: BTreeMap<String, String>,
+    /// How it is captured.
+    pub(crate) capture: Capture,
+    /// Ports of the laptop's loopback that it may use.
+    pub(crate) host_ports: Vec<u16>,
     /// Whether it keeps the terminal and the process group of `hms run`.
     pub(crate) interactive: bool,
 }
@@ -80,7 +85,7 @@ impl App {
         plan: &Plan,
         variables: &Variables,
         port: u16,
-        (lifeline, journal): (&Path, &Journal),
+        (around, proxy, journal): (&Surroundings, &Path, &Journal),
     ) -> Result<Self, Failure> {
         let failed = |why: String| {
             Failure::new(Exit::Failed, 1103, format!("cannot start {service}"))
@@ -88,8 +93,8 @@ impl App {
                 .because(why)
                 .fix(format!("check that {} is a folder", plan.folder.display()))
         };
-        let mut command = Command::new(super::shepherd::OWN_PROGRAM);
-        command.arg0("hms").arg("__shepherd").arg("--lifeline").arg(lifeline);
+        let mut command = shepherd(around, plan, proxy);
+        command.arg("--own-port").arg(port.to_string());
         if plan.interactive {
             command.stdin(Stdio::inherit()).stdout(Stdio::inherit()).stderr(Stdio::inherit());
         } else {
@@ -114,9 +119,24 @@ impl App {
         Ok(Self { child, shepherd: ProcessId::of(pid).unwrap_or(ProcessId { pid, start_time: 0 }) })
     }
 
-    /// The application's process: the child of its shepherd. The shepherd's own number until it has one.
+    /// The application's process, whose parents are programs of ours. The shepherd's own number until it has one.
     pub(crate) fn pid(&self) -> u32 {
-        processes::descendants(self.shepherd.pid).first().copied().unwrap_or(self.shepherd.pid)
+        let below = processes::descendants(self.shepherd.pid);
+        below.into_iter().find(|pid| !processes::is_ours(*pid)).unwrap_or(self.shepherd.pid)
+    }
+
+    /// Whether that is known.
+    pub(crate) fn is_known(&self, pid: u32) -> bool {
+        pid != self.shepherd.pid
+    }
+
+    /// Whether anything listens on a port of the network it lives in.
+    pub(crate) fn is_listened_on(&self, port: u16, private: bool) -> bool {
+        if !private {
+            return processes::is_listened_on(port);
+        }
+        let below = processes::descendants(self.shepherd.pid);
+        below.last().is_some_and(|pid| processes::is_listened_on_beside(*pid, port))
     }
 
     /// Where it, or anything it started, listens.
@@ -127,16 +147,16 @@ impl App {
     /// Waits until it ends; its exit code. Safe to drop and call again.
     pub(crate) async fn ended(&mut self) -> u8 {
         match self.child.wait().await {
-            Ok(status) => self.after(status),
+            Ok(status) => self.after(status).await,
             Err(_) => 1,
         }
     }
 
     /// If the shepherd itself was killed, the kernel killed the application; what that had started came to us, and ends too.
-    fn after(&self, status: ExitStatus) -> u8 {
+    async fn after(&self, status: ExitStatus) -> u8 {
         use std::os::unix::process::ExitStatusExt as _;
         if status.signal().is_some() {
-            end_strays(self.shepherd.pid);
+            end_strays(self.shepherd.pid).await;
         }
         exit_code(status)
     }
@@ -147,22 +167,52 @@ impl App {
         if tokio::time::timeout(LONGEST_END, self.child.wait()).await.is_err() {
             tracing::warn!(pid = self.shepherd.pid, "shepherd did not finish; killed");
             drop(self.child.kill().await);
-            end_strays(self.shepherd.pid);
+            end_strays(self.shepherd.pid).await;
         }
     }
 }
 
+/// The shepherd of an application, without the application.
+fn shepherd(around: &Surroundings, plan: &Plan, proxy: &Path) -> Command {
+    let mut command = Command::new(&around.program);
+    command.arg("__shepherd").args(["--mode", plan.capture.mode.of_shepherd()]);
+    command.arg("--lifeline").arg(&around.lifeline).arg("--proxy").arg(proxy);
+    for mask in intercept::masks(&around.project) {
+        command.arg("--mask").arg(mask);
+    }
+    for port in &plan.host_ports {
+        command.arg("--host-port").arg(port.to_string());
+    }
+    command
+}
+
+/// The shell's convention: the code, or 128 + signal.
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt as _;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(1);
+    u8::try_from(code & 0xff).unwrap_or(1)
+}
+
 /// Kills children of this process that it did not start itself: orphans that were handed to it as their reaper. Each of our
-/// own children runs one of our two programs.
-fn end_strays(shepherd: u32) {
-    for pid in processes::children(std::process::id()) {
-        if pid != shepherd && !processes::is_ours(pid) {
-            for descendant in processes::descendants(pid).into_iter().chain([pid]) {
-                if let Some(process) = ProcessId::of(descendant) {
-                    process.signal(Signal::SIGKILL);
-                }
+/// own children runs one of our two programs. What the dying have started meanwhile comes to us as well, and dies in the next round.
+async fn end_strays(shepherd: u32) {
+    /// A second; only a process that hangs in the kernel outlives that.
+    const ROUNDS: u32 = 200;
+    const TICK: Duration = Duration::from_millis(5);
+    for _ in 0..ROUNDS {
+        let orphans = processes::children(std::process::id());
+        let strays: Vec<u32> =
+            orphans.into_iter().filter(|pid| *pid != shepherd && !processes::is_ours(*pid)).collect();
+        if strays.is_empty() {
+            return;
+        }
+        for pid in strays {
+            let whole = std::iter::once(pid).chain(processes::descendants(pid));
+            for process in whole.filter_map(ProcessId::of) {
+                process.signal(Signal::SIGKILL);
             }
         }
+        tokio::time::sleep(TICK).await;
     }
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::net::SocketAddr;
 
+use super::intercept::Mode;
 use crate::cli::ShellKind;
 
 /// Names and values, ordered by name.
@@ -25,29 +26,30 @@ pub(crate) struct AppView<'a> {
 }
 
 impl AppView<'_> {
-    /// Its variables. Both spellings of the proxy variables are set, because clients disagree about which they read; there is
+    /// Its variables. One that is captured transparently is told nothing of the mesh. Both spellings of the proxy variables are set, because clients disagree about which they read; there is
     /// no `HTTPS_PROXY`, since calls within the mesh are plain HTTP up to the sidecar.
-    pub(crate) fn variables(&self) -> Variables {
+    pub(crate) fn variables(&self, mode: Mode) -> Variables {
         let proxy = format!("http://{}", self.outbound);
         let direct = "localhost,127.0.0.1,::1";
         let port = self.port.to_string();
         let mut variables: Variables = [
             ("PORT", port.as_str()),
             ("SERVICE_PORT", port.as_str()),
-            ("HTTP_PROXY", proxy.as_str()),
-            ("http_proxy", proxy.as_str()),
-            ("NO_PROXY", direct),
-            ("no_proxy", direct),
             ("HMS_SERVICE", self.service),
             ("PYTHONUNBUFFERED", "1"),
         ]
         .into_iter()
         .map(|(name, value)| (name.to_owned(), value.to_owned()))
         .collect();
+        if mode == Mode::Env {
+            let pairs = [("HTTP_PROXY", &*proxy), ("http_proxy", &*proxy), ("NO_PROXY", direct), ("no_proxy", direct)];
+            variables.extend(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())));
+        }
         if let Some(version) = self.version {
             variables.insert("HMS_VERSION".to_owned(), version.to_owned());
         }
-        for (service, address) in self.upstreams {
+        let told = self.upstreams.iter().filter(|_| matches!(mode, Mode::Env | Mode::Port));
+        for (service, address) in told {
             variables.insert(url_variable(service), format!("http://{address}"));
         }
         variables
@@ -104,7 +106,7 @@ mod tests {
             outbound: "127.0.0.1:4000".parse().unwrap(),
             upstreams: &upstreams,
         };
-        insta::assert_snapshot!(assignments(&view.variables(), ShellKind::Dotenv), @r"
+        insta::assert_snapshot!(assignments(&view.variables(Mode::Env), ShellKind::Dotenv), @r"
         CALC_SVC_URL=http://127.0.0.1:4001
         HMS_SERVICE=hello-svc
         HMS_VERSION=v2
@@ -117,6 +119,18 @@ mod tests {
         no_proxy=localhost,127.0.0.1,::1
         ");
         assert_eq!(url_variable("fee-payment.prod"), "FEE_PAYMENT_PROD_URL");
+    }
+
+    #[test]
+    fn an_application_that_is_captured_is_told_its_port_alone() {
+        let upstreams = [("calc-svc".to_owned(), "127.0.0.1:4001".parse().unwrap())].into();
+        let outbound = "127.0.0.1:4000".parse().unwrap();
+        let view = AppView { service: "hello-svc", version: None, port: 8000, outbound, upstreams: &upstreams };
+        let names = |mode| view.variables(mode).into_keys().collect::<Vec<_>>().join(" ");
+        for mode in [Mode::Netns, Mode::Notify, Mode::None] {
+            assert_eq!(names(mode), "HMS_SERVICE PORT PYTHONUNBUFFERED SERVICE_PORT");
+        }
+        assert_eq!(names(Mode::Port), "CALC_SVC_URL HMS_SERVICE PORT PYTHONUNBUFFERED SERVICE_PORT");
     }
 
     #[test]

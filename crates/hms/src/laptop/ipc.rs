@@ -10,6 +10,7 @@ use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader};
 use tokio::net::{UnixListener, UnixStream};
 
+use super::intercept::Capture;
 use crate::exit::Exit;
 use crate::failure::Failure;
 
@@ -91,6 +92,18 @@ pub(crate) struct UnitReport {
     pub(crate) last_lines: Vec<String>,
     /// The program.
     pub(crate) command: String,
+    /// The name of its proxy's private folder.
+    #[serde(default)]
+    pub(crate) proxy_folder: String,
+    /// How it is captured.
+    #[serde(default)]
+    pub(crate) capture: Option<Capture>,
+    /// Ports of the laptop's loopback that it may use.
+    #[serde(default)]
+    pub(crate) host_ports: Vec<u16>,
+    /// Where its own port is open on the laptop, around the mesh.
+    #[serde(default)]
+    pub(crate) publish: Option<u16>,
 }
 
 /// Asks a supervisor.

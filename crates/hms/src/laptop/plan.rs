@@ -6,13 +6,14 @@ use std::path::Path;
 
 use hms_formats::Source;
 use hms_formats::mesh_yaml::HealthFile;
-use hms_formats::mesh_yaml::{self, MeshFile, Tokens};
+use hms_formats::mesh_yaml::{self, Intercept, MeshFile, Tokens};
 use hms_model::finding::{Finding, did_you_mean};
 use hms_model::names::ServiceName;
 use serde::Serialize;
 
 use super::app::{self, Program};
 use super::detect;
+use super::intercept::Capture;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::project::{MESH_FILE, Project};
@@ -59,6 +60,10 @@ pub(crate) struct Service {
     pub(crate) app: Option<app::Plan>,
     /// Its fixed port, if it has one.
     pub(crate) port: Option<u16>,
+    /// How it is to be captured, if the files say.
+    pub(crate) intercept: Option<Intercept>,
+    /// Where its own port is open on the laptop.
+    pub(crate) publish: Option<u16>,
     /// Its version.
     pub(crate) version: Option<String>,
     /// How long it may take until it listens.
@@ -216,9 +221,13 @@ fn services(settings: &Settings, project: &Project, meaning: &MeshFile) -> Vec<S
                 program,
                 folder: if folder.is_dir() { folder } else { project.root.clone() },
                 variables: service.env.0.clone(),
+                capture: Capture::undecided(),
+                host_ports: service.host_ports.clone(),
                 interactive: false,
             }),
             port: service.port,
+            intercept: service.intercept.or(meaning.intercept),
+            publish: service.publish,
             version: service.version.clone(),
             health: service.health.clone(),
             has_routes: service.route.is_some() || service.port.is_some(),

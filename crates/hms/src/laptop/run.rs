@@ -9,6 +9,7 @@ use hms_model::names::ServiceName;
 
 use super::app::{self, Program};
 use super::base;
+use super::intercept;
 use super::journal::Journal;
 use super::ports::{self, Free};
 use super::records::Kind;
@@ -32,6 +33,9 @@ pub(crate) async fn run(settings: &Settings, options: &cli::Run, output: &Output
     let service = ServiceName::from_host(&options.name, &settings.namespace).map_err(|error| {
         Failure::new(Exit::Usage, 1017, format!("`{}` is no service name", options.name)).because(error.to_string())
     })?;
+    if settings.is_disabled() {
+        return Err(plainly(options));
+    }
     let project = Project::find(settings)?;
     if let Some(port) = options.port
         && !ports::is_free(port)
@@ -46,6 +50,20 @@ pub(crate) async fn run(settings: &Settings, options: &cli::Run, output: &Output
     let result = live(settings, options, output, (&project, &service), (&supervisor, &mut interrupts)).await;
     finish_or_kill(supervisor, &mut interrupts).await;
     result
+}
+
+/// Without any mesh: this process becomes the program. Returns only if it cannot be started.
+fn plainly(options: &cli::Run) -> Failure {
+    use std::os::unix::process::CommandExt as _;
+    let failed = |why: String| Failure::new(Exit::Child(127), 1103, "cannot start the program").because(why);
+    let port = match options.port.map_or_else(|| Free::default().take(), Ok) {
+        Ok(port) => port,
+        Err(failure) => return failure,
+    };
+    let words = Program::Arguments(options.command.clone()).words(port);
+    let Some((program, arguments)) = words.split_first() else { return failed("no program was named".to_owned()) };
+    let error = std::process::Command::new(program).args(arguments).env("PORT", port.to_string()).exec();
+    failed(error.to_string()).fix("check the command, and that its folder is on PATH")
 }
 
 async fn live(
@@ -76,6 +94,8 @@ async fn live(
             program: Program::Arguments(options.command.clone()),
             folder,
             variables: BTreeMap::new(),
+            capture: intercept::choose(&around, options.intercept.map(Into::into)).await?,
+            host_ports: Vec::new(),
             interactive: true,
         }),
         port,
@@ -83,6 +103,8 @@ async fn live(
         health: HealthFile { start_within: HEADER, ..HealthFile::default() },
         upstreams,
         https: None,
+        publish: None,
+        meshed: true,
         workload: format!("run-{}", std::process::id()),
     };
     let handle = supervisor.add(&around, plan, journal);

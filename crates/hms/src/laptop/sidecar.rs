@@ -13,8 +13,11 @@ use nix::sys::signal::Signal;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::process::{Child, Command};
+use tokio::sync::OnceCell;
 
+use super::intercept::{Mode, Tried};
 use super::journal::{Journal, Source};
+use super::ports::loopback;
 use crate::client::{Client, ControlRecord};
 use crate::exit::Exit;
 use crate::failure::Failure;
@@ -70,10 +73,14 @@ pub(crate) struct Plan {
     pub(crate) https: Option<SocketAddr>,
     /// When the application counts as healthy.
     pub(crate) health: HealthFile,
+    /// How the application is captured.
+    pub(crate) capture: Mode,
+    /// Where its own port is open on the laptop.
+    pub(crate) publish: Option<u16>,
 }
 
 /// What every proxy of a supervisor shares.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub(crate) struct Surroundings {
     /// The project.
     pub(crate) project: Project,
@@ -85,6 +92,8 @@ pub(crate) struct Surroundings {
     pub(crate) trust_domain: String,
     /// The supervisor's lifeline.
     pub(crate) lifeline: PathBuf,
+    /// How programs can be captured here, once that was tried.
+    pub(crate) tried: OnceCell<Tried>,
 }
 
 /// A running proxy.
@@ -105,7 +114,7 @@ impl Sidecar {
         journal: &Journal,
         before: Option<&Ports>,
     ) -> Result<Self, Failure> {
-        let runtime = around.project.proxies_dir().join(format!("{}-{}", plan.service, plan.workload));
+        let runtime = runtime_dir(around, &plan.service, &plan.workload);
         private_dir(&runtime)?;
         let ports_file = runtime.join("ports.json");
         // What a predecessor wrote would be read as this one's.
@@ -181,6 +190,16 @@ impl Sidecar {
     }
 }
 
+/// The private folder of a proxy.
+pub(crate) fn runtime_dir(around: &Surroundings, service: &ServiceName, workload: &str) -> PathBuf {
+    around.project.proxies_dir().join(folder_name(service, workload))
+}
+
+/// Its name.
+pub(crate) fn folder_name(service: &ServiceName, workload: &str) -> String {
+    format!("{service}-{workload}")
+}
+
 fn command(around: &Surroundings, plan: &Plan, runtime: &Path, before: Option<&Ports>) -> Command {
     let mut command = Command::new(&around.program);
     let unix = format!("unix:{}", around.project.control_socket().display());
@@ -202,6 +221,12 @@ fn command(around: &Surroundings, plan: &Plan, runtime: &Path, before: Option<&P
     command.args(["--health-every", &plan.health.every.as_millis().to_string()]);
     if let Some(path) = &plan.health.path {
         command.args(["--health-path", path]);
+    }
+    if plan.capture.is_transparent() {
+        command.args(["--capture", plan.capture.as_str()]);
+    }
+    if let Some(port) = plan.publish {
+        command.args(["--publish", &loopback(port).to_string()]);
     }
     for service in &plan.upstreams {
         let address = before.and_then(|ports| ports.upstreams.get(service));

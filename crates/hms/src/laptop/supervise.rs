@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use serde_json::json;
 use tokio::net::UnixListener;
 use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinHandle;
 
 use super::ipc::{self, Answer, Ask};
@@ -85,6 +85,7 @@ impl Supervisor {
             program: find_program(&self.inner.settings)?,
             trust_domain,
             lifeline: self.lifeline.path().to_path_buf(),
+            tried: OnceCell::new(),
         }))
     }
 

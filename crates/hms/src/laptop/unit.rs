@@ -15,6 +15,7 @@ use tokio::time::Instant;
 
 use super::app::{self, App};
 use super::environment::AppView;
+use super::intercept::Mode;
 use super::ipc::UnitReport;
 use super::journal::Journal;
 use super::ports::loopback;
@@ -55,6 +56,17 @@ pub(crate) struct Plan {
     pub(crate) upstreams: Vec<String>,
     /// Where a gateway listens.
     pub(crate) https: Option<SocketAddr>,
+    /// Where the application's own port is open on the laptop, around the mesh.
+    pub(crate) publish: Option<u16>,
+    /// Whether there is a mesh at all, and not only the program.
+    pub(crate) meshed: bool,
+}
+
+impl Plan {
+    /// How the application is captured.
+    fn capture(&self) -> Mode {
+        self.app.as_ref().map_or(Mode::None, |app| app.capture.mode)
+    }
 }
 
 /// How a unit fares.
@@ -172,6 +184,10 @@ impl Handle {
             log: self.journal.path().display().to_string(),
             last_lines: self.journal.last_lines(),
             command: self.plan.app.as_ref().map(|app| app.program.display()).unwrap_or_default(),
+            proxy_folder: sidecar::folder_name(&self.plan.service, &self.plan.workload),
+            capture: self.plan.app.as_ref().map(|app| app.capture.clone()),
+            host_ports: self.plan.app.as_ref().map(|app| app.host_ports.clone()).unwrap_or_default(),
+            publish: self.plan.publish,
         }
     }
 }
@@ -246,7 +262,9 @@ impl Unit {
     }
 
     async fn begin(&mut self) -> Result<(), Failure> {
-        self.start_sidecar().await?;
+        if self.plan.meshed {
+            self.start_sidecar().await?;
+        }
         if self.plan.app.is_none() {
             self.enter(Phase::Running);
             return Ok(());
@@ -265,6 +283,8 @@ impl Unit {
             upstreams: plan.upstreams.clone(),
             https: plan.https,
             health: plan.health.clone(),
+            capture: plan.capture(),
+            publish: plan.publish,
         };
         let sidecar = Sidecar::start(&self.around, &proxy, &self.journal, self.ports.as_ref()).await?;
         self.ports = Some(sidecar.ports().clone());
@@ -289,10 +309,12 @@ impl Unit {
 
     fn start_app(&mut self) -> Result<(), Failure> {
         let Some(plan) = self.plan.app.clone() else { return Ok(()) };
-        let outbound = self.ports.as_ref().and_then(|ports| ports.outbound).ok_or_else(|| {
+        let outbound = self.ports.as_ref().and_then(|ports| ports.outbound);
+        let outbound = outbound.or_else(|| (!self.plan.meshed).then(|| loopback(self.plan.port))).ok_or_else(|| {
             Failure::new(Exit::Failed, 1105, format!("the proxy of {} has no outbound listener", self.plan.service))
         })?;
-        if processes::is_listened_on(self.plan.port) {
+        let mode = plan.capture.mode;
+        if !mode.is_private() && processes::is_listened_on(self.plan.port) {
             let holder = processes::holder(self.plan.port);
             return Err(super::ports::taken(&self.plan.service.to_string(), self.plan.port, holder.as_ref())
                 .fix("stop that process, or choose another port with -p"));
@@ -306,8 +328,9 @@ impl Unit {
             outbound,
             upstreams: &upstreams,
         };
-        let app =
-            App::start(&service, &plan, &view.variables(), self.plan.port, (&self.around.lifeline, &self.journal))?;
+        let proxy = sidecar::runtime_dir(&self.around, &self.plan.service, &self.plan.workload);
+        let around = (&*self.around, proxy.as_path(), &self.journal);
+        let app = App::start(&service, &plan, &view.variables(mode), self.plan.port, around)?;
         self.app = Some(app);
         self.elsewhere_since = None;
         self.enter(if self.plan.must_listen { Phase::Starting } else { Phase::Running });
@@ -375,8 +398,10 @@ impl Unit {
             }
         }
         if self.is_starting() {
-            self.look_for_listener();
-        } else if let Some(sidecar) = &mut self.sidecar {
+            return self.look_for_listener();
+        }
+        self.learn_pid();
+        if let Some(sidecar) = &mut self.sidecar {
             self.revivals = 0;
             sidecar.attest(&self.around, &attested_plan(&self.plan)).await;
         }
@@ -385,7 +410,7 @@ impl Unit {
     /// Whether the application listens where it should, does so elsewhere, or takes too long.
     fn look_for_listener(&mut self) {
         let Some(app) = &self.app else { return };
-        if processes::is_listened_on(self.plan.port) {
+        if app.is_listened_on(self.plan.port, self.plan.capture().is_private()) {
             self.enter(Phase::Running);
             return;
         }
@@ -401,6 +426,17 @@ impl Unit {
                 let failure = self.listens_elsewhere(&elsewhere, waited);
                 self.enter(Phase::Failed(failure));
             }
+        }
+    }
+
+    /// A program that is not waited for had no process of its own yet when it began to run.
+    fn learn_pid(&self) {
+        let known = self.publish.borrow().app_pid;
+        if let (Some(app), Some(pid)) = (&self.app, known)
+            && !app.is_known(pid)
+        {
+            let pid = app.pid();
+            self.publish.send_if_modified(|status| std::mem::replace(&mut status.app_pid, Some(pid)) != Some(pid));
         }
     }
 
@@ -463,6 +499,8 @@ fn attested_plan(plan: &Plan) -> sidecar::Plan {
         upstreams: Vec::new(),
         https: None,
         health: HealthFile::default(),
+        capture: Mode::None,
+        publish: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! `hms up`: from a folder to a running mesh, and back to nothing.
 
+mod plain;
 pub(crate) mod summary;
 
 use std::ffi::OsString;
@@ -13,8 +14,10 @@ use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use tokio::time::Instant;
 
+use super::app;
 use super::control_plane::{self, Choice, ControlPlane};
 use super::detach::{self, Report};
+use super::intercept::{self, Capture};
 use super::journal::{Journal, Show};
 use super::lock::StartLock;
 use super::plan::{Plan, Service};
@@ -75,6 +78,9 @@ fn detached_arguments(options: &cli::Up) -> Vec<OsString> {
     if options.ports == PortChoice::Auto {
         arguments.extend(["--ports".into(), "auto".into()]);
     }
+    if let Some(way) = options.intercept.and_then(|way| clap::ValueEnum::to_possible_value(&way)) {
+        arguments.extend(["--intercept".into(), way.get_name().into()]);
+    }
     if let Some(port) = options.https {
         arguments.extend(["--https".into(), port.to_string().into()]);
     }
@@ -98,6 +104,9 @@ async fn live(
     report: &mut Report<'_>,
 ) -> Result<Exit, Failure> {
     let begun = Instant::now();
+    if settings.is_disabled() {
+        return plain::live(settings, options, project, report).await;
+    }
     let mut plan = if options.bare { Plan::empty() } else { Plan::read(settings, project, options.file.as_deref())? };
     plan.only(&options.services, &settings.namespace)?;
     let mut interrupts = Interrupts::take()?;
@@ -174,7 +183,7 @@ async fn start(
     let around = supervisor.surroundings(trust_domain)?;
     let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.service).collect();
     let gateway = start_gateway(options, project, plan, (supervisor, &around, report))?;
-    let handles = start_services(settings, plan, &running, (supervisor, &around, &client, report)).await?;
+    let handles = start_services((settings, options), plan, &running, (supervisor, &around, &client, report)).await?;
     if let Some(gateway) = gateway {
         await_gateway(settings, project, &client, &gateway).await?;
     }
@@ -251,13 +260,15 @@ fn start_gateway(
         health: HealthFile { start_within: Duration::from_secs(10), ..HealthFile::default() },
         upstreams: Vec::new(),
         https: Some(ports::loopback(port)),
+        publish: None,
+        meshed: true,
     };
     let journal = Journal::open(&project.sidecar_dir(), "gateway", None);
     Ok(Some(supervisor.add(around, plan, journal)))
 }
 
 async fn start_services(
-    settings: &Settings,
+    (settings, options): (&Settings, &cli::Up),
     plan: &Plan,
     running: &[String],
     (supervisor, around, client, report): (&Supervisor, &Arc<Surroundings>, &Client, &mut Report<'_>),
@@ -273,7 +284,9 @@ async fn start_services(
             report.step(&format!("{} {name} already runs", report.output().mark(Mark::Ok)));
             continue;
         }
-        let Some(unit) = unit_plan(service, &known, &free)? else {
+        let wanted = options.intercept.map(Into::into).or(service.intercept);
+        let capture = intercept::choose(around, wanted).await?;
+        let Some(unit) = unit_plan(service, capture, &known, &free)? else {
             report.note(&waiting_hint(&name));
             continue;
         };
@@ -285,11 +298,17 @@ async fn start_services(
 }
 
 /// The unit of a service; `None` if nobody knows how to start it.
-fn unit_plan(service: &Service, known: &[String], free: &Free) -> Result<Option<unit::Plan>, Failure> {
-    let Some(app) = service.app.clone() else { return Ok(None) };
+fn unit_plan(
+    service: &Service,
+    capture: Capture,
+    known: &[String],
+    free: &Free,
+) -> Result<Option<unit::Plan>, Failure> {
+    let private = capture.mode.is_private();
+    let Some(app) = service.app.clone().map(|app| app::Plan { capture, ..app }) else { return Ok(None) };
     let name = service.name.to_string();
     let port = match service.port {
-        Some(port) if !ports::is_free(port) => {
+        Some(port) if !private && !ports::is_free(port) => {
             let holder = crate::processes::holder(port);
             return Err(
                 ports::taken(&name, port, holder.as_ref()).fix("stop that process, or take `port:` out and use $PORT")
@@ -309,6 +328,8 @@ fn unit_plan(service: &Service, known: &[String], free: &Free) -> Result<Option<
         health: service.health.clone(),
         upstreams: known.iter().filter(|other| **other != name).cloned().collect(),
         https: None,
+        publish: service.publish.filter(|_| private),
+        meshed: true,
     }))
 }
 

@@ -25,6 +25,8 @@ pub struct Bound {
     pub admin: TcpListener,
     /// For connections that are served.
     pub doors: Vec<(TcpListener, Door)>,
+    /// The application's own port on the host, around the mesh.
+    pub published: Option<TcpListener>,
     /// Where other proxies connect; without such a listener, what the settings say.
     pub inbound: SocketAddr,
     /// The same sockets once more, for a successor.
@@ -55,14 +57,16 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
             }
         }
     }
+    let published = settings.publish.map(|address| binding.open("publish", address)).transpose()?;
     let address = |name: &str| binding.sockets.get(name).and_then(|socket| socket.local_addr().ok());
     let told = |name: &str| address(name).map(|address| address.to_string());
     let ports = json!({
         "pid": std::process::id(),
         "admin": told("admin"), "inbound": told("inbound"), "outbound": told("outbound"), "https": told("https"),
+        "publish": told("publish"),
         "upstreams": upstreams,
     });
-    Ok(Bound { admin, doors, inbound, sockets: binding.sockets, ports })
+    Ok(Bound { admin, doors, published, inbound, sockets: binding.sockets, ports })
 }
 
 /// The name of a listener that leads to one service only.

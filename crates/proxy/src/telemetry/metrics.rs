@@ -195,6 +195,7 @@ pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
+    names: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
     gauges: Mutex<BTreeMap<String, f64>>,
 }
 
@@ -279,6 +280,11 @@ impl Registry {
         *self.breaches.lock().entry(limit).or_default() += 1;
     }
 
+    /// Counts one answer to a question about a name.
+    pub fn dns(&self, kind: &'static str, code: &'static str) {
+        *self.names.lock().entry((kind, code)).or_default() += 1;
+    }
+
     /// Sets a gauge; `name` carries its labels.
     pub fn gauge(&self, name: impl Into<String>, value: f64) {
         self.gauges.lock().insert(name.into(), value);
@@ -313,6 +319,11 @@ impl Registry {
         out.push_str("# TYPE hms_http2_breaches_total counter\n");
         for (limit, count) in self.breaches.lock().iter() {
             line(&mut out, &format!("hms_http2_breaches_total{{limit=\"{limit}\"}}"), count);
+        }
+        out.push_str("# HELP hms_dns_queries_total Questions about names, by who answered and what.\n");
+        out.push_str("# TYPE hms_dns_queries_total counter\n");
+        for ((kind, code), count) in self.names.lock().iter() {
+            line(&mut out, &format!("hms_dns_queries_total{{kind=\"{kind}\",code=\"{code}\"}}"), count);
         }
         let mut family = "";
         let gauges = self.gauges.lock();

@@ -16,6 +16,7 @@ use super::pool::Home;
 use super::tls_stream::Stream;
 use super::{Processed, Protocol, Response, SendError, http1, http2};
 use crate::body::Body;
+use crate::capture::sidecar::Captured;
 use crate::transport::Edits;
 use hms_model::message::RequestHead;
 
@@ -89,16 +90,44 @@ pub async fn open(
     })
 }
 
+/// Opens a plain connection to the application beside us, wherever it lives, within `timeout`.
+pub async fn open_app(
+    captured: &Captured,
+    address: SocketAddr,
+    protocol: Protocol,
+    timeout: Duration,
+) -> Result<Connection, ConnectError> {
+    let dialled = async {
+        let tcp = captured.dial(address).await.map_err(|error| refused(address, &error))?;
+        establish(tcp, address, protocol, None, None).await
+    };
+    tokio::time::timeout(timeout, dialled).await.unwrap_or_else(|_elapsed| {
+        let message = format!("{address} did not answer within {} ms", timeout.as_millis());
+        Err(ConnectError { kind: FailureKind::ConnectTimeout, message })
+    })
+}
+
 async fn dial(
     address: SocketAddr,
     protocol: Protocol,
     secured: Option<&Secured>,
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
-    let tcp = TcpStream::connect(address).await.map_err(|error| ConnectError {
-        kind: FailureKind::ConnectRefused,
-        message: format!("connect {address}: {error}"),
-    })?;
+    let tcp = TcpStream::connect(address).await.map_err(|error| refused(address, &error))?;
+    establish(tcp, address, protocol, secured, place).await
+}
+
+fn refused(address: SocketAddr, error: &std::io::Error) -> ConnectError {
+    ConnectError { kind: FailureKind::ConnectRefused, message: format!("connect {address}: {error}") }
+}
+
+async fn establish(
+    tcp: TcpStream,
+    address: SocketAddr,
+    protocol: Protocol,
+    secured: Option<&Secured>,
+    place: Option<Permit>,
+) -> Result<Connection, ConnectError> {
     // Small writes must not wait for each other; an error here only costs latency.
     let _without_delay = tcp.set_nodelay(true).is_ok();
     let stream = match secured {

@@ -166,7 +166,7 @@ pub(crate) struct Prepared {
 pub(crate) struct Stage {
     worker: Rc<Worker>,
     _drainer: drain::Drainer,
-    _wishes: mpsc::Receiver<ServiceName>,
+    pub(crate) wishes: mpsc::Receiver<ServiceName>,
     _breakers: mpsc::Receiver<ServiceName>,
     _dir: tempfile::TempDir,
 }
@@ -264,6 +264,17 @@ impl Stage {
         self.worker.shared.current.load().upstreams[&name].breaker(self.worker.now()).as_str()
     }
 
+    pub(crate) fn shared(&self) -> Arc<Shared> {
+        Arc::clone(&self.worker.shared)
+    }
+
+    /// Takes another configuration into use.
+    pub(crate) fn learn(&self, prepared: Prepared) {
+        let resources: Vec<&Resource> = prepared.resources.iter().collect();
+        let (shared, snapshot) = (&self.worker.shared, Snapshot::from_resources(&resources));
+        shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
+    }
+
     pub(crate) fn metrics(&self) -> String {
         self.worker.shared.registry.expose("0")
     }
@@ -279,6 +290,13 @@ impl Stage {
 }
 
 impl Prepared {
+    /// A service of which only the directory speaks.
+    pub(crate) fn entry(mut self, name: &str, address: &str) -> Self {
+        let (name, addresses) = (ServiceName::new(name).unwrap(), vec![address.parse().unwrap()]);
+        self.resources.push(Resource::Entry(Entry { name, aliases: Vec::new(), addresses, ports: Vec::new() }));
+        self
+    }
+
     pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
         let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
@@ -326,15 +344,15 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
+            captured: Default::default(),
             app: AppState::default(),
             breakers,
             settings,
         });
-        let resources: Vec<&Resource> = self.resources.iter().collect();
-        let snapshot = Snapshot::from_resources(&resources);
-        shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
-        Stage { worker, _drainer: drainer, _wishes: wishes, _breakers: changes, _dir: dir }
+        let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
+        stage.learn(self);
+        stage
     }
 }

@@ -45,7 +45,7 @@ fn supervisor(folder: &Path, tree: &str) -> (Child, BufReader<ChildStdout>) {
     let mut parent = Command::new("python3")
         .args(["-c", SUPERVISOR])
         .arg(folder.join("lifeline"))
-        .args([env!("CARGO_BIN_EXE_hms"), tree])
+        .args([env!("CARGO_BIN_EXE_hms-proxy"), tree])
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
         .spawn()
@@ -92,7 +92,7 @@ fn descendants_that_ignore_sigterm_are_killed() {
 
 /// A shepherd whose supervisor is this test.
 fn shepherd(listener_path: &Path, tree: &str) -> Command {
-    let mut command = Command::new(env!("CARGO_BIN_EXE_hms"));
+    let mut command = Command::new(env!("CARGO_BIN_EXE_hms-proxy"));
     command.args(["__shepherd", "--own-group", "--lifeline"]).arg(listener_path).args(["--", "sh", "-c", tree]);
     command.stdin(Stdio::null()).stdout(Stdio::piped());
     command
@@ -109,7 +109,7 @@ fn the_exit_code_is_the_applications_and_what_it_left_behind_ends() {
     all_gone(output);
     let killed = shepherd(&path, "kill -KILL $$").status().unwrap();
     assert_eq!(killed.code(), Some(137));
-    let missing = Command::new(env!("CARGO_BIN_EXE_hms"))
+    let missing = Command::new(env!("CARGO_BIN_EXE_hms-proxy"))
         .args(["__shepherd", "--lifeline"])
         .arg(&path)
         .args(["--", "/no/such/program"])

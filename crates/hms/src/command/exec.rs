@@ -1,0 +1,60 @@
+//! `hms exec`: a program beside a service's own, with the same view of the network.
+
+use std::os::unix::process::CommandExt as _;
+use std::process::Command;
+
+use super::Context;
+use crate::cli;
+use crate::exit::Exit;
+use crate::failure::Failure;
+use crate::laptop::environment::AppView;
+use crate::laptop::intercept::Mode;
+use crate::laptop::ipc::UnitReport;
+use crate::laptop::sidecar::find_program;
+use crate::laptop::supervise::all_units;
+
+pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exit, Failure> {
+    let service = context.service(&options.service)?;
+    let project = context.project()?;
+    let units: Vec<UnitReport> = all_units(&project).await.into_iter().map(|(_, unit)| unit).collect();
+    let unit = units
+        .iter()
+        .find(|unit| unit.service == service && unit.app_port.is_some())
+        .ok_or_else(|| crate::laptop::plan::unknown_service(&service, units.iter().map(|unit| unit.service.clone())))?;
+    let mode = unit.capture.as_ref().map_or(Mode::None, |capture| capture.mode);
+    let mut command = Command::new(find_program(context.settings)?);
+    match mode {
+        Mode::Netns => {
+            let pid = unit.app_pid.filter(|_| unit.phase == "running" || unit.phase == "starting");
+            let pid = pid.ok_or_else(|| {
+                Failure::new(Exit::Conflict, 1206, format!("{service} does not run, so there is nothing to enter"))
+                    .fix(format!("hms start {service}"))
+            })?;
+            command.arg("__enter").arg(pid.to_string()).args(&options.command);
+        }
+        Mode::Notify => {
+            let proxy = project.proxies_dir().join(&unit.proxy_folder);
+            command.args(["__shepherd", "--mode", "notify", "--proxy"]).arg(proxy).arg("--").args(&options.command);
+        }
+        Mode::Env | Mode::Port | Mode::None => {
+            let (program, arguments) = options
+                .command
+                .split_first()
+                .ok_or_else(|| Failure::new(Exit::Usage, 1021, "no program was named").fix("hms exec SVC -- CMD"))?;
+            command = Command::new(program);
+            command.args(arguments);
+            if let Some(outbound) = unit.outbound {
+                let view = AppView {
+                    service: &service,
+                    version: unit.version.as_deref(),
+                    port: unit.app_port.unwrap_or_default(),
+                    outbound,
+                    upstreams: &unit.upstreams,
+                };
+                command.envs(view.variables(mode));
+            }
+        }
+    }
+    let error = command.exec();
+    Err(Failure::new(Exit::Child(126), 1103, "cannot start the program").because(error.to_string()))
+}
