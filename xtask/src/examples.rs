@@ -36,11 +36,8 @@ pub(crate) fn install() -> Result<PathBuf, String> {
 
 /// The programs they are written for.
 pub(crate) fn programs() -> Outcome {
-    debian::tool("node", "nodejs", "--version")?;
     debian::program("npm", "--version")?;
     debian::tool("javac", "default-jdk-headless", "-version")?;
-    // For a registry with fixed ports in a network of its own.
-    debian::tool("ip", "iproute2", "-V")?;
     // The Python that everybody on the machine may use, with the part that makes environments.
     let ensurepip = Command::new("/usr/bin/python3").args(["-c", "import ensurepip, venv"]).output();
     if !ensurepip.is_ok_and(|output| output.status.success()) {

@@ -34,6 +34,9 @@ async fn in_the_mesh(name: &str, user: User) {
         for typed in &block.commands {
             if !block.elsewhere {
                 compare(&example, typed, &shell.line(&without_named_ports(&typed.line)).await);
+                if typed.line.starts_with("hms up") {
+                    every_program_is_captured(&mut shell).await;
+                }
                 continue;
             }
             let mut command = example.command("sh");
@@ -81,6 +84,18 @@ async fn alone(name: &str, user: User) {
         shell.end().await;
     }
     example.mesh.until_nothing_runs().await;
+}
+
+/// Every program lives in a network of its own, whoever runs it.
+async fn every_program_is_captured(shell: &mut Shell) {
+    let answer = shell.line("hms status -o json").await;
+    let status: serde_json::Value = serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    let units = status["units"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let programs: Vec<_> = units.iter().filter(|unit| unit["app_pid"].is_number()).collect();
+    assert!(programs.len() >= 3, "{status}");
+    for unit in programs {
+        assert_eq!(unit["capture"]["mode"], "netns", "{unit}");
+    }
 }
 
 /// The port of a program that a line leaves running: the last number in it.
