@@ -64,7 +64,11 @@ fn one(from: &Path, to: &Path, commands: &[String]) -> Outcome {
     }
     for command in commands {
         // Whoever clones the repository builds below a folder of git, which is not ours to look at here.
-        run(Command::new("sh").args(["-c", command]).current_dir(to).env("PATH", path()?).env("GOFLAGS", "-buildvcs=false"))?;
+        run(Command::new("sh")
+            .args(["-c", command])
+            .current_dir(to)
+            .env("PATH", path()?)
+            .env("GOFLAGS", "-buildvcs=false"))?;
     }
     fs::write(to.join(STAMP), stamp).map_err(failed)
 }
@@ -99,7 +103,8 @@ fn collect(folder: &Path, prefix: &str, sources: &mut Vec<(String, String)>) -> 
     entries.sort();
     for path in entries {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        if MADE.contains(&name.as_str()) || name == PAGE || name.ends_with("_pb2.py") || name.ends_with("_pb2_grpc.py") {
+        if MADE.contains(&name.as_str()) || name == PAGE || name.ends_with("_pb2.py") || name.ends_with("_pb2_grpc.py")
+        {
             continue;
         }
         if path.is_dir() {
@@ -122,7 +127,8 @@ mod tests {
 
     #[test]
     fn only_the_installation_is_typed() {
-        let page = "# x\n\n## Install\n\n```console\n$ npm ci\n$ go build\n```\n\n## Start\n\n```console\n$ hms up\n```\n";
+        let page =
+            "# x\n\n## Install\n\n```console\n$ npm ci\n$ go build\n```\n\n## Start\n\n```console\n$ hms up\n```\n";
         assert_eq!(commands(page), ["npm ci", "go build"]);
         assert!(commands("# x\n\n```console\n$ hms up\n```\n").is_empty());
     }

@@ -47,7 +47,9 @@ impl Example {
 
     /// A shell of that user in the example's folder.
     pub async fn shell(&self) -> Shell {
-        Shell::start(self.command("sh"), &self.mesh.root().join("shell.log")).await
+        let mut command = self.command("bash");
+        command.args(["--norc", "--noprofile"]);
+        Shell::start(command, &self.mesh.root().join("shell.log")).await
     }
 
     /// The same in a network of its own, where every port is free.
@@ -56,7 +58,7 @@ impl Example {
         if !self.mesh.is_typed_by_root() {
             command.args(["--user", "--map-root-user"]);
         }
-        command.args(["--net", "sh", "-c", "ip link set lo up && exec sh"]);
+        command.args(["--net", "sh", "-c", "ip link set lo up && exec bash --norc --noprofile"]);
         Shell::start(command, &self.mesh.root().join("shell-alone.log")).await
     }
 }

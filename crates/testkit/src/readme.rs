@@ -82,7 +82,9 @@ static MASKS: LazyLock<Vec<(Regex, &str)>> = LazyLock::new(|| {
 
 /// The text without what differs from run to run: times, addresses, traces, and how wide a column is.
 pub fn masked(text: &str) -> String {
-    MASKS.iter().fold(text.trim_end().to_owned(), |text, (mask, instead)| mask.replace_all(&text, *instead).into_owned())
+    MASKS
+        .iter()
+        .fold(text.trim_end().to_owned(), |text, (mask, instead)| mask.replace_all(&text, *instead).into_owned())
 }
 
 #[cfg(test)]

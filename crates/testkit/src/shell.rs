@@ -10,10 +10,10 @@ use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 const PATIENCE: Duration = Duration::from_secs(90);
 /// What stands before the exit code behind a line's output; no program of ours prints it.
 const END: char = '\u{1e}';
-/// A terminal hides what these two would tell: curl shows no meter there.
-const PRELUDE: &str = "curl() { command curl -sS --max-time 20 \"$@\"; }\n";
+/// As at a terminal: jobs have numbers, and curl draws no meter between the lines.
+const PRELUDE: &str = "set -m; curl() { command curl -sS --max-time 20 \"$@\"; }\n";
 
-/// A running `sh`, which keeps its variables and its folder from one line to the next.
+/// A running `bash`, which keeps its variables and its folder from one line to the next.
 #[derive(Debug)]
 pub struct Shell {
     child: Child,
@@ -34,7 +34,7 @@ pub struct Answer {
 }
 
 impl Shell {
-    /// Starts `command`, which must be a shell that reads its input. What its lines write to standard error goes to `errors`.
+    /// Starts `command`, which must be a bash that reads its input. What its lines write to standard error goes to `errors`.
     pub async fn start(mut command: Command, errors: &std::path::Path) -> Self {
         let log = std::fs::File::create(errors).unwrap();
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(log).kill_on_drop(true);
@@ -48,7 +48,8 @@ impl Shell {
     /// Types one line and waits for what it says.
     pub async fn line(&mut self, line: &str) -> Answer {
         let before = self.said().len();
-        let typed = format!("{{ {line}\n}}\nprintf '{END}%s\\n' $?\n");
+        // Programs must not read what is typed after them.
+        let typed = format!("{{ {line}\n}} < /dev/null\nprintf '{END}%s\\n' $?\n");
         self.input.write_all(typed.as_bytes()).await.unwrap();
         let Ok((out, code)) = tokio::time::timeout(PATIENCE, self.until_end()).await else {
             panic!("`{line}` did not end within {PATIENCE:?}: {}", self.said())

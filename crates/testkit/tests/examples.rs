@@ -6,10 +6,10 @@ use std::time::Duration;
 
 use hms_testkit::capture::{Capture, contains};
 use hms_testkit::example::Example;
+use hms_testkit::mesh::User;
 use hms_testkit::processes::{Process, signal};
 use hms_testkit::readme::{Block, Typed, masked};
 use hms_testkit::shell::{Answer, Shell};
-use hms_testkit::mesh::User;
 use hms_testkit::{scenario, wait};
 use nix::sys::signal::Signal;
 
@@ -28,39 +28,29 @@ async fn in_the_mesh(name: &str, user: User) {
     let mut shell = example.shell().await;
     let here = |block: &&Block| block.section != INSTALL && !ALONE.contains(&block.section.as_str());
     let blocks: Vec<&Block> = example.blocks.iter().filter(here).collect();
-    let mut others = Vec::new();
     for (index, block) in blocks.iter().enumerate() {
         let log = example.mesh.root().join(format!("terminal-{index}.log"));
         for typed in &block.commands {
             if !block.elsewhere {
+                let known = instances(&example, typed).await;
                 compare(&example, typed, &shell.line(&without_named_ports(&typed.line)).await);
                 if typed.line.starts_with("hms up") {
                     every_program_is_captured(&mut shell).await;
+                } else if typed.line.ends_with('&') {
+                    until_more_than(known, &example, typed).await;
                 }
                 continue;
             }
             let mut command = example.command("sh");
             command.args(["-c", &format!("exec {}", typed.line)]);
-            let known = instances(&example, typed).await;
-            let process = Process::start(command, log.clone());
-            if typed.line.starts_with("hms tap") {
-                let calls = &blocks.get(index + 1).expect("calls after the tap").commands;
-                every_hop(&example, &mut shell, &process, typed, calls).await;
-            } else {
-                until_known(&example, typed, &process, known).await;
-            }
-            others.push((typed, process));
+            let mut tap = Process::start(command, log.clone());
+            let calls = &blocks.get(index + 1).expect("calls after the tap").commands;
+            every_hop(&example, &mut shell, &tap, typed, calls).await;
+            signal(tap.pid(), Signal::SIGINT);
+            assert_eq!(tap.ended(PATIENCE).await, Some(130));
         }
     }
-    // Everything ends with the mesh; nothing is left in any terminal.
     shell.end().await;
-    for (typed, process) in &mut others {
-        let _code = process.ended(PATIENCE).await;
-        if !typed.line.starts_with("hms tap") {
-            let (shown, page) = (masked(&process.output()), masked(&typed.output));
-            assert!(shown.contains(&page), "`{}` says {shown}, not {page}", typed.line);
-        }
-    }
     example.mesh.until_nothing_runs().await;
 }
 
@@ -89,7 +79,8 @@ async fn alone(name: &str, user: User) {
 /// Every program lives in a network of its own, whoever runs it.
 async fn every_program_is_captured(shell: &mut Shell) {
     let answer = shell.line("hms status -o json").await;
-    let status: serde_json::Value = serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    let status: serde_json::Value =
+        serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
     let units = status["units"].as_array().map(Vec::as_slice).unwrap_or_default();
     let programs: Vec<_> = units.iter().filter(|unit| unit["app_pid"].is_number()).collect();
     assert!(programs.len() >= 3, "{status}");
@@ -117,10 +108,11 @@ fn compare(example: &Example, typed: &Typed, answer: &Answer) {
         // Whoever is ready first is shown first.
         (shown, page) = (sorted(&shown), sorted(&page));
     }
+    assert_eq!(answer.code, 0, "`{}`: {answer:?}\n{}", typed.line, example.mesh.logs());
     assert_eq!(shown, page, "`{}` says {answer:?}\n{}", typed.line, example.mesh.logs());
 }
 
-/// Makes the calls until the tap has shown every hop of the page, each of them encrypted, and ends the tap.
+/// Makes the calls until the tap has shown every hop of the page, each of them encrypted.
 async fn every_hop(example: &Example, shell: &mut Shell, tap: &Process, typed: &Typed, calls: &[Typed]) {
     let page = counted(&typed.output);
     let deadline = tokio::time::Instant::now() + PATIENCE;
@@ -142,20 +134,22 @@ async fn every_hop(example: &Example, shell: &mut Shell, tap: &Process, typed: &
     let output = tap.output();
     let plain: Vec<&str> = output.lines().filter(|line| !line.contains(" mTLS ")).collect();
     assert!(plain.is_empty(), "hops without mutual TLS: {plain:?}\n{}", example.mesh.logs());
-    signal(tap.pid(), Signal::SIGINT);
 }
 
-/// Waits until what was started in another terminal has registered.
-async fn until_known(example: &Example, typed: &Typed, process: &Process, before: usize) {
-    wait::until("the instance in another terminal is known", PATIENCE, || async {
+/// Waits until what was started beside the rest has registered.
+async fn until_more_than(before: usize, example: &Example, typed: &Typed) {
+    wait::until("the instance is known", PATIENCE, || async {
         let now = instances(example, typed).await;
-        if now > before { Ok(()) } else { Err(format!("{now}: {}", process.output())) }
+        if now > before { Ok(()) } else { Err(format!("{now}: {}", example.mesh.logs())) }
     })
     .await;
 }
 
-/// How many healthy instances there are of the service that a `hms run` names.
+/// How many healthy instances there are of the service that a `hms run` in the background names.
 async fn instances(example: &Example, typed: &Typed) -> usize {
+    if !typed.line.ends_with('&') {
+        return 0;
+    }
     let Some(service) = typed.line.strip_prefix("hms run ").and_then(|rest| rest.split_whitespace().next()) else {
         return 0;
     };
@@ -257,6 +251,42 @@ fn nothing_of_an_update_can_be_read_between_the_services_of_benefits() {
         }
         let down = shell.line("hms down").await;
         assert_eq!(down.code, 0, "{down:?}");
+        shell.end().await;
+        example.mesh.until_nothing_runs().await;
+    });
+}
+
+#[test]
+fn an_alert_goes_to_the_other_instance_when_one_has_died_and_is_sent_once() {
+    scenario(LIMIT, async {
+        let example = Example::new("radiation", User::Ordinary);
+        let mut shell = example.shell().await;
+        let second = "hms run alerts-svc --version v2 -- .venv/bin/python3 -m alerts_svc.server v2 > v2.log &";
+        for line in ["hms up -d --wait --ports auto", "eval \"$(hms env)\"", second] {
+            let answer = shell.line(line).await;
+            assert_eq!(answer.code, 0, "{answer:?}");
+        }
+        let typed = Typed { line: second.to_owned(), output: String::new() };
+        until_more_than(1, &example, &typed).await;
+        let status = shell.line("hms status -o json").await;
+        let status: serde_json::Value = serde_json::from_str(&status.out).expect("JSON");
+        let units = status["units"].as_array().expect("units");
+        let first = units.iter().find(|unit| unit["service"] == "alerts-svc" && unit["version"] == "v3").expect("v3");
+        signal(u32::try_from(first["app_pid"].as_u64().expect("a pid")).expect("a pid"), Signal::SIGKILL);
+        for reading in 20..30 {
+            let call =
+                format!("curl -H \"Authorization: Bearer $JWT\" -d {reading} https://gateway.local/readings/guam");
+            let answer = shell.line(&call).await;
+            assert!(answer.out.contains("\"alert\": true"), "{answer:?}\n{}", example.mesh.logs());
+        }
+        let sent = shell.line("cat v2.log").await.out;
+        for reading in 20..30 {
+            assert_eq!(sent.matches(&format!("guam: {reading}.0")).count(), 1, "{sent}");
+        }
+        for line in ["kill %1", "hms down"] {
+            let answer = shell.line(line).await;
+            assert_eq!(answer.code, 0, "{answer:?}");
+        }
         shell.end().await;
         example.mesh.until_nothing_runs().await;
     });
