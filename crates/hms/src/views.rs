@@ -281,6 +281,12 @@ pub(crate) struct TapEvent {
     pub(crate) trace_id: String,
     /// The refusal's code, if the mesh answered itself.
     pub(crate) code: String,
+    /// Of a connection that nobody reads (method `TCP`): the port or host it was for.
+    pub(crate) authority: String,
+    /// Bytes towards its caller.
+    pub(crate) bytes_sent: u64,
+    /// Bytes of its caller.
+    pub(crate) bytes_received: u64,
 }
 
 /// `POST /v1/jwt`.

@@ -5,6 +5,7 @@
 //! sides share.
 
 pub mod bundle;
+pub mod client_hello;
 pub mod clock;
 pub mod csr;
 mod der;

@@ -25,6 +25,16 @@ pub struct Service {
     pub ports: Vec<Port>,
 }
 
+impl Service {
+    /// The port that callers dial under this number; 0 is the first.
+    pub fn port(&self, number: u16) -> Option<&Port> {
+        match number {
+            0 => self.ports.first(),
+            _ => self.ports.iter().find(|port| port.number == number),
+        }
+    }
+}
+
 /// What every proxy knows of every service it may see: enough to answer for its name and to recognise its address.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Entry {

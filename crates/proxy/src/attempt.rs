@@ -7,10 +7,12 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hms_model::message::RequestHead;
+use hms_model::policy::TrafficPolicy;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
 use hms_traffic::clock::Moment;
+use hms_traffic::grpc;
 use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
@@ -22,11 +24,17 @@ use crate::local_app::{body_idle, incomplete};
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
+use crate::timer::within;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
 use crate::worker::Worker;
 
 /// A caller that names its operation: doing it twice is doing it once (draft-ietf-httpapi-idempotency-key-header).
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
+
+/// How long a call may take, by its caller (gRPC over HTTP/2).
+const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+/// A caller that gives up sooner has not given an endpoint the time to fail.
+const FAIR: Duration = Duration::from_secs(1);
 
 /// What one try came to.
 enum Tried {
@@ -49,6 +57,10 @@ pub struct Call<'a> {
     pub edits: Edits,
     /// What it came by.
     pub protocol: Protocol,
+    /// The port of the service that is asked for; 0 is the first.
+    pub port: u16,
+    /// What its route says of time and retries; `None` is the service's own policy.
+    pub policy: Option<&'a TrafficPolicy>,
 }
 
 /// Sends a request to `upstream`.
@@ -58,13 +70,16 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol } = call;
+    let Call { head, body, mut edits, protocol, port, policy } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
-    let policy = &upstream.service.policy;
+    let policy = policy.unwrap_or(&upstream.service.policy);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
+    let called = caller_deadline(head, begun)?;
+    exchange.until(called);
     let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
+    let deadline = [deadline, called].into_iter().flatten().min();
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
@@ -85,9 +100,12 @@ pub async fn run(
         }
         describe(exchange, endpoint);
         let time = time_left(policy.timeouts.attempt, deadline, now);
-        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol };
+        if let Some(called) = called {
+            edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
+        }
+        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time }).await;
+        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time, called }).await;
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
@@ -124,11 +142,23 @@ pub async fn run(
     }
 }
 
+/// When the caller of a gRPC call gives up.
+fn caller_deadline(head: &RequestHead, begun: Moment) -> Result<Option<Moment>, Refusal> {
+    if !head.is_grpc() {
+        return Ok(None);
+    }
+    let Some(value) = head.fields.first(&GRPC_TIMEOUT) else { return Ok(None) };
+    let timeout = grpc::read_timeout(value).map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
+    Ok(Some(begun.plus(timeout)))
+}
+
 /// When a try began, and how long it may take.
 #[derive(Clone, Copy)]
 struct Time {
     begun: Moment,
     limit: Option<Duration>,
+    /// When its caller gives up.
+    called: Option<Moment>,
 }
 
 /// Waits for one try, tells the endpoint's cells what became of it.
@@ -140,20 +170,36 @@ async fn once(
     body: &Replayable,
     time: Time,
 ) -> Tried {
-    let Time { begun, limit } = time;
-    let sent = match limit {
-        None => sending.await,
-        Some(time) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
+    let Time { begun, limit, called } = time;
+    let sent = match (limit, called) {
+        (None, _) => sending.await,
+        (Some(time), None) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
+        // The caller counts from its first byte, however long it goes on sending.
+        (Some(time), Some(_)) => within(time, sending).await.unwrap_or(Sent::TimedOut),
     };
     let now = worker.now();
+    let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && now >= called);
     let (outcome, tried) = match (body.source(), sent) {
+        // So little time says nothing about the endpoint.
+        (_, Sent::TimedOut) if hurried => {
+            let sentence = format!("{} did not answer within the call's grpc-timeout", upstream.service.name);
+            (Outcome::Ignored, Tried::Refused(Refusal::new(Reason::Timeout, sentence)))
+        }
         // The caller broke off; that says nothing about the endpoint.
-        (Source::Broken, Sent::Broken(_) | Sent::TimedOut) => (Outcome::Ignored, Tried::Refused(incomplete())),
+        (source @ (Source::Broken | Source::Malformed), Sent::Broken(_) | Sent::TimedOut) => {
+            (Outcome::Ignored, Tried::Refused(incomplete(source)))
+        }
         (_, sent) => judge(sent, endpoint),
     };
     if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
+    note(worker, upstream, endpoint, outcome, now);
+    tried
+}
+
+/// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.
+pub(crate) fn note(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, outcome: Outcome, now: Moment) {
     let transition = {
         let mut dice = worker.dice.borrow_mut();
         endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)
@@ -166,7 +212,6 @@ async fn once(
         tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?transition, "endpoint changed");
         let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
     }
-    tried
 }
 
 /// What a try says about the endpoint, and about trying again.
@@ -250,7 +295,7 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 }
 
 /// An endpoint that may be tried: one not tried yet if there is one, else any; an ejected one only as its due probe.
-fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
+pub(crate) fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
     let mut pick = |fits: &dyn Fn(usize) -> bool| {
@@ -286,11 +331,11 @@ fn candidates<'a>(
     })
 }
 
-fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
+pub(crate) fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
     candidates(upstream, worker.now(), &|index| !tried.contains(&index)).next().is_some()
 }
 
-fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
+pub(crate) fn is_open(worker: &Worker, upstream: &Upstream) -> bool {
     upstream.breaker(worker.now()) != ServiceBreaker::Closed
 }
 
@@ -315,7 +360,7 @@ fn overloaded(upstream: &Upstream) -> Refusal {
 }
 
 /// The refusal of a service without a usable endpoint.
-fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
+pub(crate) fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
     let name = &upstream.service.name;
     if upstream.endpoints.is_empty() {
         return Refusal::new(Reason::NoEndpoint, format!("{name} has no endpoint yet")).after(Duration::from_secs(1));

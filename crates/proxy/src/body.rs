@@ -1,5 +1,7 @@
 //! Bodies as everything above `transport` sees them: a flow of frames, whatever protocol they came by.
 
+mod grpc;
+
 use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
@@ -7,9 +9,12 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+use self::grpc::GrpcBody;
 use crate::timer::{Timer, within};
-use crate::transport::http2;
+use crate::transport::{http1, http2};
 use bytes::Bytes;
+use hms_http1::Reject;
+use hms_http1::websocket::Offer;
 use hms_model::message::Fields;
 use hms_model::policy::retry::REPLAY_LIMIT;
 
@@ -24,11 +29,19 @@ pub enum Frame {
 
 /// Why a body ended before its end.
 #[derive(Debug, Clone)]
-pub struct BodyError(pub String);
+pub enum BodyError {
+    /// No more of it came.
+    Broken(String),
+    /// What came is no body.
+    Malformed(Reject),
+}
 
 impl fmt::Display for BodyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.0)
+        match self {
+            Self::Broken(why) => f.write_str(why),
+            Self::Malformed(reject) => reject.fmt(f),
+        }
     }
 }
 
@@ -63,6 +76,9 @@ enum Kind {
     Http1(Box<dyn Inflow>),
     Http2(Box<http2::Incoming>),
     Replay(ReplayBody),
+    Offer(Box<Offer>),
+    Grpc(Box<GrpcBody>),
+    Tunnel(Box<http1::Tunnel>),
     #[cfg(test)]
     Silent,
 }
@@ -75,6 +91,9 @@ impl fmt::Debug for Body {
             Kind::Http1(_) => "Body::Http1",
             Kind::Http2(_) => "Body::Http2",
             Kind::Replay(_) => "Body::Replay",
+            Kind::Offer(_) => "Body::Offer",
+            Kind::Grpc(_) => "Body::Grpc",
+            Kind::Tunnel(_) => "Body::Tunnel",
             #[cfg(test)]
             Kind::Silent => "Body::Silent",
         })
@@ -103,6 +122,35 @@ impl Body {
         Self { kind, idle: None, silence: None }
     }
 
+    /// The same as the body of a gRPC answer: it always ends with a status, and when `deadline` strikes at the latest.
+    #[must_use]
+    pub(crate) fn grpc(self, deadline: Option<Timer>) -> Self {
+        Self { kind: Kind::Grpc(Box::new(GrpcBody::new(self, deadline))), idle: None, silence: None }
+    }
+
+    /// No bytes, but the wish to speak something else on this connection.
+    pub(crate) fn offer(offer: Offer) -> Self {
+        Self { kind: Kind::Offer(Box::new(offer)), idle: None, silence: None }
+    }
+
+    /// What the request offers to speak instead of HTTP.
+    pub(crate) fn offered(&self) -> Option<Offer> {
+        if let Kind::Offer(offer) = &self.kind { Some(**offer) } else { None }
+    }
+
+    /// The other side of an offer that was accepted.
+    pub(crate) fn tunnel(tunnel: http1::Tunnel) -> Self {
+        Self { kind: Kind::Tunnel(Box::new(tunnel)), idle: None, silence: None }
+    }
+
+    /// Takes the other side of an offer that was accepted.
+    pub(crate) fn into_tunnel(self) -> Result<Box<http1::Tunnel>, Self> {
+        match self.kind {
+            Kind::Tunnel(tunnel) => Ok(tunnel),
+            kind => Err(Self { kind, ..self }),
+        }
+    }
+
     /// The same body, which breaks when nothing of it comes for `limit`. What is wholly here never does.
     #[must_use]
     pub fn idle_limit(mut self, limit: Duration) -> Self {
@@ -115,8 +163,9 @@ impl Body {
     /// Whether there is nothing (more) to come.
     pub fn is_end(&self) -> bool {
         match &self.kind {
-            Kind::Empty | Kind::Full(None) => true,
-            Kind::Full(Some(_)) => false,
+            Kind::Empty | Kind::Full(None) | Kind::Offer(_) => true,
+            Kind::Full(Some(_)) | Kind::Tunnel(_) => false,
+            Kind::Grpc(messages) => messages.is_end(),
             Kind::Http1(incoming) => incoming.is_end(),
             Kind::Http2(incoming) => incoming.is_end(),
             Kind::Replay(replay) => replay.is_end(),
@@ -128,7 +177,8 @@ impl Body {
     /// How many bytes are to come, if that is known.
     pub fn length(&self) -> Option<u64> {
         match &self.kind {
-            Kind::Empty | Kind::Full(None) => Some(0),
+            Kind::Empty | Kind::Full(None) | Kind::Offer(_) => Some(0),
+            Kind::Tunnel(_) | Kind::Grpc(_) => None,
             Kind::Full(Some(bytes)) => u64::try_from(bytes.len()).ok(),
             Kind::Http1(incoming) => incoming.length(),
             Kind::Http2(incoming) => incoming.length(),
@@ -150,11 +200,12 @@ impl Body {
     /// The next frame; `None` at the end.
     pub fn poll_next(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let polled = match &mut self.kind {
-            Kind::Empty => Poll::Ready(None),
+            Kind::Empty | Kind::Offer(_) | Kind::Tunnel(_) => Poll::Ready(None),
             Kind::Full(bytes) => Poll::Ready(bytes.take().map(|bytes| Ok(Frame::Data(bytes)))),
             Kind::Http1(incoming) => incoming.poll_frame(context),
             Kind::Http2(incoming) => incoming.poll_frame(context),
             Kind::Replay(replay) => replay.poll_frame(context),
+            Kind::Grpc(messages) => messages.poll_frame(context),
             #[cfg(test)]
             Kind::Silent => Poll::Pending,
         };
@@ -175,7 +226,7 @@ impl Body {
             return polled;
         }
         ready!(self.silence.get_or_insert_with(|| Box::new(Timer::after(limit))).poll(context));
-        Poll::Ready(Some(Err(BodyError(format!("nothing came for {} s", limit.as_secs())))))
+        Poll::Ready(Some(Err(BodyError::Broken(format!("nothing came for {} s", limit.as_secs())))))
     }
 
     /// The next frame; `None` at the end.
@@ -230,6 +281,8 @@ pub enum Source {
     Complete,
     /// It broke off; what fails now is not the receiver's fault.
     Broken,
+    /// What came of it is no body, and that is not the receiver's fault either.
+    Malformed,
 }
 
 /// Waits for an answer at most `limit`, counted from when the request's body has come: a long upload is no slow answer. The body's
@@ -254,6 +307,7 @@ pub async fn answer_within<T>(
 pub struct Replayable {
     shared: Option<Rc<RefCell<Shared>>>,
     length: Option<u64>,
+    offer: Option<Box<Offer>>,
 }
 
 struct Shared {
@@ -279,7 +333,8 @@ impl Replayable {
     pub fn new(body: Body) -> Self {
         let length = body.length();
         if body.is_end() {
-            return Self { shared: None, length };
+            let offer = if let Kind::Offer(offer) = body.kind { Some(offer) } else { None };
+            return Self { shared: None, length, offer };
         }
         let shared = Shared {
             source: body,
@@ -290,7 +345,7 @@ impl Replayable {
             overflowed: false,
             attempt: 0,
         };
-        Self { shared: Some(Rc::new(RefCell::new(shared))), length }
+        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None }
     }
 
     /// Whether all that was sent so far could be sent again.
@@ -306,7 +361,8 @@ impl Replayable {
         let Some(shared) = &self.shared else { return Source::Complete };
         let shared = shared.borrow();
         match (&shared.failed, shared.complete || shared.source.is_end()) {
-            (Some(_), _) => Source::Broken,
+            (Some(BodyError::Broken(_)), _) => Source::Broken,
+            (Some(BodyError::Malformed(_)), _) => Source::Malformed,
             (None, true) => Source::Complete,
             (None, false) => Source::Sending,
         }
@@ -314,7 +370,9 @@ impl Replayable {
 
     /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.
     pub fn attempt(&self) -> Body {
-        let Some(shared) = &self.shared else { return Body::empty() };
+        let Some(shared) = &self.shared else {
+            return self.offer.as_ref().map_or_else(Body::empty, |offer| Body::offer(**offer));
+        };
         let attempt = {
             let mut shared = shared.borrow_mut();
             shared.attempt += 1;
@@ -334,7 +392,7 @@ impl ReplayBody {
     fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
         let mut shared = self.shared.borrow_mut();
         if shared.attempt != self.attempt {
-            return Poll::Ready(Some(Err(BodyError("a later attempt took over".to_owned()))));
+            return Poll::Ready(Some(Err(BodyError::Broken("a later attempt took over".to_owned()))));
         }
         if let Some(frame) = shared.kept.get(self.position) {
             let frame = frame.clone();
@@ -389,7 +447,7 @@ mod tests {
             match frame {
                 Ok(Frame::Data(bytes)) => out.extend_from_slice(&bytes),
                 Ok(Frame::Trailers(_)) => {}
-                Err(error) => return Err(error.0),
+                Err(error) => return Err(error.to_string()),
             }
         }
         Ok(out)

@@ -15,7 +15,7 @@ use rustls::{ClientConfig, ServerConfig};
 use tokio::sync::watch;
 
 use crate::transport::Protocol;
-use crate::transport::connect::{ALPN_HTTP1, ALPN_HTTP2};
+use crate::transport::connect::{ALPN_HTTP1, ALPN_HTTP2, ALPN_OPAQUE};
 
 /// A certificate with its key, and the roots to verify peers with. Never changed; replaced as a whole.
 pub struct Credentials {
@@ -52,6 +52,7 @@ impl Credentials {
         let alpn = match protocol {
             Protocol::Http1 => ALPN_HTTP1,
             Protocol::Http2 => ALPN_HTTP2,
+            Protocol::Opaque => ALPN_OPAQUE,
         };
         let expected = BTreeSet::from([peer.clone()]);
         let config = tls::client_config(&self.svid, &self.bundle, &expected, &[alpn], Arc::new(SystemClock))?;
@@ -76,7 +77,7 @@ impl Holder {
 
     /// Takes a new certificate into use; connections opened from now on show it.
     pub fn replace(&self, svid: Svid, bundle: TrustBundle) -> Result<Arc<Credentials>, TlsError> {
-        let server = tls::server_config(&svid, &bundle, &[ALPN_HTTP2, ALPN_HTTP1], Arc::new(SystemClock))?;
+        let server = tls::server_config(&svid, &bundle, &[ALPN_HTTP2, ALPN_HTTP1, ALPN_OPAQUE], Arc::new(SystemClock))?;
         let generation = self.generations.fetch_add(1, Relaxed) + 1;
         let clients = Mutex::default();
         let credentials = Arc::new(Credentials { svid, bundle, generation, server, clients });

@@ -17,7 +17,12 @@ enum Stage {
     Draining,
     /// Connections without a request are closed.
     Closing,
+    /// The time is up: what has no end of its own is broken off, so that nobody takes it for whole.
+    Over,
 }
+
+/// How long breaking off may take.
+const FAREWELL: Duration = Duration::from_millis(250);
 
 /// Why the end came.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -126,6 +131,11 @@ impl Drain {
         self.reached(Stage::Closing).await;
     }
 
+    /// Resolves when the time is up.
+    pub async fn over(&self) {
+        self.reached(Stage::Over).await;
+    }
+
     /// Why; only of meaning once leaving began.
     pub fn cause(&self) -> Cause {
         self.signal.borrow().1
@@ -155,8 +165,12 @@ impl Drainer {
             }
         };
         let _in_time = tokio::time::timeout(deadline, ended).await.is_ok();
-        self.advance(Stage::Closing);
-        self.count.open.load(Ordering::Acquire)
+        let left = self.count.open.load(Ordering::Acquire);
+        self.advance(Stage::Over);
+        if left > 0 {
+            let _broken_off = tokio::time::timeout(FAREWELL, self.emptied()).await.is_ok();
+        }
+        left
     }
 
     fn advance(&self, stage: Stage) {
@@ -208,6 +222,20 @@ mod tests {
             drop(idle);
         };
         let (left, ()) = tokio::join!(drainer.drain(SECOND * 5, SECOND * 2), work);
+        assert_eq!((left, begun.elapsed()), (1, SECOND * 5 + FAREWELL));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_has_no_end_is_broken_off_when_the_time_is_up() {
+        let (drainer, drain) = channel();
+        let begun = tokio::time::Instant::now();
+        let tunnel = drain.open();
+        let work = async {
+            drain.over().await;
+            assert_eq!(begun.elapsed(), SECOND * 5);
+            drop(tunnel);
+        };
+        let (left, ()) = tokio::join!(drainer.drain(SECOND * 5, SECOND), work);
         assert_eq!((left, begun.elapsed()), (1, SECOND * 5));
     }
 

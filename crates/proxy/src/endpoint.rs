@@ -8,6 +8,7 @@ use hms_model::message::RequestHead;
 use hms_model::policy::KeepAlive;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::clock::Moment;
+use hms_traffic::limits::Permit;
 use hms_traffic::outlier::{FailureKind, Phase};
 use hms_wire::LEVEL;
 use hms_wire::hello::PeerHello;
@@ -15,9 +16,10 @@ use hms_wire::hello::PeerHello;
 use crate::body::{Body, Frame, Replayable};
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
-use crate::transport::connect::{self, ConnectError, Connection, Secured};
+use crate::transport::connect::{self, ConnectError, Connection, Opaque, Secured};
 use crate::transport::dialling;
 use crate::transport::pool::{Home, Key};
+use crate::transport::tls_stream::Stream;
 use crate::transport::{Edits, Protocol, Response, SendError};
 use crate::worker::Worker;
 
@@ -52,6 +54,8 @@ pub struct Outgoing<'a> {
     pub body: &'a Replayable,
     /// What it came by.
     pub downstream: Protocol,
+    /// The port of the service that is asked for; 0 is the first.
+    pub port: u16,
 }
 
 /// Sends a request to `endpoint`. A pooled connection that turns out to be dead is replaced once, as long as nothing was sent.
@@ -61,14 +65,14 @@ pub async fn send(
     endpoint: &UpstreamEndpoint,
     outgoing: Outgoing<'_>,
 ) -> Sent {
-    let Outgoing { head, edits, body, downstream } = outgoing;
+    let Outgoing { head, edits, body, downstream, port } = outgoing;
     let protocol = match &endpoint.endpoint.transport {
         // Like to like between proxies; the far proxy knows what its application speaks.
         Transport::Mesh(_) => downstream,
-        Transport::Plain if head.is_grpc() => Protocol::Http2,
+        Transport::Plain if head.is_grpc() || upstream.is_http2 => Protocol::Http2,
         Transport::Plain => Protocol::Http1,
     };
-    let target = match Target::of(worker, upstream, endpoint) {
+    let target = match Target::of(worker, upstream, endpoint, port) {
         Ok(target) => target,
         Err(message) => return Sent::Refused(unready(message)),
     };
@@ -95,22 +99,29 @@ async fn send_on_new(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let connected = {
-        // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
-        let _turn = dialling::turn(endpoint.address).await;
-        // Somebody else may have finished with one meanwhile.
-        let pooled = worker.pool.borrow_mut().take(target.key, protocol);
-        match pooled {
-            Some(connection) => Ok(connection),
-            None => connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await,
-        }
-    };
     let Outgoing { head, edits, body, .. } = outgoing;
-    match connected {
-        Err(sent) => sent,
-        Ok(connection) => {
-            let sent = connection.send(head, edits, body.attempt(), target.home(worker)).await;
-            sent.map_or_else(Sent::Broken, Sent::Answered)
+    let mut look = true;
+    loop {
+        let (connected, kept) = {
+            // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
+            let _turn = dialling::turn(endpoint.address).await;
+            // Somebody else may have finished with one meanwhile.
+            let pooled = if look { worker.pool.borrow_mut().take(target.key, protocol) } else { None };
+            match pooled {
+                Some(connection) => (Ok(connection), true),
+                None => (connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await, false),
+            }
+        };
+        let connection = match connected {
+            Ok(connection) => connection,
+            Err(sent) => return sent,
+        };
+        match connection.send(head, edits, body.attempt(), target.home(worker)).await {
+            // That one had been closed as well, which says nothing about the endpoint; a new one will.
+            Err(error) if kept && error.processed == crate::transport::Processed::No && body.can_replay() => {
+                look = false;
+            }
+            sent => return sent.map_or_else(Sent::Broken, Sent::Answered),
         }
     }
 }
@@ -124,19 +135,57 @@ async fn connect(
     protocol: Protocol,
     secured: Option<&Secured>,
 ) -> Result<Connection, Sent> {
-    let policy = &upstream.service.policy;
-    let own = upstream.cells.connections.try_acquire(policy.limits.connections);
-    let Some((own, of_all)) = own.zip(worker.shared.overload.upstream_place()) else {
-        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
-        return Err(Sent::Refused(refusal.after(Duration::from_secs(1))));
-    };
-    let (place, timeout) = (own.within(of_all), policy.timeouts.connect);
+    let (place, timeout) = (place(worker, upstream).map_err(Sent::Refused)?, upstream.service.policy.timeouts.connect);
     let connection = connect::open(endpoint.address, protocol, secured, timeout, Some(place)).await;
     let connection = connection.map_err(Sent::NotConnected)?;
     if let Connection::Http2(shared) = &connection {
         worker.pool.borrow_mut().share(target.key, shared);
     }
     Ok(connection)
+}
+
+/// A place for one more connection, among the service's and among all.
+fn place(worker: &Worker, upstream: &Upstream) -> Result<Permit, Refusal> {
+    let own = upstream.cells.connections.try_acquire(upstream.service.policy.limits.connections);
+    let both = own.zip(worker.shared.overload.upstream_place()).map(|(own, of_all)| own.within(of_all));
+    both.ok_or_else(|| {
+        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
+        refusal.after(Duration::from_secs(1))
+    })
+}
+
+/// What came of opening a connection for bytes that nobody reads.
+#[derive(Debug)]
+pub enum Opening {
+    /// An application is at the other end. The connection has its place as long as it lives.
+    Open(Stream, Permit),
+    /// No connection.
+    NotConnected(ConnectError),
+    /// The endpoint's proxy has no application for it, and says why by its code.
+    Declined(u16),
+    /// Not tried, for a reason of our own.
+    Refused(Refusal),
+}
+
+/// Opens a connection to `endpoint` for bytes that nobody reads.
+pub async fn open_opaque(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint, port: u16) -> Opening {
+    let ready = Target::of(worker, upstream, endpoint, port)
+        .and_then(|target| target.secure(worker, upstream, Protocol::Opaque));
+    let secured = match ready {
+        Ok(secured) => secured,
+        Err(message) => return Opening::Refused(unready(message)),
+    };
+    let place = match place(worker, upstream) {
+        Ok(place) => place,
+        Err(refusal) => return Opening::Refused(refusal),
+    };
+    let _turn = dialling::turn(endpoint.address).await;
+    let timeout = upstream.service.policy.timeouts.connect;
+    match connect::open_opaque(endpoint.address, secured.as_ref(), timeout).await {
+        Ok(Opaque::Taken(stream)) => Opening::Open(stream, place),
+        Ok(Opaque::Refused(code)) => Opening::Declined(code),
+        Err(error) => Opening::NotConnected(error),
+    }
 }
 
 fn unready(message: String) -> Refusal {
@@ -151,7 +200,7 @@ struct Target<'a> {
 }
 
 impl<'a> Target<'a> {
-    fn of(worker: &Worker, upstream: &Upstream, endpoint: &'a UpstreamEndpoint) -> Result<Self, String> {
+    fn of(worker: &Worker, upstream: &Upstream, endpoint: &'a UpstreamEndpoint, port: u16) -> Result<Self, String> {
         let (generation, idle) = match &endpoint.endpoint.transport {
             Transport::Plain => (0, PLAIN_IDLE),
             Transport::Mesh(_) => {
@@ -163,7 +212,7 @@ impl<'a> Target<'a> {
                 (credentials.generation, MESH_IDLE)
             }
         };
-        let key = Key { endpoint: endpoint.cells.key, generation };
+        let key = Key { endpoint: endpoint.cells.key, generation, port };
         let keep = (upstream.service.policy.keep_alive == KeepAlive::On).then_some(idle);
         Ok(Self { key, keep, transport: &endpoint.endpoint.transport })
     }
@@ -180,7 +229,7 @@ impl<'a> Target<'a> {
         let settings = &worker.shared.settings;
         let hello = PeerHello {
             destination: upstream.service.name.clone(),
-            destination_port: 0,
+            destination_port: self.key.port,
             source: settings.service.clone(),
             workload: settings.workload_id.clone(),
             version: settings.version.clone(),
@@ -194,7 +243,7 @@ impl<'a> Target<'a> {
 
 /// Asks the proxy of `endpoint` whether its application accepts connections; of a plain endpoint, whether anything does.
 pub async fn probe(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint) -> Result<(), FailureKind> {
-    let target = Target::of(worker, upstream, endpoint).map_err(|_unready| FailureKind::Tls)?;
+    let target = Target::of(worker, upstream, endpoint, 0).map_err(|_unready| FailureKind::Tls)?;
     let secured = target.secure(worker, upstream, Protocol::Http1).map_err(|_unready| FailureKind::Tls)?;
     let timeout = upstream.service.policy.timeouts.connect;
     let connection = connect::open(endpoint.address, Protocol::Http1, secured.as_ref(), timeout, None).await;

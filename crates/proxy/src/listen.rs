@@ -17,9 +17,11 @@ pub use self::accept::accept;
 use crate::capture::{self, Destination};
 use crate::detect;
 use crate::drain::Open;
+use crate::opaque;
 use crate::overload::places::Place;
-use crate::peer;
+use crate::peer::{self, Arrived};
 use crate::pipeline::{Downstream, Entrance, Serve};
+use crate::standalone::StaticDoor;
 use crate::tasks;
 use crate::telemetry::metrics::Party;
 use crate::transport::tls_stream::{Impatient, Stream};
@@ -30,7 +32,7 @@ use crate::worker::Worker;
 const HANDED_OVER: usize = 256;
 
 /// What a listener is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Door {
     /// Other proxies.
     Inbound,
@@ -40,6 +42,8 @@ pub enum Door {
     Captured,
     /// Callers from outside.
     Gateway,
+    /// Whoever a file's listener is for.
+    Static(Arc<StaticDoor>),
 }
 
 /// A connection on its way to the thread that will serve it.
@@ -126,17 +130,29 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let stream = TcpStream::from_std(stream)?;
     stream.set_nodelay(true)?;
     let drain = &worker.shared.drain;
-    let (entrance, party, protocol, stream) = tokio::select! {
+    let entered = tokio::select! {
         // Boxed, so that a connection does not hold the size of its handshake for ever.
         entered = Box::pin(enter(worker, stream, peer, door)) => entered?,
         // Nothing was asked for on it yet.
         () = drain.idle_ends() => return Ok(()),
     };
+    let (entrance, party, protocol, stream) = match entered {
+        Entered::Http(entrance, party, protocol, stream) => (entrance, party, protocol, stream),
+        Entered::Inbound(arrived) => {
+            Box::pin(opaque::inbound(worker, *arrived, peer)).await;
+            return Ok(());
+        }
+        Entered::Outbound(outbound) => {
+            Box::pin(opaque::outbound(worker, *outbound)).await;
+            return Ok(());
+        }
+        Entered::Refused => return Ok(()),
+    };
     let downstream = Rc::new(Downstream::new(entrance, peer, party, protocol));
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let stream = Impatient::new(stream);
     let terms = match door {
-        Door::Gateway => &http1::EDGE,
+        Door::Gateway | Door::Static(_) => &http1::EDGE,
         Door::Inbound => &http1::PEER,
         Door::Outbound(_) | Door::Captured => &http1::MESH,
     };
@@ -149,50 +165,92 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
                 worker.shared.registry.breach(breach.name());
             }
         }
+        // What nobody reads has gone its own way.
+        Protocol::Opaque => {}
     }
     Ok(())
 }
 
+/// What a connection turned out to be.
+enum Entered {
+    /// Requests come on it.
+    Http(Entrance, Arc<Party>, Protocol, Stream),
+    /// Another proxy's, and nobody reads it.
+    Inbound(Box<Arrived>),
+    /// Our application's, and nobody reads it.
+    Outbound(Box<opaque::Outbound>),
+    /// Nothing.
+    Refused,
+}
+
 /// Finds out who is at the other end and what it speaks.
-async fn enter(
-    worker: &Rc<Worker>,
-    stream: TcpStream,
-    peer: SocketAddr,
-    door: &Door,
-) -> io::Result<(Entrance, Arc<Party>, Protocol, Stream)> {
+async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<Entered> {
     Ok(match door {
         Door::Inbound => {
             let arrived = peer::accept(worker, stream, peer).await?;
-            let entrance = Entrance::Inbound { peer: arrived.identity };
-            (entrance, arrived.party, arrived.protocol, arrived.stream)
+            if arrived.protocol == Protocol::Opaque {
+                return Ok(Entered::Inbound(Box::new(arrived)));
+            }
+            let entrance = Entrance::Inbound { peer: arrived.identity, port: arrived.port };
+            Entered::Http(entrance, arrived.party, arrived.protocol, arrived.stream)
         }
-        Door::Outbound(pinned) => {
+        Door::Outbound(None) => {
             let protocol = detect::protocol(&stream).await?;
-            let entrance = Entrance::Outbound { pinned: pinned.clone() };
-            (entrance, worker.own_party(), protocol, Stream::Plain(stream))
+            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
-        Door::Captured => {
-            let captured = &worker.shared.captured;
-            let original = captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
-            let pinned = match capture::destination(&worker.shared.current, original).await {
-                Destination::Service(name) => Some(name),
-                Destination::Elsewhere => None,
-                Destination::Nowhere => return Err(io::ErrorKind::HostUnreachable.into()),
-            };
-            let protocol = detect::protocol(&stream).await?;
-            (Entrance::Outbound { pinned }, worker.own_party(), protocol, Stream::Plain(stream))
-        }
+        Door::Outbound(Some(service)) => to_service(worker, stream, peer, service, 0).await?,
+        Door::Captured => captured(worker, stream, peer).await?,
         Door::Gateway => {
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
-            (Entrance::Gateway, worker.own_party(), protocol, stream)
+            Entered::Http(Entrance::Gateway, worker.own_party(), protocol, stream)
         }
+        Door::Static(door) => {
+            let protocol = detect::protocol(&stream).await?;
+            Entered::Http(Entrance::Static(Arc::clone(door)), worker.own_party(), protocol, Stream::Plain(stream))
+        }
+    })
+}
+
+/// A connection of a captured application: the address that it dialled decides the service and its port.
+async fn captured(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> io::Result<Entered> {
+    let original = worker.shared.captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
+    Ok(match capture::destination(&worker.shared.current, original).await {
+        Destination::Service(name) => to_service(worker, stream, peer, &name, original.port()).await?,
+        Destination::Elsewhere => {
+            let protocol = detect::protocol(&stream).await?;
+            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+        }
+        Destination::Nowhere => {
+            opaque::enter::refuse_nowhere(worker, stream, peer, original);
+            Entered::Refused
+        }
+    })
+}
+
+/// A connection of our application to one port of one service; 0 is its first.
+async fn to_service(
+    worker: &Rc<Worker>,
+    stream: TcpStream,
+    peer: SocketAddr,
+    service: &ServiceName,
+    port: u16,
+) -> io::Result<Entered> {
+    Ok(match opaque::enter::enter(worker, stream, peer, service, port).await? {
+        opaque::enter::Entered::Http(stream, protocol) => {
+            let entrance = Entrance::Outbound { pinned: Some(service.clone()), port };
+            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+        }
+        opaque::enter::Entered::Opaque(outbound) => Entered::Outbound(outbound),
+        opaque::enter::Entered::Refused => Entered::Refused,
     })
 }
 
 /// What one HTTP/2 connection may cost: strangers get less than proxies and our own application.
 fn limits(door: &Door) -> &'static http2::Limits {
     match door {
-        Door::Gateway => &http2::Limits::EDGE,
+        Door::Gateway | Door::Static(_) => &http2::Limits::EDGE,
         Door::Inbound | Door::Outbound(_) | Door::Captured => &http2::Limits::MESH,
     }
 }

@@ -8,20 +8,26 @@ use std::time::Duration;
 use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
+use hms_model::port::AppProtocol;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
+use tokio::net::TcpStream;
 
 use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::PLAIN_IDLE;
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
+use crate::runtime::local::Local;
 use crate::transport::connect::{self, Connection};
 use crate::transport::pool::{Home, Key};
 use crate::transport::{Edits, Processed, Protocol, Response, SendError};
 use crate::worker::{Shared, Worker};
 
-/// The application's place in the pool; endpoints count from 1.
-const KEY: Key = Key { endpoint: 0, generation: 0 };
+/// The application's place in the pool, by its own port; endpoints count from 1.
+const fn key(port: u16) -> Key {
+    Key { endpoint: 0, generation: 0, port }
+}
+
 /// How long a request's body may be silent (reliability §6).
 const BODY_IDLE: Duration = Duration::from_secs(30);
 /// How long the application may take to accept a connection.
@@ -36,14 +42,17 @@ pub fn body_idle(head: &RequestHead, policy: &TrafficPolicy) -> Duration {
 /// Hands a request to the application and waits for the answer's head.
 pub async fn forward(
     worker: &Worker,
-    policy: &TrafficPolicy,
+    (local, port): (&Local, u16),
     head: &RequestHead,
     body: Body,
     edits: &Edits,
 ) -> Result<Response, Refusal> {
-    let Some(address) = worker.shared.settings.app else { return Err(down(worker)) };
-    // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1.
-    let protocol = if head.is_grpc() { Protocol::Http2 } else { Protocol::Http1 };
+    let Some(address) = address(worker, local, port) else { return Err(down(worker)) };
+    let policy = &local.service.policy;
+    // gRPC needs HTTP/2; anything else an application is sure to speak HTTP/1, unless it is declared.
+    let declared = local.service.port(port).map(|port| port.protocol);
+    let asks_http2 = head.is_grpc() || matches!(declared, Some(AppProtocol::Http2 | AppProtocol::Grpc));
+    let protocol = if asks_http2 && body.offered().is_none() { Protocol::Http2 } else { Protocol::Http1 };
     let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
     let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
     match policy.timeouts.request {
@@ -62,9 +71,9 @@ async fn attempt(
     edits: &Edits,
     body: &Replayable,
 ) -> Result<Response, Refusal> {
-    let pooled = worker.pool.borrow_mut().take(KEY, protocol);
+    let pooled = worker.pool.borrow_mut().take(key(address.port()), protocol);
     if let Some(connection) = pooled {
-        match exchange(worker, connection, head, edits, body).await {
+        match exchange(worker, connection, address, head, edits, body).await {
             Ok(response) => return Ok(response),
             // A kept connection that the application had closed: not a byte was sent. Any other failure is the caller's to retry.
             Err(error) if error.processed == Processed::No && body.can_replay() => {}
@@ -79,9 +88,9 @@ async fn attempt(
         }
         Ok(connection) => {
             if let Connection::Http2(shared) = &connection {
-                worker.pool.borrow_mut().share(KEY, shared);
+                worker.pool.borrow_mut().share(key(address.port()), shared);
             }
-            exchange(worker, connection, head, edits, body).await.map_err(|error| broken(worker, &error, body))
+            exchange(worker, connection, address, head, edits, body).await.map_err(|error| broken(worker, &error, body))
         }
     }
 }
@@ -89,17 +98,42 @@ async fn attempt(
 async fn exchange(
     worker: &Worker,
     connection: Connection,
+    address: SocketAddr,
     head: &RequestHead,
     edits: &Edits,
     body: &Replayable,
 ) -> Result<Response, SendError> {
-    let home = Home { pool: Rc::clone(&worker.pool), key: KEY, keep: PLAIN_IDLE };
+    let home = Home { pool: Rc::clone(&worker.pool), key: key(address.port()), keep: PLAIN_IDLE };
     connection.send(head, edits, body.attempt(), Some(home)).await
 }
 
+/// Where the application serves a port of the service: its own port behind that, or the only one it has.
+pub fn address(worker: &Worker, local: &Local, port: u16) -> Option<SocketAddr> {
+    let own = worker.shared.settings.app?;
+    let target = local.service.port(port).filter(|_| port != 0).and_then(|port| port.target);
+    Some(target.map_or(own, |target| SocketAddr::new(own.ip(), target)))
+}
+
+/// A connection to the application for bytes that nobody reads.
+pub async fn dial(worker: &Worker, address: SocketAddr) -> Result<TcpStream, Refusal> {
+    let dialled = tokio::time::timeout(CONNECT_DEADLINE, worker.shared.captured.dial(address)).await;
+    match dialled {
+        Ok(Ok(stream)) => {
+            // An error here only costs latency.
+            let _without_delay = stream.set_nodelay(true).is_ok();
+            Ok(stream)
+        }
+        Ok(Err(_)) | Err(_) => {
+            worker.shared.app.suspect();
+            Err(down(worker))
+        }
+    }
+}
+
 fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
-    if body.source() == Source::Broken {
-        return incomplete();
+    let source = body.source();
+    if matches!(source, Source::Broken | Source::Malformed) {
+        return incomplete(source);
     }
     tracing::debug!(%error, "application broke off");
     worker.shared.app.suspect();
@@ -110,8 +144,11 @@ fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {
 }
 
 /// The caller's own doing.
-pub fn incomplete() -> Refusal {
-    Refusal::new(Reason::Incomplete, "the request's body broke off before its end")
+pub fn incomplete(source: Source) -> Refusal {
+    match source {
+        Source::Malformed => Refusal::new(Reason::Malformed, "the request's body is malformed"),
+        _ => Refusal::new(Reason::Incomplete, "the request's body broke off before its end"),
+    }
 }
 
 fn down(worker: &Worker) -> Refusal {

@@ -15,7 +15,7 @@ use tokio_rustls::TlsAcceptor;
 
 use crate::telemetry::metrics::Party;
 use crate::transport::Protocol;
-use crate::transport::connect::ALPN_HTTP2;
+use crate::transport::connect::{ALPN_HTTP2, ALPN_OPAQUE};
 use crate::transport::tls_stream::Stream;
 use crate::worker::Worker;
 
@@ -30,6 +30,8 @@ pub struct Arrived {
     pub party: Arc<Party>,
     /// What it speaks.
     pub protocol: Protocol,
+    /// The port of our service that it means; 0 is the first.
+    pub port: u16,
     /// The connection, after the greeting.
     pub stream: Stream,
 }
@@ -64,6 +66,7 @@ async fn authenticate(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arri
     let identity = identity.ok_or_else(|| io::Error::other("the peer has no identity"))?;
     let protocol = match connection.alpn_protocol() {
         Some(ALPN_HTTP2) => Protocol::Http2,
+        Some(ALPN_OPAQUE) => Protocol::Opaque,
         Some(_) => Protocol::Http1,
         None => return Err(io::Error::other("the peer negotiated no protocol of ours")),
     };
@@ -74,7 +77,8 @@ async fn authenticate(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arri
         principal: identity.to_string(),
         version: label(&hello.version),
     };
-    Ok(Arrived { identity, party: Arc::new(party), protocol, stream: Stream::Accepted(Box::new(tls)) })
+    let port = hello.destination_port;
+    Ok(Arrived { identity, party: Arc::new(party), protocol, port, stream: Stream::Accepted(Box::new(tls)) })
 }
 
 /// A peer's own words become a label only if they look like one.

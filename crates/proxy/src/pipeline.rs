@@ -1,7 +1,9 @@
 //! One request, from its head to its answer. The order of the steps is the order of the lines.
 //!
-//! Three entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
-//! ([`gateway`]). Every way out that is not an upstream's reply is a [`Refusal`].
+//! Four entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
+//! ([`gateway`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
+
+mod hosts;
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -12,6 +14,7 @@ use std::time::{Duration, SystemTime};
 use hms_model::listener::Direction;
 use hms_model::message::{CanonicalPath, RequestHead};
 use hms_model::names::ServiceName;
+use hms_model::port::DEFAULT_PORT;
 use hms_model::spiffe::SpiffeId;
 use hms_traffic::authorize::{self, Verdict};
 use hms_traffic::rate_limit;
@@ -27,9 +30,11 @@ use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
 use crate::runtime::local::Local;
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
+use crate::standalone::StaticDoor;
 use crate::telemetry::metrics::Party;
 use crate::telemetry::record::Exchange;
-use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response};
+use crate::timer::Timer;
+use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response, grpc_status};
 use crate::worker::Worker;
 
 /// How long a first request waits for the details of a service it names.
@@ -42,14 +47,20 @@ pub enum Entrance {
     Inbound {
         /// Who it is.
         peer: SpiffeId,
+        /// The port of our service that it means; 0 is the application's only one.
+        port: u16,
     },
     /// From the application beside us.
     Outbound {
-        /// The one service this listener leads to, if it is not the authority that decides.
+        /// The one service this connection leads to, if it is not the authority that decides.
         pinned: Option<ServiceName>,
+        /// The port of it that was dialled; 0 is the first.
+        port: u16,
     },
     /// From outside.
     Gateway,
+    /// From anybody, by a listener that a file describes.
+    Static(Arc<StaticDoor>),
 }
 
 /// One downstream connection.
@@ -117,7 +128,7 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let runtime = worker.shared.current.load();
     let direction = match downstream.entrance {
         Entrance::Inbound { .. } => Direction::Inbound,
-        Entrance::Outbound { .. } | Entrance::Gateway => Direction::Outbound,
+        Entrance::Outbound { .. } | Entrance::Gateway | Entrance::Static(_) => Direction::Outbound,
     };
     let (head, body) = match request {
         Ok(Request { head, body }) => (Ok(head), body),
@@ -130,9 +141,14 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let answer = match (asked, &downstream.entrance) {
         (Err(bad), _) => Err(bad_head(*bad)),
         (Ok(_), _) if worker.shared.overload.is_shedding() => Err(shed()),
-        (Ok(asked), Entrance::Inbound { peer }) => inbound(worker, &runtime, asked, peer, &mut exchange).await,
-        (Ok(asked), Entrance::Outbound { pinned }) => {
-            outbound(worker, &runtime, asked, pinned.as_ref(), &mut exchange).await
+        (Ok(asked), Entrance::Inbound { peer, port }) => {
+            inbound(worker, &runtime, asked, (peer, *port), &mut exchange).await
+        }
+        (Ok(asked), Entrance::Outbound { pinned, port }) => {
+            outbound(worker, &runtime, asked, (pinned.as_ref(), *port), &mut exchange).await
+        }
+        (Ok(asked), Entrance::Static(door)) => {
+            Box::pin(hosts::serve(worker, &runtime, asked, door, &mut exchange)).await
         }
         // The largest of the three; boxed, so that the other two do not pay for its size.
         (Ok(asked), Entrance::Gateway) => Box::pin(gateway(worker, &runtime, asked, &mut exchange)).await,
@@ -147,7 +163,7 @@ async fn inbound(
     worker: &Rc<Worker>,
     runtime: &Runtime,
     asked: Asked<'_>,
-    peer: &SpiffeId,
+    (peer, port): (&SpiffeId, u16),
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
@@ -174,7 +190,7 @@ async fn inbound(
     exchange.pass_trace(&mut edits);
     forwarded::at_the_destination(head, client_cert(worker, downstream, peer), &mut edits);
     exchange.attempts = 1;
-    let mut response = local_app::forward(worker, &local.service.policy, head, body, &edits).await?;
+    let mut response = local_app::forward(worker, (local, port), head, body, &edits).await?;
     // Only a proxy may speak in the mesh's name.
     response.head.fields.remove(&ERROR_HEADER);
     Ok(response)
@@ -185,7 +201,7 @@ async fn outbound(
     worker: &Rc<Worker>,
     runtime: &Runtime,
     asked: Asked<'_>,
-    pinned: Option<&ServiceName>,
+    (pinned, port): (Option<&ServiceName>, u16),
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
@@ -193,9 +209,24 @@ async fn outbound(
         Some(name) => details(worker, runtime, name).await?,
         None => named(worker, runtime, downstream, head.authority.host()).await?,
     };
+    let port = match pinned {
+        // Whoever dialled an address meant this port and no other.
+        Some(name) if port != 0 && upstream.service.port(port).is_none() => {
+            return Err(Refusal::new(Reason::NoPort, format!("{name} has no port {port}")));
+        }
+        Some(_) => port,
+        None => head.authority.port().unwrap_or(DEFAULT_PORT),
+    };
+    let port = named_port(&upstream, port);
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await
+    attempt::run(
+        worker,
+        &upstream,
+        Call { head, body, edits, protocol: downstream.protocol, port, policy: None },
+        exchange,
+    )
+    .await
 }
 
 /// From outside to a service.
@@ -213,8 +244,9 @@ async fn gateway(
     let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
     let upstream = details(worker, runtime, &name).await?;
     exchange.pass_trace(&mut edits);
-    let response =
-        attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol }, exchange).await?;
+    let port = named_port(&upstream, DEFAULT_PORT);
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
+    let response = attempt::run(worker, &upstream, call, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);
     }
@@ -251,6 +283,9 @@ fn finish(answer: Result<Response, Refusal>, exchange: &mut Exchange<'_>) -> Res
         exchange.reason = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
     }
     exchange.answered(&mut response.head);
+    if exchange.is_grpc() && response.head.status == StatusCode::OK && grpc_status(&response.head.fields).is_none() {
+        response.body = response.body.grpc(exchange.time_left().map(Timer::after));
+    }
     response
 }
 
@@ -270,6 +305,7 @@ fn bad_head(bad: BadHead) -> Refusal {
         (BadHead::TooLarge, _) | (_, StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE) => {
             Refusal::new(Reason::HeadTooLarge, bad.to_string())
         }
+        (_, StatusCode::NOT_IMPLEMENTED) => Refusal::new(Reason::NotImplemented, bad.to_string()),
         (_, StatusCode::EXPECTATION_FAILED) => Refusal::new(Reason::Expectation, bad.to_string()),
         (_, StatusCode::HTTP_VERSION_NOT_SUPPORTED) => Refusal::new(Reason::Version, bad.to_string()),
         _ => Refusal::new(Reason::Malformed, bad.to_string()),
@@ -386,8 +422,16 @@ fn by_prefix(path: &str, runtime: &Runtime) -> Option<(ServiceName, CanonicalPat
     runtime.directory.get(&service).is_some().then_some((service, rest))
 }
 
+/// The port that the called proxy must know: it matters only where the application serves each on a port of its own. One that is
+/// not declared is the first, as callers through `HTTP_PROXY` name whatever port they like.
+fn named_port(upstream: &Upstream, number: u16) -> u16 {
+    let service = &upstream.service;
+    let port = service.port(number).or_else(|| service.port(0));
+    port.filter(|port| port.target.is_some()).map_or(0, |port| port.number)
+}
+
 /// The details of a service, asked for when they are not there yet.
-async fn details(worker: &Worker, runtime: &Runtime, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
+pub(crate) async fn details(worker: &Worker, runtime: &Runtime, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
     if let Some(upstream) = runtime.upstreams.get(name) {
         return Ok(Arc::clone(upstream));
     }

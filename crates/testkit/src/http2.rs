@@ -1,5 +1,6 @@
 //! HTTP/2: a client on the `h2` crate, one that sends raw bytes ([`raw`], [`wire`]), and an application that leaves ([`leaver`]).
 
+pub mod grpc;
 pub mod leaver;
 pub mod raw;
 pub mod wire;

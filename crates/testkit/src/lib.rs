@@ -15,11 +15,13 @@ pub mod binaries;
 pub mod capture;
 pub mod client;
 pub mod control_socket;
+pub mod cutter;
 pub mod example;
 pub mod http1;
 pub mod http2;
 pub mod ledger;
 pub mod mesh;
+pub mod namespace;
 pub mod processes;
 pub mod readme;
 pub mod rest;
@@ -27,8 +29,10 @@ pub mod settings;
 pub mod shell;
 pub mod sidecar;
 pub mod tasks;
+pub mod tcp;
 pub mod tls;
 pub mod wait;
+pub mod websocket;
 
 use std::time::Duration;
 

@@ -65,6 +65,30 @@ pub fn authorize<'a>(
     Verdict::Deny { nearest: by_caller.or_else(by_request).or(Some(0)) }
 }
 
+/// Decides about a connection that nobody reads. Only who calls is known of it: a rule about requests fits none, and where all
+/// rules are such, nobody gets one.
+pub fn authorize_connection<'a>(
+    service: &Service,
+    caller: Option<&SpiffeId>,
+    identities_of: impl Fn(&ServiceName) -> Option<&'a BTreeSet<SpiffeId>>,
+) -> Verdict {
+    let Some(caller) = caller else { return Verdict::Deny { nearest: None } };
+    let rules = &service.authorization.allow;
+    if rules.is_empty() {
+        return Verdict::Allow { rule: None };
+    }
+    let speaks_for = |rule: &AllowRule| match &rule.source {
+        Source::Any => true,
+        Source::Gateway => is_gateway(caller, service),
+        Source::Service(name) => identities_of(name).is_some_and(|identities| identities.contains(caller)),
+    };
+    let allowed = rules.iter().position(|rule| rule.matches.is_empty() && speaks_for(rule));
+    match allowed {
+        Some(_) => Verdict::Allow { rule: allowed },
+        None => Verdict::Deny { nearest: rules.iter().position(speaks_for).or(Some(0)) },
+    }
+}
+
 /// Whether an identity is the gateway's, in the trust domain of the service.
 fn is_gateway(caller: &SpiffeId, service: &Service) -> bool {
     caller.namespace() == SYSTEM_NAMESPACE
@@ -218,6 +242,21 @@ mod tests {
     fn a_path_parameter_is_no_hindrance_where_nothing_is_restricted() {
         let verdict = decide(vec![], Some(&id("default", "x")), &Method::GET, "/a;b=1");
         assert_eq!(verdict, Verdict::Allow { rule: None });
+    }
+
+    #[test]
+    fn a_connection_that_nobody_reads_needs_a_rule_about_callers_alone() {
+        let grant = id("default", "grant-svc");
+        let known =
+            BTreeMap::from([(ServiceName::new("grant-svc").unwrap(), BTreeSet::from([id("default", "grant-svc")]))]);
+        let decide = |rules, caller| authorize_connection(&service(rules), caller, |name| known.get(name));
+        assert_eq!(decide(vec![], Some(&grant)), Verdict::Allow { rule: None });
+        assert_eq!(decide(vec![], None), Verdict::Deny { nearest: None });
+        let of_requests = || rule(from("grant-svc"), &["GET /*"]);
+        assert_eq!(decide(vec![of_requests()], Some(&grant)), Verdict::Deny { nearest: Some(0) });
+        let both = || vec![of_requests(), rule(from("grant-svc"), &[])];
+        assert_eq!(decide(both(), Some(&grant)), Verdict::Allow { rule: Some(1) });
+        assert_eq!(decide(both(), Some(&id("default", "other"))), Verdict::Deny { nearest: Some(0) });
     }
 
     #[test]

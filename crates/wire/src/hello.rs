@@ -2,6 +2,9 @@
 //!
 //! Two bytes of length, big endian, then one protobuf message of at most 1024 bytes. It labels the connection for telemetry;
 //! nothing is authorized by it.
+//!
+//! On a connection for bytes that nobody reads, the called proxy answers with its [`Reception`] before any of them, so that its
+//! caller knows whether an application is behind it and can go elsewhere if not.
 
 use hms_model::names::ServiceName;
 use prost::Message as _;
@@ -14,6 +17,36 @@ use crate::{Wire, WireError};
 pub const HELLO_BYTES: usize = 1024;
 
 const PREFIX: usize = 2;
+
+/// What the called proxy answers on an opaque connection: two bytes, big endian.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reception {
+    /// The application has accepted; everything from here on is its own. 0 on the wire.
+    Taken,
+    /// Not taken, and not a byte was passed on: the number of the HMS code that says why.
+    Refused(u16),
+}
+
+impl Reception {
+    /// Its length.
+    pub const BYTES: usize = 2;
+
+    /// As it travels. A refusal without a number would be none.
+    pub fn encode(self) -> [u8; Self::BYTES] {
+        match self {
+            Self::Taken => [0; Self::BYTES],
+            Self::Refused(code) => code.max(1).to_be_bytes(),
+        }
+    }
+
+    /// Reads what has travelled.
+    pub fn decode(bytes: [u8; Self::BYTES]) -> Self {
+        match u16::from_be_bytes(bytes) {
+            0 => Self::Taken,
+            code => Self::Refused(code),
+        }
+    }
+}
 
 /// A greeting that has arrived.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -30,7 +30,7 @@ pub(super) fn operations() -> Vec<Operation> {
     ]
 }
 
-/// A request that ended.
+/// A request that ended, or a connection that nobody reads.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "TapEvent")]
 struct TapView {
@@ -68,6 +68,10 @@ struct TapView {
     route: String,
     /// The other end of the connection.
     peer: String,
+    /// Of a connection that nobody reads (method `TCP`): bytes towards the caller.
+    bytes_sent: u64,
+    /// Of a connection that nobody reads: bytes of the caller.
+    bytes_received: u64,
     /// The proxy that reports it.
     proxy: String,
     /// Requests that were lost so far because there were too many to show.
@@ -95,6 +99,8 @@ impl From<TapItem> for TapView {
             code: event.code,
             route: event.route,
             peer: event.peer,
+            bytes_sent: event.bytes_sent,
+            bytes_received: event.bytes_received,
             proxy: item.proxy,
             dropped: item.dropped,
         }

@@ -62,12 +62,17 @@ fn line(output: &Output, event: &TapEvent) -> String {
         _ => Tone::Good,
     };
     let source = if event.source.is_empty() { "outside" } else { &event.source };
+    // A connection that nobody reads has neither path nor status.
+    let (what, outcome) = match event.method.as_str() {
+        "TCP" => (&event.authority, format!("{} B sent {} B received", event.bytes_sent, event.bytes_received)),
+        _ => (&event.path, output.tint(tone, &event.status.to_string())),
+    };
     let mut words = vec![
         output.tint(Tone::Dim, &time),
         clean(&format!("{source}{}{}", output.arrow(), event.destination)),
         clean(&event.method),
-        clean(&event.path),
-        output.tint(tone, &event.status.to_string()),
+        clean(what),
+        outcome,
         duration(event.duration_us),
         hop(output, event),
         format!("try{}", event.attempt.max(1)),
@@ -142,7 +147,7 @@ impl Filter {
                 None => path == pattern,
             })
             && self.status.is_none_or(|(low, high)| (low..=high).contains(&event.status))
-            && (!self.errors || event.status >= 400)
+            && (!self.errors || event.status >= 400 || !event.code.is_empty())
             && self.trace.as_ref().is_none_or(|id| event.trace_id.to_ascii_lowercase().starts_with(id))
     }
 }
@@ -185,6 +190,17 @@ mod tests {
         gateway→calc-svc GET /sum/2/3?x=\u{1b}[31m 200 1.8ms mTLS try1 trace 7f23ab
         ");
         assert_eq!([duration(400), duration(1_500_000)], ["400µs", "1.5s"]);
+        let connection = TapEvent {
+            method: "TCP".into(),
+            authority: "db:5432".into(),
+            status: 0,
+            bytes_sent: 2048,
+            bytes_received: 12,
+            trace_id: String::new(),
+            ..event()
+        };
+        let line = super::line(&output, &connection);
+        assert!(line.ends_with("gateway→calc-svc TCP db:5432 2048 B sent 12 B received 1.8ms mTLS try1"), "{line}");
     }
 
     #[test]

@@ -183,7 +183,7 @@ impl Notify {
             Address::File(_) | Address::Other => return Ok(Answer::Continue),
         };
         let socket = self.socket(question, descriptor)?;
-        let doors = self.doors(&socket)?;
+        let doors = self.doors(target.ip());
         let datagram = is_datagram(&socket);
         let (leads_to, origin) = match (target.port(), datagram) {
             (53, true) => (doors.dns_udp, None),
@@ -206,7 +206,7 @@ impl Notify {
             Address::File(_) | Address::None | Address::Other => return Ok(Answer::Continue),
         };
         let leads_to = match target.port() {
-            53 => self.doors(socket)?.dns_udp,
+            53 => self.doors(target.ip()).dns_udp,
             _ if is_loopback(target.ip()) => target,
             _ => return Ok(Answer::Failed(libc::EPERM)),
         };
@@ -215,10 +215,10 @@ impl Notify {
         Ok(Answer::Done(i64::try_from(sent).unwrap_or_default()))
     }
 
-    /// The doors for a socket: one of IPv6 reaches those of IPv4 too, unless it was told not to.
-    fn doors(&self, socket: &OwnedFd) -> io::Result<Doors> {
-        let six = self.six.filter(|_| socket_domain(socket).is_ok_and(|family| family == AddressFamily::INET6));
-        Ok(six.unwrap_or(self.four))
+    /// The doors of the family that was dialled, whatever the socket's: its own address must be of that family afterwards
+    /// (getaddrinfo(3) of the GNU C library insists on it).
+    fn doors(&self, dialled: IpAddr) -> Doors {
+        self.six.filter(|_| dialled.is_ipv6()).unwrap_or(self.four)
     }
 
     /// Our own descriptor of a socket of the process that asks.

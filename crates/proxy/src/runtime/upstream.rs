@@ -1,21 +1,25 @@
 //! A service this proxy may call: its policy, its endpoints, and what is remembered of them.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use hms_model::mesh::ServiceState;
+use hms_model::port::AppProtocol;
 use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
 use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
 use hms_traffic::clock::Moment;
+use hms_traffic::detect::Learned;
 use hms_traffic::dice::Dice;
 use hms_traffic::ewma::Ewma;
 use hms_traffic::limits::Concurrency;
 use hms_traffic::outlier::{EndpointHealth, FailureKind, Outcome};
 use hms_traffic::retry::Budget;
 use hms_traffic::subset::{self, Member};
+
+use parking_lot::Mutex;
 
 use super::KeySource;
 use crate::telemetry::metrics::Party;
@@ -31,6 +35,8 @@ pub struct Upstream {
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
     /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
     pub preferred: Vec<usize>,
+    /// Whether an endpoint without a proxy is spoken to over HTTP/2 whatever comes: its first port says so.
+    pub is_http2: bool,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
     /// What is remembered of the service as a whole.
@@ -48,6 +54,15 @@ pub struct Cells {
     pub budget: Budget,
     /// Whose turn it is in round robin.
     pub rotor: AtomicUsize,
+    /// What was spoken on each port.
+    learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
+}
+
+impl Cells {
+    /// What was spoken on a port. Asked for once per connection.
+    pub fn learned(&self, port: u16) -> Arc<Learned> {
+        Arc::clone(self.learned.lock().entry(port).or_default())
+    }
 }
 
 /// An endpoint with what is remembered of it.
@@ -99,6 +114,7 @@ impl Upstream {
             host: state.service.name.mesh_host().into(),
             endpoints,
             preferred: subset::order(caller, &members),
+            is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }
@@ -143,6 +159,10 @@ impl Upstream {
         });
         breaker::phase(views, true)
     }
+}
+
+fn is_http2(protocol: AppProtocol) -> bool {
+    matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
 impl UpstreamEndpoint {

@@ -118,6 +118,62 @@ impl Entry<'_> {
     }
 }
 
+/// One connection that nobody reads, as it is logged at its end.
+pub struct ConnectionEntry<'a> {
+    /// When it began.
+    pub time: SystemTime,
+    /// `inbound` or `outbound`.
+    pub direction: &'static str,
+    /// Service or identity of the caller.
+    pub source: &'a str,
+    /// Service called.
+    pub destination: &'a str,
+    /// Its port; 0 when it was not said.
+    pub port: u16,
+    /// The host that the caller's TLS names.
+    pub server_name: Option<&'a str>,
+    /// How long it lasted.
+    pub duration: Duration,
+    /// Bytes towards the caller.
+    pub sent: u64,
+    /// Bytes of the caller.
+    pub received: u64,
+    /// Endpoints tried.
+    pub attempts: u32,
+    /// Whether the mesh side was mutually authenticated.
+    pub mtls: bool,
+    /// Code of a refusal.
+    pub code: Option<Code>,
+    /// Envoy's flag for how it ended.
+    pub flags: &'static str,
+}
+
+impl ConnectionEntry<'_> {
+    /// Appends the line. Once per connection, so that it need not be by hand.
+    fn write(&self, out: &mut Vec<u8>) {
+        let micros = u64::try_from(self.duration.as_micros()).unwrap_or(u64::MAX);
+        let line = serde_json::json!({
+            "time": rfc3339(self.time).as_str(),
+            "direction": self.direction,
+            "source": self.source,
+            "destination": self.destination,
+            "protocol": "tcp",
+            "port": self.port,
+            "server_name": self.server_name,
+            "duration_ms": Duration::from_micros(micros).as_secs_f64() * 1000.0,
+            "bytes_sent": self.sent,
+            "bytes_received": self.received,
+            "attempts": self.attempts,
+            "mtls": self.mtls,
+            "code": self.code.map(|code| code.to_string()),
+            "flags": self.flags,
+        });
+        // Writing into memory cannot fail.
+        let _infallible = serde_json::to_writer(&mut *out, &line).is_ok();
+        out.push(b'\n');
+    }
+}
+
 fn text(out: &mut Vec<u8>, value: &str) {
     let plain = |byte: u8| byte.wrapping_sub(b' ') < 95 && byte != b'"' && byte != b'\\';
     if value.bytes().fold(true, |all, byte| all & plain(byte)) {
@@ -209,6 +265,15 @@ impl Lines {
 
     /// Adds a line; it is handed over with those of the next 20 ms.
     pub fn write(self: &Rc<Self>, entry: &Entry<'_>) {
+        self.add(|out| entry.write(out));
+    }
+
+    /// Adds the line of a connection that nobody reads.
+    pub fn connection(self: &Rc<Self>, entry: &ConnectionEntry<'_>) {
+        self.add(|out| entry.write(out));
+    }
+
+    fn add(self: &Rc<Self>, write: impl FnOnce(&mut Vec<u8>)) {
         if !self.log.is_on() {
             return;
         }
@@ -217,7 +282,7 @@ impl Lines {
             if batch.capacity() == 0 {
                 *batch = self.log.free.lock().pop().unwrap_or_else(|| Vec::with_capacity(BATCH + 1024));
             }
-            entry.write(&mut batch);
+            write(&mut batch);
             batch.len()
         };
         self.count.set(self.count.get() + 1);

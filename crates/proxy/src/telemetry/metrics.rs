@@ -3,6 +3,8 @@
 //! A cell is found once per distinct set of labels and worker; counting is a few relaxed additions without a lock shared between
 //! workers. The exposition adds the workers' cells up.
 
+pub mod tcp;
+
 use std::cell::RefCell;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt::Write as _;
@@ -60,12 +62,19 @@ pub struct Labels {
     pub status: u16,
     /// Why the mesh answered, as Envoy's flags; `-` if it did not.
     pub flag: &'static str,
-    /// `http` or `grpc`.
+    /// `http`, `grpc` or `tcp`.
     pub protocol: &'static str,
     /// `grpc-status`, if it was a gRPC call.
     pub grpc_status: Option<u8>,
     /// Whether the mesh side was mutually authenticated.
     pub mutual_tls: bool,
+}
+
+impl Labels {
+    /// The same for nobody in particular: what is beyond the bound on series.
+    fn other(self) -> Self {
+        Self { source: Arc::default(), destination: Arc::default(), service: "other".into(), ..self }
+    }
 }
 
 /// The labels of a series, borrowed from a request at its end.
@@ -83,7 +92,7 @@ pub struct Series<'a> {
     pub status: u16,
     /// Why the mesh answered, as Envoy's flags; `-` if it did not.
     pub flag: &'static str,
-    /// `http` or `grpc`.
+    /// `http`, `grpc` or `tcp`.
     pub protocol: &'static str,
     /// `grpc-status`, if it was a gRPC call.
     pub grpc_status: Option<u8>,
@@ -170,6 +179,8 @@ pub struct Counts {
 
 type Cells = HashMap<Labels, Arc<Cell>>;
 type Counted = (Labels, Arc<Cell>);
+/// Answers about names, by who made them and what they say.
+type Names = BTreeMap<(&'static str, &'static str), u64>;
 type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
 
 /// One worker's cells.
@@ -195,8 +206,9 @@ pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
-    names: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    names: Mutex<Names>,
     gauges: Mutex<BTreeMap<String, f64>>,
+    tcp: tcp::TcpCells,
 }
 
 impl Metrics {
@@ -234,12 +246,7 @@ impl Metrics {
         }
         let mut series = self.registry.series.lock();
         if series.len() >= MOST_SERIES {
-            let other = Labels {
-                source: Arc::default(),
-                destination: Arc::default(),
-                service: "other".into(),
-                ..labels.clone()
-            };
+            let other = labels.clone().other();
             if let Some((_, cell)) = series.iter().find(|(own, _)| *own == other) {
                 return Arc::clone(cell);
             }
@@ -311,6 +318,7 @@ impl Registry {
         for (labels, counts) in &labelled {
             histogram(&mut out, labels, counts);
         }
+        self.tcp.expose(&mut out);
         out.push_str("# HELP hms_retries_total Tries after the first.\n# TYPE hms_retries_total counter\n");
         for (service, count) in self.retries() {
             line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
@@ -392,12 +400,15 @@ impl std::fmt::Display for Labels {
         write!(
             f,
             ",destination_service=\"{}\",destination_service_name=\"{service_name}\",destination_service_namespace=\"{}\",\
-             request_protocol=\"{}\",response_code=\"{}\"",
+             request_protocol=\"{}\"",
             self.service,
             or_unknown("unknown", &destination.namespace),
             self.protocol,
-            self.status
         )?;
+        // A connection that nobody reads has none.
+        if self.protocol != "tcp" {
+            write!(f, ",response_code=\"{}\"", self.status)?;
+        }
         if let Some(status) = self.grpc_status {
             write!(f, ",grpc_response_status=\"{status}\"")?;
         }

@@ -50,6 +50,8 @@ pub struct Exchange<'a> {
     pub(crate) reason: Option<Reason>,
     status: u16,
     grpc: Option<GrpcStatus>,
+    /// When the caller gives up.
+    deadline: Option<Moment>,
     bytes: u64,
     permit: Option<Permit>,
     in_flight: Option<InFlight>,
@@ -101,6 +103,7 @@ impl<'a> Exchange<'a> {
             reason: None,
             status: 0,
             grpc: head.filter(|head| head.is_grpc()).map(|_| None),
+            deadline: None,
             bytes: 0,
             permit: None,
             in_flight: None,
@@ -121,6 +124,16 @@ impl<'a> Exchange<'a> {
     /// Whether the caller speaks gRPC.
     pub fn is_grpc(&self) -> bool {
         self.grpc.is_some()
+    }
+
+    /// Notes when the caller gives up.
+    pub fn until(&mut self, deadline: Option<Moment>) {
+        self.deadline = deadline;
+    }
+
+    /// How long the caller will still wait.
+    pub fn time_left(&self) -> Option<Duration> {
+        self.deadline.map(|deadline| deadline.saturating_since(self.worker.now()))
     }
 
     /// Holds a place among the service's requests until the end.
@@ -255,6 +268,7 @@ impl<'a> Exchange<'a> {
             code: self.reason.map(|reason| reason.code().to_string()).unwrap_or_default(),
             route: self.rule.as_deref().unwrap_or_default().to_owned(),
             peer: self.peer.to_string(),
+            ..TapEvent::default()
         });
     }
 }

@@ -12,7 +12,7 @@ use tokio::io::{AsyncRead, ReadBuf};
 /// Room of an ordinary buffer.
 pub const SMALL: usize = 32 * 1024;
 /// Room of a buffer for somebody who sends much.
-const LARGE: usize = 256 * 1024;
+pub const LARGE: usize = 256 * 1024;
 /// Small buffers kept per thread.
 const KEPT_SMALL: usize = 32;
 /// Large buffers one thread may have at all, in use and kept: slow readers hold on to theirs.

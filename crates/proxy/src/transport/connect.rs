@@ -6,9 +6,10 @@ use std::time::Duration;
 
 use hms_traffic::limits::Permit;
 use hms_traffic::outlier::FailureKind;
+use hms_wire::hello::Reception;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 
@@ -24,6 +25,8 @@ use hms_model::message::RequestHead;
 pub const ALPN_HTTP1: &[u8] = b"hms1-http/1.1";
 /// ALPN of HTTP/2 between our proxies.
 pub const ALPN_HTTP2: &[u8] = b"hms1-h2";
+/// ALPN between our proxies of bytes that nobody reads.
+pub const ALPN_OPAQUE: &[u8] = b"hms1-tcp";
 
 /// A connection to an endpoint, ready for requests.
 #[derive(Debug)]
@@ -76,6 +79,47 @@ pub struct Secured {
     pub hello: Arc<[u8]>,
 }
 
+/// Opens a TCP connection to an endpoint.
+async fn tcp(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let stream = TcpStream::connect(address).await?;
+    // Small writes must not wait for each other; an error here only costs latency.
+    let _without_delay = stream.set_nodelay(true).is_ok();
+    Ok(stream)
+}
+
+/// What came of opening a connection for bytes that nobody reads.
+#[derive(Debug)]
+pub enum Opaque {
+    /// An application is at the other end.
+    Taken(Stream),
+    /// A proxy is, and says by its HMS code why no application.
+    Refused(u16),
+}
+
+/// Opens a connection for bytes that nobody reads within `timeout`; of another proxy, until it has its application on the line.
+pub async fn open_opaque(
+    address: SocketAddr,
+    secured: Option<&Secured>,
+    timeout: Duration,
+) -> Result<Opaque, ConnectError> {
+    let opening = async {
+        let mut stream = reach(address, secured).await?;
+        if secured.is_none() {
+            return Ok(Opaque::Taken(stream));
+        }
+        let mut answer = [0; Reception::BYTES];
+        stream.read_exact(&mut answer).await.map_err(|error| ConnectError {
+            kind: FailureKind::Reset,
+            message: format!("{address} closed before it took the connection: {error}"),
+        })?;
+        Ok(match Reception::decode(answer) {
+            Reception::Taken => Opaque::Taken(stream),
+            Reception::Refused(code) => Opaque::Refused(code),
+        })
+    };
+    tokio::time::timeout(timeout, opening).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
+}
+
 /// Opens a connection within `timeout`, TCP and TLS together. It keeps `place` until it is closed.
 pub async fn open(
     address: SocketAddr,
@@ -84,10 +128,21 @@ pub async fn open(
     timeout: Duration,
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
-    tokio::time::timeout(timeout, dial(address, protocol, secured, place)).await.unwrap_or_else(|_elapsed| {
-        let message = format!("{address} did not answer within {} ms", timeout.as_millis());
-        Err(ConnectError { kind: FailureKind::ConnectTimeout, message })
-    })
+    let dialling = dial(address, protocol, secured, place);
+    tokio::time::timeout(timeout, dialling).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
+}
+
+fn late(address: SocketAddr, timeout: Duration) -> ConnectError {
+    let message = format!("{address} did not answer within {} ms", timeout.as_millis());
+    ConnectError { kind: FailureKind::ConnectTimeout, message }
+}
+
+async fn reach(address: SocketAddr, secured: Option<&Secured>) -> Result<Stream, ConnectError> {
+    let stream = tcp(address).await.map_err(|error| refused(address, &error))?;
+    match secured {
+        None => Ok(Stream::Plain(stream)),
+        Some(secured) => secure(stream, address, secured).await,
+    }
 }
 
 /// Opens a plain connection to the application beside us, wherever it lives, within `timeout`.
@@ -99,12 +154,11 @@ pub async fn open_app(
 ) -> Result<Connection, ConnectError> {
     let dialled = async {
         let tcp = captured.dial(address).await.map_err(|error| refused(address, &error))?;
-        establish(tcp, address, protocol, None, None).await
+        // Small writes must not wait for each other; an error here only costs latency.
+        let _without_delay = tcp.set_nodelay(true).is_ok();
+        establish(Stream::Plain(tcp), false, protocol, None).await
     };
-    tokio::time::timeout(timeout, dialled).await.unwrap_or_else(|_elapsed| {
-        let message = format!("{address} did not answer within {} ms", timeout.as_millis());
-        Err(ConnectError { kind: FailureKind::ConnectTimeout, message })
-    })
+    tokio::time::timeout(timeout, dialled).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
 }
 
 async fn dial(
@@ -113,8 +167,8 @@ async fn dial(
     secured: Option<&Secured>,
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
-    let tcp = TcpStream::connect(address).await.map_err(|error| refused(address, &error))?;
-    establish(tcp, address, protocol, secured, place).await
+    let stream = reach(address, secured).await?;
+    establish(stream, secured.is_some(), protocol, place).await
 }
 
 fn refused(address: SocketAddr, error: &std::io::Error) -> ConnectError {
@@ -122,19 +176,12 @@ fn refused(address: SocketAddr, error: &std::io::Error) -> ConnectError {
 }
 
 async fn establish(
-    tcp: TcpStream,
-    address: SocketAddr,
+    stream: Stream,
+    secured: bool,
     protocol: Protocol,
-    secured: Option<&Secured>,
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
-    // Small writes must not wait for each other; an error here only costs latency.
-    let _without_delay = tcp.set_nodelay(true).is_ok();
-    let stream = match secured {
-        None => Stream::Plain(tcp),
-        Some(secured) => secure(tcp, address, secured).await?,
-    };
-    let (peer, liveness) = if secured.is_some() {
+    let (peer, liveness) = if secured {
         (http1::Peer::Proxy, http2::Liveness::Asked)
     } else {
         (http1::Peer::Server, http2::Liveness::Assumed)
@@ -143,6 +190,9 @@ async fn establish(
     Ok(match protocol {
         Protocol::Http1 => Connection::Http1(http1::Connection::new(stream, place, peer)),
         Protocol::Http2 => Connection::Http2(http2::Connection::new(stream, place, liveness).await.map_err(reset)?),
+        Protocol::Opaque => {
+            return Err(reset(SendError::not_processed("no requests are sent on an opaque connection")));
+        }
     })
 }
 

@@ -9,5 +9,5 @@ mod outbox;
 mod pace;
 mod server;
 
-pub use client::{Connection, Peer};
+pub use client::{Connection, Peer, Tunnel};
 pub use server::{EDGE, MESH, PEER, Terms, serve};

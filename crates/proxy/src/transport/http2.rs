@@ -117,14 +117,14 @@ impl Incoming {
                     let _released = stream.flow_control().release_capacity(bytes.len()).is_ok();
                     return Poll::Ready(Some(Ok(Frame::Data(bytes))));
                 }
-                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
+                Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
                 None => self.data_ended = true,
             }
         }
         match ready!(stream.poll_trailers(context)) {
             Ok(Some(trailers)) => Poll::Ready(Some(bounded(trailers).map(Frame::Trailers))),
             Ok(None) => Poll::Ready(None),
-            Err(error) => Poll::Ready(Some(Err(BodyError(error.to_string())))),
+            Err(error) => Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
         }
     }
 }
@@ -199,7 +199,7 @@ async fn send_data(stream: &mut SendStream<Bytes>, mut bytes: Bytes) -> bool {
 fn bounded(trailers: HeaderMap) -> Result<Fields, BodyError> {
     let bytes: usize = trailers.iter().map(|(name, value)| name.as_str().len() + value.len()).sum();
     if trailers.len() > MOST_TRAILERS || bytes > TRAILER_BYTES {
-        return Err(BodyError("the trailer section is too large".to_owned()));
+        return Err(BodyError::Broken("the trailer section is too large".to_owned()));
     }
     Ok(Fields::from(trailers))
 }

@@ -21,6 +21,8 @@ pub struct Key {
     pub endpoint: u64,
     /// Number of our certificate; a renewal leaves the old connections behind. 0 for plain connections.
     pub generation: u64,
+    /// The port of the service that the connection was opened for: between proxies it is said once, in the greeting.
+    pub port: u16,
 }
 
 /// The connections of one worker.
@@ -80,6 +82,7 @@ impl Pool {
                 }
                 None
             }
+            Protocol::Opaque => None,
         }
     }
 

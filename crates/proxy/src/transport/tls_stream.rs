@@ -77,6 +77,8 @@ impl AsyncWrite for Stream {
 pub trait Abort {
     /// Has the connection end with a reset when it is dropped, so that the other end cannot take what it got for all there is.
     fn abort(&mut self);
+    /// Lets writes wait for as long as the other end likes: another limit runs.
+    fn wait_for_reader(&mut self) {}
 }
 
 impl Abort for TcpStream {
@@ -102,6 +104,10 @@ impl<S: Abort> Abort for Impatient<S> {
     fn abort(&mut self) {
         self.stream.abort();
     }
+
+    fn wait_for_reader(&mut self) {
+        self.patient = true;
+    }
 }
 
 /// How long a write may make no progress (reliability §6).
@@ -111,17 +117,18 @@ const WRITE_IDLE: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Impatient<S> {
     stream: S,
+    patient: bool,
     waiting: Option<Pin<Box<Sleep>>>,
 }
 
 impl<S> Impatient<S> {
     /// Bounds the writes of `stream`.
     pub fn new(stream: S) -> Self {
-        Self { stream, waiting: None }
+        Self { stream, patient: false, waiting: None }
     }
 
     fn bounded<T>(&mut self, cx: &mut Context<'_>, polled: Poll<io::Result<T>>) -> Poll<io::Result<T>> {
-        if polled.is_ready() {
+        if polled.is_ready() || self.patient {
             self.waiting = None;
             return polled;
         }

@@ -205,7 +205,7 @@ impl Stage {
     /// Answers the requests of one connection.
     pub(crate) fn handler(&self, peer: SocketAddr) -> Serve {
         let party = Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() });
-        let downstream = Downstream::new(Entrance::Outbound { pinned: None }, peer, party, Protocol::Http1);
+        let downstream = Downstream::new(Entrance::Outbound { pinned: None, port: 0 }, peer, party, Protocol::Http1);
         Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) }
     }
 
@@ -269,7 +269,7 @@ impl Stage {
     }
 
     /// Takes another configuration into use.
-    pub(crate) fn learn(&self, prepared: Prepared) {
+    pub(crate) fn learn(&self, prepared: &Prepared) {
         let resources: Vec<&Resource> = prepared.resources.iter().collect();
         let (shared, snapshot) = (&self.worker.shared, Snapshot::from_resources(&resources));
         shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
@@ -352,7 +352,7 @@ impl Prepared {
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
         let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
-        stage.learn(self);
+        stage.learn(&self);
         stage
     }
 }

@@ -4,6 +4,7 @@ use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll, Waker, ready};
 
+use hms_http1::websocket::{Accept, Offer};
 use hms_http1::{Asked, Framing, Limits, Scanner, write};
 use hms_model::message::{Authority, RequestHead, ResponseHead};
 use hms_traffic::limits::Permit;
@@ -102,17 +103,54 @@ impl Connection {
         home: Option<Home>,
     ) -> Result<Response, SendError> {
         let mut wire = self.0;
-        wire.home = home;
-        wire.begin(head, edits, body);
-        let asked = if head.method == Method::HEAD { Asked::Head } else { Asked::Other };
+        let offer = body.offered();
+        // A connection on which something else was offered is not asked for anything again.
+        wire.home = home.filter(|_| offer.is_none());
+        wire.begin(head, edits, body, offer.as_ref());
+        let asked = match (offer, &head.method) {
+            (Some(_), _) => Asked::Upgrade,
+            (None, &Method::HEAD) => Asked::Head,
+            (None, _) => Asked::Other,
+        };
         let answer = poll_fn(|context| wire.poll_answer(asked, context)).await?;
-        Ok(wire.into_response(answer))
+        match (offer, answer.upgrade_accept) {
+            (Some(offer), Some(accept)) => {
+                offer.check(&answer).map_err(SendError::maybe_processed)?;
+                let body = Body::tunnel(Tunnel { wire, accept });
+                Ok(Response { head: answer.head, body })
+            }
+            _ => Ok(wire.into_response(answer)),
+        }
+    }
+}
+
+/// A connection on which something else than HTTP is spoken from now on, because both ends agreed.
+#[derive(Debug)]
+pub struct Tunnel {
+    wire: Box<Wire>,
+    accept: Accept,
+}
+
+impl Tunnel {
+    /// The proof that the offer was read, for whoever made it.
+    pub(super) fn accept(&self) -> &Accept {
+        &self.accept
+    }
+
+    /// What came behind the answer already.
+    pub(super) fn take_read(&mut self) -> ReadBuffer {
+        std::mem::take(&mut self.wire.read)
+    }
+
+    /// The connection.
+    pub(super) fn stream(&mut self) -> &mut Impatient<Stream> {
+        &mut self.wire.stream
     }
 }
 
 impl Wire {
     /// Writes the head into the outbox. Framing is always our own.
-    fn begin(&mut self, head: &RequestHead, edits: &Edits, body: Body) {
+    fn begin(&mut self, head: &RequestHead, edits: &Edits, body: Body, offer: Option<&Offer>) {
         self.out.forget();
         self.scanner = Scanner::default();
         self.interim = 0;
@@ -133,7 +171,9 @@ impl Wire {
             names_te |= name.eq_ignore_ascii_case(TE.as_str().as_bytes());
             write::line(text, name, value);
         }
-        if names_te {
+        if let Some(offer) = offer {
+            offer.write(text);
+        } else if names_te {
             // RFC 9110 §10.1.4: who sends TE says that it is for this hop.
             write::field(text, "connection", b"te");
         }
@@ -157,7 +197,7 @@ impl Wire {
         if let Err(error) = ready!(self.out.poll_flush(&mut self.stream, context)) {
             self.upload = Upload::Broken;
             if error.kind() == io::ErrorKind::TimedOut {
-                return Poll::Ready(Err(BodyError(error.to_string())));
+                return Poll::Ready(Err(BodyError::Broken(error.to_string())));
             }
         }
         Poll::Ready(Ok(()))
@@ -177,7 +217,7 @@ impl Wire {
                 return Poll::Pending;
             };
             let at_end = body.is_end();
-            let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+            let wrong = |_wrong| BodyError::Broken("the body is not as long as it was said to be".to_owned());
             let finished = match next {
                 Some(Err(error)) => {
                     self.upload = Upload::Broken;
@@ -223,7 +263,7 @@ impl Wire {
                         Err(reject) => return Poll::Ready(Err(SendError::maybe_processed(reject))),
                     };
                     self.read.consume(length);
-                    if !answer.head.status.is_informational() {
+                    if !answer.is_interim() {
                         return Poll::Ready(Ok(answer));
                     }
                     self.interim += 1;

@@ -58,12 +58,12 @@ impl Arriving {
                         self.decoder = Decoder::new(Framing::None);
                         return Poll::Ready(None);
                     }
-                    Ok(0) => return Poll::Ready(Some(Err(BodyError("the body broke off".to_owned())))),
-                    Err(error) => return Poll::Ready(Some(Err(BodyError(error.to_string())))),
+                    Ok(0) => return Poll::Ready(Some(Err(BodyError::Broken("the body broke off".to_owned())))),
+                    Err(error) => return Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
                 }
             }
             match self.decoder.next(read.bytes()) {
-                Err(reject) => return Poll::Ready(Some(Err(BodyError(reject.to_string())))),
+                Err(reject) => return Poll::Ready(Some(Err(BodyError::Malformed(reject)))),
                 Ok(Step::More { skip }) => read.consume(skip),
                 Ok(Step::End { skip, trailers }) => {
                     read.consume(skip);
@@ -104,7 +104,7 @@ impl Arriving {
                     return gathered.into();
                 }
                 Err(reject) => {
-                    self.behind = Some(Err(BodyError(reject.to_string())));
+                    self.behind = Some(Err(BodyError::Malformed(reject)));
                     return gathered.into();
                 }
             }

@@ -23,6 +23,8 @@ use crate::transport::buffer::{ReadBuffer, SMALL};
 use crate::transport::tls_stream::Abort;
 use crate::transport::{BadHead, Delivered, Handler, Outcome, Reply, Request, Response};
 
+mod tunnel;
+
 /// Absolute time for a head, from its first byte (reliability §6).
 const HEAD_DEADLINE: Duration = Duration::from_secs(10);
 /// How long a connection may pause between requests before it lets go of what it needs for one.
@@ -68,6 +70,8 @@ struct Connection<S> {
     broken: bool,
     answer: Stage,
     pace: Pace,
+    /// Whether it speaks something else now: what comes is not looked at here.
+    tunnel: bool,
 }
 
 /// How far the answer is.
@@ -315,8 +319,9 @@ impl Begun {
             version: if parsed.http10 { Version::HTTP_10 } else { Version::HTTP_11 },
             persistent: parsed.persistent,
         };
-        let body = match parsed.framing {
-            Framing::None => Body::empty(),
+        let body = match (parsed.framing, parsed.upgrade) {
+            (Framing::None, Some(offer)) => Body::offer(offer),
+            (Framing::None, None) => Body::empty(),
             _ => Body::http1(Box::new(RequestBody(Rc::clone(connection)))),
         };
         (Request { head: parsed.head, body }, facts)
@@ -336,6 +341,7 @@ impl<S> Connection<S> {
             broken: false,
             answer: Stage::None,
             pace: Pace::default(),
+            tunnel: false,
         }
     }
 
@@ -387,7 +393,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
 
     /// Resolves when the caller is gone. Requests that it sends ahead are kept, up to a buffer full of them.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while self.body.is_end() && self.read.bytes().len() < SMALL / 2 {
+        while !self.tunnel && self.body.is_end() && self.read.bytes().len() < SMALL / 2 {
             match ready!(self.read.poll_fill(&mut self.stream, SMALL, context)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
@@ -405,12 +411,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Connection<S> {
         if self.answer == Stage::None
             && let Poll::Ready(Err(error)) = self.out.poll_flush(&mut self.stream, context)
         {
-            return Poll::Ready(Some(Err(BodyError(error.to_string()))));
+            return Poll::Ready(Some(Err(BodyError::Broken(error.to_string()))));
         }
         let mut polled = self.body.poll_frame(&mut self.read, &mut self.stream, context);
         if polled.is_pending() && self.terms.hurried {
             ready!(self.pace.poll_too_slow(context));
-            polled = Poll::Ready(Some(Err(BodyError(format!("the body came slower than {SLOWEST} bytes/s")))));
+            polled = Poll::Ready(Some(Err(BodyError::Broken(format!("the body came slower than {SLOWEST} bytes/s")))));
         }
         match &polled {
             Poll::Ready(Some(Ok(Frame::Data(bytes)))) => self.pace.came(bytes.len()),
@@ -447,7 +453,12 @@ struct Answer<'a, S> {
 
 impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<'_, S> {
     async fn send(self, response: Response) -> Delivered {
-        let Response { head, mut body } = response;
+        let Response { head, body } = response;
+        let mut body = match body.into_tunnel() {
+            // Boxed, so that ordinary answers do not pay for its size.
+            Ok(tunnel) => return Box::pin(tunnel::run(&self.connection, &head, tunnel, self.drain)).await,
+            Err(body) => body,
+        };
         let mut encoder = self.begin(&head, &body);
         let mut delivered = Delivered::default();
         let mut flushed = false;
@@ -559,7 +570,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Answer<'_, S> {
         delivered: &mut Delivered,
         last: bool,
     ) -> Result<bool, BodyError> {
-        let wrong = |_wrong| BodyError("the body is not as long as it was said to be".to_owned());
+        let wrong = |_wrong| BodyError::Broken("the body is not as long as it was said to be".to_owned());
         let out = &mut self.connection.borrow_mut().out;
         match next.transpose()? {
             None => encoder.finish(out, None).map(|()| true).map_err(wrong),
