@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use hms_testkit::binaries::workspace;
 use hms_testkit::capture::{Capture, contains};
 use hms_testkit::example::Example;
 use hms_testkit::mesh::User;
@@ -207,6 +208,32 @@ examples! {
         customs_runs_without_the_mesh customs_runs_without_it_for_an_ordinary_user;
     benefits: benefits_is_as_its_page_says benefits_is_so_for_an_ordinary_user
         benefits_runs_without_the_mesh benefits_runs_without_it_for_an_ordinary_user;
+}
+
+/// Who calls another service, in which file, with the story's own line.
+const CALLERS: [(&str, &str); 7] = [
+    ("rural/grant-svc/src/pay.ts", "await fetch('http://payment-svc/pay', {"),
+    ("rural/callers/go/main.go", "http.Post(\"http://payment-svc/pay\""),
+    ("rural/callers/java/Pay.java", "URI.create(\"http://payment-svc/pay\")"),
+    ("radiation/radiation_svc/client.py", "channel = grpc.insecure_channel(\"alerts-svc.mesh:50051\")"),
+    ("customs/src/api/tariffClient.js", "await fetch('http://tariff-svc/tariff?code=' + code)"),
+    ("customs/src/api/riskClient.js", "await fetch('http://risk-svc/risk?amount=' + amount)"),
+    ("benefits/grant_svc/app.py", "httpx.post(f\"http://{service}{path}\""),
+];
+
+#[test]
+fn whoever_calls_knows_names_and_nothing_of_the_mesh() {
+    for (file, line) in CALLERS {
+        let text = std::fs::read_to_string(workspace().join("examples").join(file)).expect("a file");
+        assert!(text.contains(line), "{file}: {line}");
+        let code = text.lines().filter(|line| !line.trim_start().starts_with(['#', '/']));
+        for line in code {
+            let line = line.replace("alerts-svc.mesh:50051", "").to_lowercase();
+            let spoken = ["proxy", "localhost", "127.", "10.", "[::", "port:", "environ", "getenv", "process.env"];
+            let told = spoken.iter().find(|word| line.contains(*word));
+            assert!(told.is_none(), "{file} knows of {told:?}: {line}");
+        }
+    }
 }
 
 #[test]
