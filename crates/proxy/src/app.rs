@@ -28,6 +28,7 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
+use crate::egress::Outside;
 use crate::listen::bind::{Bound, Sockets, bind};
 use crate::listen::{self, Intake};
 use crate::overload::{Overload, descriptors};
@@ -75,6 +76,7 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         wanted,
         captured: Captured::new(settings.capture),
         app: AppState::default(),
+        outside: Outside::new(Resolver::new(settings.resolver.clone())),
         breakers,
         settings,
     });
