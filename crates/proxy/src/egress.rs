@@ -80,15 +80,23 @@ struct Known {
     used: Moment,
 }
 
-/// Whether a name in a request means a host outside of the mesh.
-pub fn is_outside(runtime: &Runtime, host: &str, namespace: &str) -> bool {
+/// Whether a name in a request means a host outside of the mesh. `dialled` says that an address outside was dialled for it.
+pub fn is_outside(runtime: &Runtime, host: &str, namespace: &str, dialled: bool) -> bool {
     let Ok(name) = ServiceName::from_host(host, namespace) else { return true };
-    let host = decide::plain(host);
-    // `a.b` is a service of the namespace b, or a host of the domain b.
-    let two_labels = host.split('.').count() == 2 && !host.to_ascii_lowercase().ends_with(".mesh");
-    let known =
-        |name: &ServiceName| runtime.directory.entries().keys().any(|other| other.namespace() == name.namespace());
-    two_labels && !runtime.directory.is_empty() && !known(&name)
+    let host = decide::plain(host).to_ascii_lowercase();
+    let directory = &runtime.directory;
+    if directory.is_empty() || directory.get(&name).is_some() {
+        return false;
+    }
+    match host.split_once('.') {
+        // A bare name that led outside is a neighbour's of this machine.
+        None => dialled,
+        Some((_, "mesh")) => false,
+        // `a.b` is a service of the namespace b, or a host of the domain b.
+        Some((_, rest)) => {
+            !rest.contains('.') && !directory.entries().keys().any(|known| known.namespace() == name.namespace())
+        }
+    }
 }
 
 /// Sends a request out of the mesh. `dialled` is the address that a captured application chose.
@@ -201,8 +209,9 @@ async fn resolved(
     let first = addresses.first().copied();
     addresses.retain(|address| local || !decide::is_special(*address));
     if let (true, Some(first)) = (addresses.is_empty(), first) {
+        let leads = if place.host == first.to_string() { String::new() } else { format!(" leads to {first}, which") };
         let sentence = format!(
-            "{} leads to {first}, an address that is special to this machine; `local: true` in egress.hosts allows that",
+            "{}{leads} is an address that is special to this machine; `local: true` in egress.hosts allows that",
             place.host
         );
         return Err(Refusal::new(Reason::EgressRefused, sentence));
@@ -251,7 +260,9 @@ impl Outside {
         let current = &worker.shared.current;
         let state = state(name, &place, addresses, listed);
         let mut upstream = Upstream::build(&state, old.map(Arc::as_ref), current.caller(), current.keys());
-        upstream.host = place.host.as_str().into();
+        // Names that callers made up must not become series without end.
+        let named = listed.is_some() || self.seen.names(&place.host, place.port);
+        upstream.host = if named { place.host.as_str() } else { seen::OTHERS }.into();
         upstream.origin = origin;
         let upstream = Arc::new(upstream);
         if all.len() >= MOST_KNOWN && !all.contains_key(&place) {

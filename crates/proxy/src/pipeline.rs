@@ -204,7 +204,7 @@ async fn outbound(
     let asked_host = head.authority.host();
     let upstream = match pinned {
         Some(name) => details(worker, runtime, name).await?,
-        None if leads_out(worker, runtime, asked_host, downstream) => {
+        None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
             let edits = Edits::default();
             let call = Call { head, body, edits, protocol: downstream.protocol, port };
             // Its future is not part of every request's.
@@ -371,9 +371,14 @@ async fn named(
 }
 
 /// Whether a name is a host outside of the mesh.
-fn leads_out(worker: &Worker, runtime: &Runtime, host: &str, downstream: &Downstream) -> bool {
+fn leads_out(
+    worker: &Worker,
+    runtime: &Runtime,
+    downstream: &Downstream,
+    (host, dialled): (&str, Option<SocketAddr>),
+) -> bool {
     named_last(runtime, downstream, host).is_none()
-        && egress::is_outside(runtime, host, worker.shared.settings.service.namespace())
+        && egress::is_outside(runtime, host, worker.shared.settings.service.namespace(), dialled.is_some())
 }
 
 /// The service that the connection's last request named, if this one names the same.

@@ -11,7 +11,7 @@ use super::shown;
 /// Hosts that are counted by name; what is beyond is counted together.
 const MOST: usize = 255;
 /// What those are called.
-const OTHERS: &str = "others";
+pub const OTHERS: &str = "others";
 
 /// Counts by host and port.
 #[derive(Debug, Default)]
@@ -32,7 +32,8 @@ impl Seen {
         if all.len() >= MOST && !all.contains_key(&key) {
             key = (OTHERS.to_owned(), 0);
         }
-        if !all.contains_key(&key) {
+        let before = all.get(&key).map_or(0, |counts| counts.allowed + counts.refused);
+        if before == 0 {
             let (host, port) = &key;
             match allowed {
                 Some("") => tracing::info!(host, port, "a host outside that is not listed was called"),
@@ -56,6 +57,17 @@ impl Seen {
         }
     }
 
+    /// Whether a host is counted by its name.
+    pub fn names(&self, host: &str, port: u16) -> bool {
+        let mut all = self.0.lock();
+        let key = (host.to_owned(), port);
+        if all.len() >= MOST {
+            return all.contains_key(&key);
+        }
+        all.entry(key).or_default();
+        true
+    }
+
     /// Everything counted, for the control plane.
     pub fn report(&self) -> Vec<OutsideHost> {
         let all = self.0.lock();
@@ -66,7 +78,7 @@ impl Seen {
             allowed: counts.allowed,
             refused: counts.refused,
         };
-        all.iter().map(host).collect()
+        all.iter().filter(|(_, counts)| counts.allowed + counts.refused > 0).map(host).collect()
     }
 }
 
