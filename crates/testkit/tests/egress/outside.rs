@@ -167,7 +167,8 @@ fn root_below(folder: &Path) -> Option<PathBuf> {
 fn entered(mesh: &Mesh, holder: &Process, program: &str) -> Command {
     let mut command = mesh.command("nsenter");
     let pid = holder.pid().to_string();
-    command.args(["--target", &pid, "--user", "--mount", "--net", "--preserve-credentials", "--", program]);
+    command.args(["--target", &pid, "--user", "--mount", "--net", "--preserve-credentials", "--wdns"]);
+    command.arg(mesh.project()).args(["--", program]);
     command
 }
 
