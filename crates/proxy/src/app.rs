@@ -29,6 +29,7 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
+use crate::egress::Outside;
 use crate::listen::bind::{Bound, HTTPS, Sockets, bind, bind_static};
 use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
@@ -78,6 +79,7 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
         wanted,
         captured: Captured::new(settings.capture),
         app: AppState::default(),
+        outside: Outside::new(Resolver::new(settings.resolver.clone())),
         breakers,
         settings,
     });
