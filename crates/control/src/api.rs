@@ -7,6 +7,7 @@
 mod authority;
 mod breakers;
 mod certificates;
+mod egress;
 mod endpoints;
 mod guard;
 mod input;
@@ -150,6 +151,7 @@ fn operations() -> Vec<Operation> {
         routes::operations(),
         mesh::operations(),
         breakers::operations(),
+        egress::operations(),
         certificates::operations(),
         proxies::operations(),
         tap::operations(),

@@ -149,6 +149,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let store = open_store(&settings).await?;
     let trust_domain = authorities.ca.trust_domain().clone();
     let registry = Registry::open(Arc::clone(&store), trust_domain.clone(), Arc::clone(&clock)).await?;
+    registry.unlisted_are(settings.unlisted);
     let mut tasks = registry.start();
     let address = |listener: &TcpListener| listener.local_addr().map_err(|source| file(&settings.runtime, source));
     let (rest, grpc) = (address(&listeners.rest)?, address(&listeners.grpc)?);

@@ -82,7 +82,8 @@ fn mesh_part(mesh: &Mesh) -> BTreeMap<ResourceKey, Encoded> {
     let telemetry = Defaults { telemetry: mesh.telemetry.clone(), ..Defaults::default() };
     let trust = mesh.trust.clone().map(Resource::Trust);
     let entries = mesh.entries().map(Resource::Entry);
-    let resources = trust.into_iter().chain([Resource::Defaults(telemetry)]).chain(entries);
+    let everybodys = [Resource::Defaults(telemetry), Resource::Egress(mesh.egress.clone())];
+    let resources = trust.into_iter().chain(everybodys).chain(entries);
     resources.map(|resource| encoded(&resource)).collect()
 }
 

@@ -22,7 +22,7 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
-pub use report::{BreakerPhase, BreakerReport, CertificateReport, EndpointReport};
+pub use report::{BreakerPhase, BreakerReport, CertificateReport, EndpointReport, OutsideReport};
 pub use stats::{FlowStats, Stats};
 pub use tap::{Tap, TapItem};
 
@@ -69,6 +69,7 @@ struct Proxy {
     outbox: mpsc::Sender<v1::ControlMessage>,
     breakers: BTreeMap<ServiceName, (BreakerReport, Instant)>,
     certificate: Option<CertificateReport>,
+    outside: Vec<OutsideReport>,
     rotations: BTreeMap<u64, oneshot::Sender<String>>,
 }
 
@@ -159,6 +160,7 @@ impl Live {
             outbox,
             breakers: BTreeMap::new(),
             certificate: None,
+            outside: Vec::new(),
             rotations: BTreeMap::new(),
         };
         self.0.proxies.lock().insert(key.clone(), proxy);
@@ -198,6 +200,16 @@ impl Live {
     /// The certificate of every connected proxy that reported one.
     pub fn certificates(&self) -> Vec<CertificateReport> {
         self.0.proxies.lock().values().filter_map(|proxy| proxy.certificate.clone()).collect()
+    }
+
+    /// Hosts outside of the mesh that were asked for, with who asked.
+    pub fn outside(&self) -> Vec<(String, OutsideReport)> {
+        let proxies = self.0.proxies.lock();
+        let reports = proxies.values().flat_map(|proxy| {
+            let caller = &proxy.hello.identity;
+            proxy.outside.iter().map(move |report| (caller.name().to_owned(), report.clone()))
+        });
+        reports.collect()
     }
 
     /// What was counted of calls to a service over the last minute.
@@ -369,6 +381,10 @@ impl Session {
                 self.update(|proxy| {
                     proxy.certificate = report::certificate(&self.key.1, &self.key.0, state);
                 });
+            }
+            Kind::Outside(outside) => {
+                let hosts = report::outside(outside);
+                self.update(|proxy| proxy.outside = hosts);
             }
             Kind::Traffic(traffic) => self.live.0.counts.lock().add(traffic.flows, Instant::now()),
             Kind::Tap(events) => self.live.0.taps.publish(&self.key.1, &events),

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,6 +15,7 @@ use hms_identity::clock::Clock;
 use hms_model::finding::Finding;
 use hms_model::mesh::{Assigned, Mesh};
 use hms_model::names::ServiceName;
+use hms_model::policy::egress::Unlisted;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::TrustDomain;
 use parking_lot::Mutex;
@@ -138,6 +139,8 @@ pub(crate) struct Inner {
     registering: tokio::sync::Mutex<()>,
     reserved: Mutex<BTreeSet<std::net::SocketAddr>>,
     next_lease: std::sync::atomic::AtomicU64,
+    /// What becomes of hosts outside that are not listed, where the configuration does not say it.
+    unlisted: OnceLock<Unlisted>,
 }
 
 impl fmt::Debug for Registry {
@@ -183,6 +186,7 @@ impl Registry {
             registering: tokio::sync::Mutex::default(),
             reserved: Mutex::default(),
             next_lease: std::sync::atomic::AtomicU64::new(1),
+            unlisted: OnceLock::new(),
         }));
         crate::publish::show(&registry);
         Ok(registry)
@@ -245,7 +249,16 @@ impl Registry {
             sni: self.sni(service),
             addresses: addresses.get(service).cloned().unwrap_or_default(),
         };
-        hms_model::mesh::assemble(resources, assigned)
+        let (mut mesh, findings) = hms_model::mesh::assemble(resources, assigned);
+        mesh.egress.unlisted = mesh.egress.unlisted.or_else(|| self.0.unlisted.get().copied());
+        (mesh, findings)
+    }
+
+    /// Says what becomes of hosts outside that are not listed, where the configuration does not say it. The first word holds.
+    pub(crate) fn unlisted_are(&self, unlisted: Unlisted) {
+        if self.0.unlisted.set(unlisted).is_ok() {
+            crate::publish::show(self);
+        }
     }
 
     /// Makes a view the present one.

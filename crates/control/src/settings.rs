@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use hms_model::policy::egress::Unlisted;
 use hms_model::spiffe::TrustDomain;
 
 use crate::ca::Lifetimes;
@@ -51,6 +52,8 @@ pub struct Settings {
     pub trust_domain: Option<TrustDomain>,
     /// How long certificates live.
     pub lifetimes: Lifetimes,
+    /// What becomes of hosts outside of the mesh that are not listed, where its configuration does not say it.
+    pub unlisted: Unlisted,
 }
 
 impl Settings {
@@ -66,6 +69,7 @@ impl Settings {
             ports: Ports::Preferred,
             trust_domain: None,
             lifetimes: Lifetimes::default(),
+            unlisted: Unlisted::Refused,
         }
     }
 

@@ -7,6 +7,7 @@
 //! Every message is read by the `domain` crate; nothing here counts octets of its own beyond the fixed fields of a record.
 #![forbid(unsafe_code)]
 
+pub mod addresses;
 mod answer;
 pub mod cache;
 pub mod directory;

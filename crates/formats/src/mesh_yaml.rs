@@ -5,6 +5,7 @@
 //! not, so `run` keeps its `$PORT`. Relative paths start from the folder of the file they stand in.
 
 mod allow;
+mod egress;
 mod expand;
 mod gateway;
 mod paths;
@@ -19,7 +20,7 @@ use std::time::Duration;
 use hms_model::finding::Finding;
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::AllowRule;
-use hms_model::policy::{AuthorizationPolicy, JwtIssuer};
+use hms_model::policy::{AuthorizationPolicy, Egress, JwtIssuer};
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::Route;
@@ -33,8 +34,8 @@ use crate::source::Source;
 pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<String>;
 
 const TOP: Keys = Keys {
-    known: &["version", "project", "gateway", "defaults", "services", "allow", "tracing", "intercept"],
-    later: &["egress", "host_ports", "publish", "versions"],
+    known: &["version", "project", "gateway", "defaults", "services", "allow", "tracing", "intercept", "egress"],
+    later: &["host_ports", "publish", "versions"],
 };
 const BESIDE: Keys = Keys::new(&["tracing", "defaults"]);
 
@@ -47,6 +48,8 @@ pub struct MeshFile {
     pub intercept: Option<Intercept>,
     /// The gateway.
     pub gateway: GatewayFile,
+    /// What may leave the mesh.
+    pub egress: Egress,
     /// What holds for calls to every service, and what proxies tell.
     pub defaults: Defaults,
     /// Where traces go.
@@ -193,8 +196,8 @@ impl fmt::Debug for Environment {
 }
 
 impl MeshFile {
-    /// The resources to store: defaults, a declaration per service with the identity that `identity` gives it, routes, and the
-    /// gateway. An external issuer has no keys yet (load [`Tokens::External`]'s file), and the built-in one is not listed:
+    /// The resources to store: defaults, a declaration per service with the identity that `identity` gives it, routes, the
+    /// gateway, and what may leave. An external issuer has no keys yet (load [`Tokens::External`]'s file), and the built-in one is not listed:
     /// whoever holds its key adds it.
     pub fn resources(&self, identity: impl Fn(&ServiceName) -> SpiffeId) -> Vec<Resource> {
         let mut resources = vec![Resource::Defaults(self.defaults.clone())];
@@ -210,6 +213,9 @@ impl MeshFile {
         }
         resources.extend(self.services.values().filter_map(|service| service.route.clone()).map(Resource::Route));
         resources.push(Resource::Gateway(self.gateway.resource()));
+        if self.egress != Egress::default() {
+            resources.push(Resource::Egress(self.egress.clone()));
+        }
         resources
     }
 }
@@ -262,6 +268,9 @@ pub fn translate(
     }
     if let Some(table) = section(&mut reader, top.as_ref(), beside.as_ref(), "tracing", policy::TRACING) {
         (out.defaults.telemetry, out.traces) = policy::tracing(&mut reader, &table);
+    }
+    if let Some(field) = top.as_ref().and_then(|top| top.field("egress")) {
+        out.egress = egress::read(&mut reader, field, &out.defaults.policy);
     }
     service::read_all(&mut reader, top.as_ref(), route_files, &mut out);
     if let Some(field) = top.as_ref().and_then(|top| top.field("allow")) {

@@ -237,6 +237,8 @@ pub(crate) const CODES: &[Entry] = &[
         "use one of them"),
     Entry::new(3201, "403: denied", "no allow rule of the service matches this caller",
         "see allow: in mesh.yaml"),
+    Entry::new(3202, "403: egress refused", "the host is outside of the mesh, and not listed or not with this port; or everything is denied; or its name leads to an address that is special to the machine",
+        "hms egress shows what was refused; list it in mesh.yaml: egress: {hosts: {NAME: {host: HOST, ports: [PORT]}}}"),
     Entry::new(3301, "400: the request is malformed", "it breaks HTTP's rules; the connection closes",
         "correct the client"),
     Entry::new(3302, "405: CONNECT is refused", "the mesh forwards requests, it is no tunnel",

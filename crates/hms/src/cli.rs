@@ -163,6 +163,9 @@ pub(crate) enum Command {
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),
+    /// Show what may leave the mesh, and which hosts outside were called
+    #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
+    Egress,
     /// Issue or inspect tokens of the built-in issuer
     #[command(before_help = "  hms jwt issue --sub lena --role admin --ttl 1h\n  hms jwt inspect \"$JWT\"\n", help_template = TEMPLATE)]
     Jwt(Jwt),

@@ -6,6 +6,7 @@ mod check;
 mod completion;
 mod control;
 mod down;
+mod egress;
 mod enforce;
 mod env;
 mod exec;
@@ -88,6 +89,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
         Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
+        Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,
         Command::Check(options) => check::run(context, &options).await,

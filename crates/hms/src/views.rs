@@ -155,6 +155,50 @@ pub(crate) struct Breaker {
     pub(crate) seen_by: Vec<Sight>,
 }
 
+/// `GET /v1/egress`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Egress {
+    /// allow, listed or deny.
+    pub(crate) default: String,
+    /// The hosts that are listed.
+    pub(crate) hosts: Vec<ListedHost>,
+    /// What was asked for.
+    pub(crate) seen: Vec<OutsideHost>,
+}
+
+/// A listed host outside.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct ListedHost {
+    /// What the mesh calls it.
+    pub(crate) label: String,
+    /// Its name or address.
+    pub(crate) host: String,
+    /// Its ports.
+    pub(crate) ports: Vec<u16>,
+    /// Whether the proxy begins TLS.
+    pub(crate) tls: bool,
+}
+
+/// A host outside that was asked for.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct OutsideHost {
+    /// Its name or address.
+    pub(crate) host: String,
+    /// The port.
+    pub(crate) port: u16,
+    /// What the mesh calls it, if it is listed.
+    pub(crate) label: Option<String>,
+    /// Requests and connections let through.
+    pub(crate) allowed: u64,
+    /// Those refused.
+    pub(crate) refused: u64,
+    /// The callers.
+    pub(crate) callers: Vec<String>,
+}
+
 /// A proxy's name as people know it: `gateway` of `gateway.hms-system/1`, `calc-svc` of `calc-svc/1`.
 pub(crate) fn proxy_name(proxy: &str) -> &str {
     let service = proxy.split('/').next().unwrap_or(proxy);

@@ -21,7 +21,7 @@ use rustls::client::{ClientConfig, Resumption};
 use rustls::server::{NoServerSessionStorage, ServerConfig};
 use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::{TLS12, TLS13};
-use rustls::{CertificateError, OtherError};
+use rustls::{CertificateError, OtherError, RootCertStore};
 use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 pub(crate) use self::provider::SIGNATURES;
@@ -174,6 +174,45 @@ pub fn edge_server_config(
         .with_cert_resolver(Arc::new(SingleCertAndKey::from(certified)));
     config.alpn_protocols = protocols(alpn);
     config.max_early_data_size = 0;
+    config.cert_compressors = Vec::new();
+    config.cert_decompressors = Vec::new();
+    Ok(Arc::new(config))
+}
+
+/// Authorities that hosts outside of the mesh are verified with.
+#[derive(Debug, Clone)]
+pub struct Authorities(Arc<RootCertStore>);
+
+impl Authorities {
+    /// Those of these certificates that are authorities; the others are left out.
+    pub fn new(certificates: Vec<CertificateDer<'static>>) -> Self {
+        let mut roots = RootCertStore::empty();
+        let _counts = roots.add_parsable_certificates(certificates);
+        Self(Arc::new(roots))
+    }
+
+    /// Whether there is nobody to believe.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+/// The opening side towards a host outside of the mesh: its certificate must be for its name and lead to `authorities`. With `svid`
+/// the workload shows its own when it is asked for one.
+pub fn outside_client_config(
+    authorities: &Authorities,
+    svid: Option<&Svid>,
+    alpn: &[&[u8]],
+) -> Result<Arc<ClientConfig>, TlsError> {
+    let builder = ClientConfig::builder_with_provider(provider())
+        .with_protocol_versions(&[&TLS13, &TLS12])?
+        .with_root_certificates(Arc::clone(&authorities.0));
+    let mut config = match svid {
+        Some(svid) => builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(svid.certified()))),
+        None => builder.with_no_client_auth(),
+    };
+    config.alpn_protocols = protocols(alpn);
+    config.enable_early_data = false;
     config.cert_compressors = Vec::new();
     config.cert_decompressors = Vec::new();
     Ok(Arc::new(config))

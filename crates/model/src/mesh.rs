@@ -5,9 +5,9 @@ use std::net::IpAddr;
 
 use crate::finding::Finding;
 use crate::names::ServiceName;
-use crate::policy::Telemetry;
+use crate::policy::{Egress, Telemetry};
 use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
-use crate::resource::{Declaration, Defaults, Gateway, Resource};
+use crate::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use crate::route::Route;
 use crate::service::{Entry, Service};
 use crate::trust::TrustBundle;
@@ -31,6 +31,8 @@ pub struct Mesh {
     pub telemetry: Telemetry,
     /// The gateway.
     pub gateway: Gateway,
+    /// What may leave it.
+    pub egress: Egress,
     /// Every service by name.
     pub services: BTreeMap<ServiceName, ServiceState>,
 }
@@ -74,6 +76,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             Resource::Trust(trust) => mesh.trust = Some(trust),
             Resource::Defaults(own) => defaults = own,
             Resource::Gateway(gateway) => mesh.gateway = gateway,
+            Resource::Egress(egress) => mesh.egress = egress,
             Resource::Declaration(declaration) => {
                 declarations.insert(declaration.name.clone(), declaration);
             }
@@ -86,6 +89,9 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
         }
     }
     mesh.telemetry = defaults.telemetry.clone();
+    for host in mesh.egress.hosts.values_mut() {
+        host.overlay = Overlay::whole(host.overlay.over(&defaults.policy));
+    }
     for (name, declaration) in &declarations {
         let Assigned { sni, addresses } = assigned(name);
         let service = Service {

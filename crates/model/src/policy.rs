@@ -2,6 +2,7 @@
 
 pub mod authorization;
 pub mod balance;
+pub mod egress;
 pub mod jwt;
 pub mod limits;
 pub mod outlier;
@@ -12,6 +13,7 @@ pub mod timeout;
 
 pub use authorization::AuthorizationPolicy;
 pub use balance::Balance;
+pub use egress::Egress;
 pub use jwt::{JwtIssuer, JwtKey};
 pub use limits::Limits;
 pub use outlier::Outlier;

@@ -3,6 +3,7 @@
 use std::fmt;
 
 use crate::names::{Label, ServiceName};
+use crate::policy::Egress;
 use crate::policy::KeepAlive;
 use crate::policy::{
     AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy,
@@ -33,11 +34,13 @@ pub enum Kind {
     Route,
     /// [`Gateway`], stored and sent to gateways.
     Gateway,
+    /// [`Egress`], stored and sent to every proxy.
+    Egress,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Trust,
         Self::Defaults,
         Self::Declaration,
@@ -46,6 +49,7 @@ impl Kind {
         Self::Endpoint,
         Self::Route,
         Self::Gateway,
+        Self::Egress,
     ];
 
     /// The word that begins a resource's name.
@@ -59,6 +63,7 @@ impl Kind {
             Self::Endpoint => "endpoint",
             Self::Route => "route",
             Self::Gateway => "gateway",
+            Self::Egress => "egress",
         }
     }
 }
@@ -145,6 +150,8 @@ pub enum Resource {
     Route(Route),
     /// A gateway.
     Gateway(Gateway),
+    /// What may leave the mesh.
+    Egress(Egress),
 }
 
 impl Resource {
@@ -159,6 +166,7 @@ impl Resource {
             Self::Endpoint(endpoint) => ResourceKey::endpoint(&endpoint.service, &endpoint.id),
             Self::Route(route) => ResourceKey::of(Kind::Route, &route.service),
             Self::Gateway(_) => ResourceKey::mesh(Kind::Gateway),
+            Self::Egress(_) => ResourceKey::mesh(Kind::Egress),
         }
     }
 }
@@ -212,6 +220,19 @@ pub struct Overlay {
 }
 
 impl Overlay {
+    /// One that leaves nothing to any defaults.
+    pub fn whole(policy: TrafficPolicy) -> Self {
+        let TrafficPolicy { retry, timeouts, outlier, balance, limits, keep_alive } = policy;
+        Self {
+            retry: Some(retry),
+            timeouts: Some(timeouts),
+            outlier: Some(outlier),
+            balance: Some(balance),
+            limits: Some(limits),
+            keep_alive: Some(keep_alive),
+        }
+    }
+
     /// The defaults with this laid over them.
     pub fn over(&self, defaults: &TrafficPolicy) -> TrafficPolicy {
         TrafficPolicy {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use crate::mesh::ServiceState;
 use crate::names::ServiceName;
-use crate::policy::Telemetry;
+use crate::policy::{Egress, Telemetry};
 use crate::resource::{Gateway, Kind, Resource, ResourceKey};
 use crate::service::Entry;
 use crate::trust::TrustBundle;
@@ -22,6 +22,8 @@ pub struct Snapshot {
     pub services: BTreeMap<ServiceName, ServiceState>,
     /// Its gateway settings, if it is one.
     pub gateway: Option<Gateway>,
+    /// What may leave the mesh; without a word about it, nothing.
+    pub egress: Egress,
 }
 
 impl Snapshot {
@@ -33,6 +35,7 @@ impl Snapshot {
                 Resource::Trust(trust) => snapshot.trust = Some(trust.clone()),
                 Resource::Defaults(defaults) => snapshot.telemetry = defaults.telemetry.clone(),
                 Resource::Gateway(gateway) => snapshot.gateway = Some(gateway.clone()),
+                Resource::Egress(egress) => snapshot.egress = egress.clone(),
                 Resource::Entry(entry) => {
                     snapshot.directory.insert(entry.name.clone(), entry.clone());
                 }
@@ -70,7 +73,7 @@ impl Snapshot {
 /// What a proxy subscribes to. Every resource belongs to exactly one of these.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Scope {
-    /// Trust bundle, telemetry and the directory: every proxy has it.
+    /// Trust bundle, telemetry, what may leave the mesh, and the directory: every proxy has it.
     Mesh,
     /// One service with its routes and endpoints.
     Service(ServiceName),

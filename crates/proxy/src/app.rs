@@ -29,6 +29,7 @@ use crate::certificate;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
+use crate::egress::Outside;
 use crate::listen::bind::{Bound, HTTPS, Sockets, bind, bind_static};
 use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
@@ -78,6 +79,7 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
         wanted,
         captured: Captured::new(settings.capture),
         app: AppState::default(),
+        outside: Outside::new(Resolver::new(settings.resolver.clone())),
         breakers,
         settings,
     });
@@ -104,9 +106,8 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
     if predecessor.is_some() || hosts.is_some() {
         ready(&shared, &state, is_configured.clone()).await?;
     }
+    let names = capture(&shared, &workers.threads, published)?;
     begin(doors, &workers, &shared, predecessor).await;
-    let names = names(&shared);
-    capture(&shared, &workers.threads, published, names.clone())?;
     let attachment = Attachment {
         shared: Arc::clone(&shared),
         tap: tap_receiver,
@@ -248,23 +249,18 @@ async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
 }
 
-/// Waits for the application's shepherd, if there will be one.
-fn capture(
-    shared: &Arc<Shared>,
-    threads: &listen::Threads,
-    published: Option<TcpListener>,
-    names: Names,
-) -> io::Result<()> {
+/// Waits for the application's shepherd, if there will be one. Answers with who answers names.
+fn capture(shared: &Arc<Shared>, threads: &listen::Threads, published: Option<TcpListener>) -> io::Result<Names> {
+    let names = names(shared);
     if let (Some(listener), Some(app)) = (published, shared.settings.app) {
         tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
     }
-    if !shared.captured.is_expected() {
-        return Ok(());
+    if shared.captured.is_expected() {
+        let gate = Gate::open(&shared.settings.runtime_dir)?;
+        let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names: names.clone() };
+        tasks::spawn("capture", gate.attend(sink));
     }
-    let gate = Gate::open(&shared.settings.runtime_dir)?;
-    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
-    tasks::spawn("capture", gate.attend(sink));
-    Ok(())
+    Ok(names)
 }
 
 /// Resolves when this process can serve whatever the one before it could.

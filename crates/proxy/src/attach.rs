@@ -12,8 +12,8 @@ use hms_traffic::backoff::Backoff;
 use hms_traffic::dice::Dice;
 use hms_wire::proto::hms::v1::control_client::ControlClient;
 use hms_wire::proto::hms::v1::{
-    BreakerState, ControlMessage, Hello, ProxyMessage, Rotate, Rotated, TapEvents, Traffic, WorkloadState,
-    control_message, proxy_message,
+    BreakerState, ControlMessage, Hello, Outside, OutsideHost, ProxyMessage, Rotate, Rotated, TapEvents, Traffic,
+    WorkloadState, control_message, proxy_message,
 };
 use hms_wire::{LEVEL, MESSAGE_BYTES, Wire as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -22,6 +22,7 @@ use tonic::Streaming;
 
 use crate::certificate::{RotateNow, State};
 use crate::control_channel;
+use crate::egress;
 use crate::report::{self, Flows};
 use crate::tasks;
 use crate::telemetry::tap::TapReceiver;
@@ -65,6 +66,7 @@ struct Reporting {
     taps: BTreeMap<u64, u32>,
     flows: Flows,
     sent: BTreeMap<ServiceName, BreakerState>,
+    outside: Vec<OutsideHost>,
     /// Words about our workload that the control plane has not answered.
     unanswered: u32,
 }
@@ -99,8 +101,14 @@ impl Attachment {
 
     async fn stream(&mut self, flows: Flows) -> (Result<(), Failure>, Flows) {
         let (to_control, outgoing) = mpsc::channel(QUEUE);
-        let mut reporting =
-            Reporting { to_control, taps: BTreeMap::new(), flows, sent: BTreeMap::new(), unanswered: 0 };
+        let mut reporting = Reporting {
+            to_control,
+            taps: BTreeMap::new(),
+            flows,
+            sent: BTreeMap::new(),
+            outside: Vec::new(),
+            unanswered: 0,
+        };
         let outcome = self.attached(&mut reporting, outgoing).await;
         (outcome, reporting.flows)
     }
@@ -206,6 +214,11 @@ impl Attachment {
         let flows = reporting.flows.since(&self.shared);
         if !flows.is_empty() {
             reporting.send(proxy_message::Kind::Traffic(Traffic { flows })).await?;
+        }
+        let outside = egress::report(&self.shared);
+        if outside != reporting.outside {
+            reporting.outside.clone_from(&outside);
+            reporting.send(proxy_message::Kind::Outside(Outside { hosts: outside })).await?;
         }
         self.tell_breakers(reporting).await
     }

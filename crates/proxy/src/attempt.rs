@@ -284,6 +284,10 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
             tracing::debug!(service = %upstream.service.name, %message, "request failed");
             let name = &upstream.service.name;
             Err(match failure {
+                // Whom to trust outside is the operator's to mend, so it is said what was wrong.
+                Failure::NotProcessed(NotProcessed::Tls) if upstream.origin.is_some() => {
+                    Refusal::new(Reason::ConnectFailed, format!("{}: {message}", upstream.host))
+                }
                 Failure::Timeout => Refusal::new(Reason::Timeout, format!("{name} did not answer in time")),
                 Failure::NotProcessed(_) => {
                     Refusal::new(Reason::ConnectFailed, format!("no endpoint of {name} could be reached"))

@@ -70,6 +70,8 @@ impl Mode {
 pub enum Destination {
     /// A service, by one of its addresses. Names in requests only choose among its rules.
     Service(ServiceName),
+    /// The real address of a service's instance: the service is called, as nothing else may be reached around the mesh.
+    Endpoint(ServiceName),
     /// A virtual address that no service has. It is refused, never let out.
     Nowhere,
     /// Anything else: the authority of a request decides.
@@ -85,7 +87,9 @@ pub async fn destination(current: &Current, original: SocketAddr) -> Destination
         let runtime = current.load();
         match runtime.directory.by_address(original.ip()) {
             Some(entry) => Some(Destination::Service(entry.name.clone())),
-            None if !address::is_virtual(original.ip()) => Some(Destination::Elsewhere),
+            None if !address::is_virtual(original.ip()) => {
+                Some(runtime.service_at(original).map_or(Destination::Elsewhere, Destination::Endpoint))
+            }
             None if runtime.directory.is_empty() => None,
             None => Some(Destination::Nowhere),
         }

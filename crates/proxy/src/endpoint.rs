@@ -202,7 +202,7 @@ struct Target<'a> {
 impl<'a> Target<'a> {
     fn of(worker: &Worker, upstream: &Upstream, endpoint: &'a UpstreamEndpoint, port: u16) -> Result<Self, String> {
         let (generation, idle) = match &endpoint.endpoint.transport {
-            Transport::Plain => (0, PLAIN_IDLE),
+            Transport::Plain => (upstream.origin.as_ref().map_or(0, |origin| origin.generation(worker)), PLAIN_IDLE),
             Transport::Mesh(_) => {
                 let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
                 if credentials.svid.not_after() <= worker.shared.now() {
@@ -223,7 +223,9 @@ impl<'a> Target<'a> {
     }
 
     fn secure(&self, worker: &Worker, upstream: &Upstream, protocol: Protocol) -> Result<Option<Secured>, String> {
-        let Transport::Mesh(identity) = self.transport else { return Ok(None) };
+        let Transport::Mesh(identity) = self.transport else {
+            return upstream.origin.as_ref().map(|origin| origin.secured(worker, protocol)).transpose();
+        };
         let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
         let config = credentials.client(identity, protocol).map_err(|error| error.to_string())?;
         let settings = &worker.shared.settings;

@@ -15,6 +15,7 @@ pub mod control_channel;
 pub mod credentials;
 pub mod detect;
 pub mod drain;
+pub mod egress;
 pub mod endpoint;
 pub mod filters;
 pub mod gate;

@@ -196,7 +196,7 @@ async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &
         }
         Door::Outbound(None) => {
             let protocol = detect::protocol(&stream).await?;
-            let entrance = Entrance::Outbound { pinned: None, port: 0 };
+            let entrance = Entrance::Outbound { pinned: None, port: 0, dialled: None };
             Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
         Door::Outbound(Some(service)) => to_service(worker, stream, peer, service, 0).await?,
@@ -217,11 +217,15 @@ async fn captured(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr) -> i
     let original = worker.shared.captured.original(&stream, peer).await.ok_or(io::ErrorKind::AddrNotAvailable)?;
     Ok(match capture::destination(&worker.shared.current, original).await {
         Destination::Service(name) => to_service(worker, stream, peer, &name, original.port()).await?,
-        Destination::Elsewhere => {
-            let protocol = detect::protocol(&stream).await?;
-            let entrance = Entrance::Outbound { pinned: None, port: 0 };
-            Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
-        }
+        Destination::Endpoint(name) => to_service(worker, stream, peer, &name, 0).await?,
+        Destination::Elsewhere => match opaque::outside::enter(worker, stream, peer, original).await? {
+            opaque::enter::Entered::Http(stream, protocol) => {
+                let entrance = Entrance::Outbound { pinned: None, port: 0, dialled: Some(original) };
+                Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
+            }
+            opaque::enter::Entered::Opaque(outbound) => Entered::Outbound(outbound),
+            opaque::enter::Entered::Refused => Entered::Refused,
+        },
         Destination::Nowhere => {
             opaque::enter::refuse_nowhere(worker, stream, peer, original);
             Entered::Refused
@@ -239,7 +243,7 @@ async fn to_service(
 ) -> io::Result<Entered> {
     Ok(match opaque::enter::enter(worker, stream, peer, service, port).await? {
         opaque::enter::Entered::Http(stream, protocol) => {
-            let entrance = Entrance::Outbound { pinned: Some(service.clone()), port };
+            let entrance = Entrance::Outbound { pinned: Some(service.clone()), port, dialled: None };
             Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
         opaque::enter::Entered::Opaque(outbound) => Entered::Outbound(outbound),

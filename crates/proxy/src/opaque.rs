@@ -6,6 +6,7 @@
 
 pub mod dial;
 pub mod enter;
+pub mod outside;
 
 use std::io;
 use std::net::SocketAddr;

@@ -24,6 +24,7 @@ use http::{HeaderValue, Method, StatusCode};
 
 use crate::attempt::{self, Call};
 use crate::body::Body;
+use crate::egress;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
@@ -56,6 +57,8 @@ pub enum Entrance {
         pinned: Option<ServiceName>,
         /// The port of it that was dialled; 0 is the first.
         port: u16,
+        /// The address outside of the mesh that was dialled, if it was one.
+        dialled: Option<SocketAddr>,
     },
     /// From outside.
     Gateway,
@@ -144,8 +147,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         (Ok(asked), Entrance::Inbound { peer, port }) => {
             inbound(worker, &runtime, asked, (peer, *port), &mut exchange).await
         }
-        (Ok(asked), Entrance::Outbound { pinned, port }) => {
-            outbound(worker, &runtime, asked, (pinned.as_ref(), *port), &mut exchange).await
+        (Ok(asked), Entrance::Outbound { pinned, port, dialled }) => {
+            let place = (pinned.as_ref(), *port, *dialled);
+            outbound(worker, &runtime, asked, place, &mut exchange).await
         }
         (Ok(asked), Entrance::Static(door)) => {
             Box::pin(hosts::serve(worker, &runtime, asked, door, &mut exchange)).await
@@ -201,13 +205,20 @@ async fn outbound(
     worker: &Rc<Worker>,
     runtime: &Runtime,
     asked: Asked<'_>,
-    (pinned, port): (Option<&ServiceName>, u16),
+    (pinned, port, dialled): (Option<&ServiceName>, u16, Option<SocketAddr>),
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
+    let asked_host = head.authority.host();
     let upstream = match pinned {
         Some(name) => details(worker, runtime, name).await?,
-        None => named(worker, runtime, downstream, head.authority.host()).await?,
+        None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
+            let edits = Edits::default();
+            let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
+            // Its future is not part of every request's.
+            return Box::pin(egress::forward(worker, runtime, call, dialled, exchange)).await;
+        }
+        None => named(worker, runtime, downstream, asked_host).await?,
     };
     let port = match pinned {
         // Whoever dialled an address meant this port and no other.
@@ -371,6 +382,17 @@ async fn named(
         .map_err(|_foreign| Refusal::new(Reason::NoService, format!("`{host}` is no service of the mesh")))?;
     *downstream.memo.service.borrow_mut() = Some(Named { host: host.into(), name: name.clone() });
     details(worker, runtime, &name).await
+}
+
+/// Whether a name is a host outside of the mesh.
+fn leads_out(
+    worker: &Worker,
+    runtime: &Runtime,
+    downstream: &Downstream,
+    (host, dialled): (&str, Option<SocketAddr>),
+) -> bool {
+    named_last(runtime, downstream, host).is_none()
+        && egress::is_outside(runtime, host, worker.shared.settings.service.namespace(), dialled.is_some())
 }
 
 /// The service that the connection's last request named, if this one names the same.

@@ -69,8 +69,11 @@ pub async fn sweep_pool(worker: Rc<Worker>) {
         tokio::time::sleep(SWEEP).await;
         let runtime = worker.shared.current.load();
         let generation = worker.shared.holder.current().map_or(0, |own| own.generation);
-        let alive =
-            |key: u64| key == 0 || runtime.upstreams.values().any(|u| u.endpoints.iter().any(|e| e.cells.key == key));
+        let alive = |key: u64| {
+            key == 0
+                || worker.shared.outside.has_endpoint(key)
+                || runtime.upstreams.values().any(|u| u.endpoints.iter().any(|e| e.cells.key == key))
+        };
         worker.pool.borrow_mut().sweep(generation, alive);
     }
 }

@@ -58,6 +58,8 @@ pub enum Reason {
     JwtAlgorithm,
     /// No rule allows it.
     Denied,
+    /// It leads out of the mesh, and may not.
+    EgressRefused,
     /// The request's head is ambiguous or broken.
     Malformed,
     /// `CONNECT` is not offered.
@@ -142,6 +144,7 @@ impl Reason {
             Self::JwtAudience => entry(3108, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token audience wrong"),
             Self::JwtAlgorithm => entry(3109, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token algorithm refused"),
             Self::Denied => entry(3201, StatusCode::FORBIDDEN, Downstream, "RBAC", "denied"),
+            Self::EgressRefused => entry(3202, StatusCode::FORBIDDEN, Downstream, "RBAC", "egress refused"),
             Self::Malformed => entry(3301, StatusCode::BAD_REQUEST, Downstream, "DPE", "malformed request"),
             Self::ConnectMethod => entry(3302, StatusCode::METHOD_NOT_ALLOWED, Downstream, "DPE", "CONNECT refused"),
             Self::HeadTooLarge => {
@@ -206,7 +209,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 37] = [
+pub const ALL: [Reason; 38] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -227,6 +230,7 @@ pub const ALL: [Reason; 37] = [
     Reason::JwtAudience,
     Reason::JwtAlgorithm,
     Reason::Denied,
+    Reason::EgressRefused,
     Reason::Malformed,
     Reason::ConnectMethod,
     Reason::HeadTooLarge,

@@ -8,6 +8,7 @@ pub mod local;
 pub mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -93,6 +94,20 @@ impl Runtime {
     }
 }
 
+impl Runtime {
+    /// The service of which an instance listens at this address, be it the instance's proxy or its application.
+    pub fn service_at(&self, address: SocketAddr) -> Option<ServiceName> {
+        let ip = address.ip().to_canonical();
+        let found = self.upstreams.iter().find(|(_, upstream)| {
+            upstream.endpoints.iter().any(|own| {
+                let ports = [own.address.port(), own.endpoint.app_port];
+                own.address.ip().to_canonical() == ip && ports.contains(&address.port())
+            })
+        });
+        found.map(|(name, _)| name.clone())
+    }
+}
+
 /// What the tables depend on beside the snapshot.
 #[derive(Debug, Clone)]
 pub struct Own {
@@ -150,6 +165,16 @@ impl Current {
         self.runtime.store(Arc::clone(&new));
         self.changed.send_modify(|count| *count += 1);
         new
+    }
+
+    /// Hands out numbers for endpoints beside those of the snapshot.
+    pub fn keys(&self) -> &KeySource {
+        &self.keys
+    }
+
+    /// This proxy, among the callers of a service.
+    pub fn caller(&self) -> &Caller {
+        &self.own.caller
     }
 
     /// Hears of every swap.

@@ -19,6 +19,7 @@ use crate::capture::sidecar::Captured;
 use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::Drain;
+use crate::egress::Outside;
 use crate::gate::Gate;
 use crate::overload::Overload;
 use crate::runtime::Current;
@@ -64,6 +65,8 @@ pub struct Shared {
     pub app: AppState,
     /// How the application is reached, and what it dialled, if it is captured.
     pub captured: Captured,
+    /// What is known of hosts outside of the mesh.
+    pub outside: Outside,
     /// Services whose breaker may have changed.
     pub breakers: mpsc::Sender<ServiceName>,
 }

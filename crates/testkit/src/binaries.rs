@@ -53,7 +53,7 @@ pub fn installed_example(name: &str) -> PathBuf {
     path
 }
 
-/// Envoy, as PyPI's package holds it; what that puts into `bin` is a script that starts it.
+/// Envoy, as the package of `PyPI` holds it; what that puts into `bin` is a script that starts it.
 pub fn envoy() -> PathBuf {
     let code = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";
     let found = std::process::Command::new(python()).args(["-c", code]).output().unwrap();

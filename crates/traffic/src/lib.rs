@@ -17,6 +17,7 @@ mod cell;
 pub mod clock;
 pub mod detect;
 pub mod dice;
+pub mod egress;
 pub mod ewma;
 pub mod grpc;
 pub mod hosts;

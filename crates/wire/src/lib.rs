@@ -5,6 +5,7 @@
 //! it to have; they do no I/O. [`hello`] is the greeting with which one proxy begins a connection to another.
 
 mod bounds;
+mod egress;
 mod error;
 mod gateway;
 mod policy;

@@ -1,5 +1,6 @@
 //! A resource of any kind, as it is stored and sent.
 
+use hms_model::policy::Egress;
 use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
 use hms_model::route::Route;
 use hms_model::service::{Entry, Service};
@@ -27,6 +28,7 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
         Resource::Endpoint(endpoint) => Kind::Endpoint(endpoint.to_wire()),
         Resource::Route(route) => Kind::Route(route.to_wire()),
         Resource::Gateway(gateway) => Kind::Gateway(gateway.to_wire()),
+        Resource::Egress(egress) => Kind::Egress(egress.to_wire()),
     };
     v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
 }
@@ -57,5 +59,6 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
         Kind::Endpoint(message) => Resource::Endpoint(Endpoint::from_wire(message)?),
         Kind::Route(message) => Resource::Route(Route::from_wire(message)?),
         Kind::Gateway(message) => Resource::Gateway(Gateway::from_wire(message)?),
+        Kind::Egress(message) => Resource::Egress(Egress::from_wire(message)?),
     })
 }

@@ -3,13 +3,14 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::{AllowRule, Source};
+use hms_model::policy::egress::{EgressHost, Origination, Unlisted};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
-    AuthorizationPolicy, Balance, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier, RateLimit, Retry, Telemetry, Timeouts,
-    TrafficPolicy,
+    AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier, RateLimit, Retry, Telemetry,
+    Timeouts, TrafficPolicy,
 };
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
@@ -232,7 +233,23 @@ fn resource() -> impl Strategy<Value = Resource> {
         endpoint().prop_map(Resource::Endpoint),
         route().prop_map(Resource::Route),
         gateway().prop_map(Resource::Gateway),
+        egress().prop_map(Resource::Egress),
     ]
+}
+
+fn egress() -> impl Strategy<Value = Egress> {
+    let host = prop_oneof![
+        "[a-z0-9.-]{1,30}",
+        any::<[u8; 4]>().prop_map(|octets| IpAddr::from(octets).to_string()),
+        any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets).to_string()),
+    ];
+    let tls = option::of(("(/[a-z]{1,9}){0,3}", any::<bool>()));
+    let tls = tls.prop_map(|tls| tls.map(|(ca, client_certificate)| Origination { ca, client_certificate }));
+    let host = (host, vec(1..=u16::MAX, 1..4), any::<bool>(), tls, overlay())
+        .prop_map(|(host, ports, local, tls, overlay)| EgressHost { host, ports, local, tls, overlay });
+    let label = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|label| Label::new(&label).expect("a label"));
+    let unlisted = option::of(select(Unlisted::ALL.map(|(_, unlisted)| unlisted).to_vec()));
+    (unlisted, btree_map(label, host, 0..4)).prop_map(|(unlisted, hosts)| Egress { unlisted, hosts })
 }
 
 fn hello() -> impl Strategy<Value = PeerHello> {

@@ -10,6 +10,8 @@ use hms_wire::proto::hms::v1;
 pub(super) const BREAKERS: usize = 1000;
 /// Endpoints of one report.
 const ENDPOINTS: usize = 1000;
+/// Hosts outside of the mesh that one proxy may report.
+const OUTSIDE: usize = 256;
 /// Bytes of a reason.
 const REASON: usize = 256;
 
@@ -75,6 +77,21 @@ pub struct EndpointReport {
     pub consecutive_failures: u32,
     /// Time until it is probed, if it is to be.
     pub next_probe: Option<Duration>,
+}
+
+/// A host outside of the mesh that a proxy was asked for, since it began.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OutsideReport {
+    /// Its name, or its address where no name is known.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// What the mesh calls it; empty when it is not listed.
+    pub label: String,
+    /// Requests and unread connections that were let through.
+    pub allowed: u64,
+    /// Those that were not.
+    pub refused: u64,
 }
 
 /// The certificate a proxy speaks with.
@@ -146,6 +163,18 @@ fn endpoint(state: v1::EndpointState) -> EndpointReport {
         consecutive_failures: state.consecutive_failures,
         next_probe: countdown(phase, state.next_probe_ms),
     }
+}
+
+pub(super) fn outside(message: v1::Outside) -> Vec<OutsideReport> {
+    let hosts = message.hosts.into_iter().take(OUTSIDE);
+    let read = |host: v1::OutsideHost| OutsideReport {
+        host: text(host.host, 253),
+        port: u16::try_from(host.port).unwrap_or_default(),
+        label: text(host.label, 63),
+        allowed: host.allowed,
+        refused: host.refused,
+    };
+    hosts.map(read).collect()
 }
 
 /// A proxy reports its own certificate only; another identity than the connection's is nonsense.

@@ -184,7 +184,11 @@ impl Registry {
                     format!("`{}` is not this mesh's domain", bundle.trust_domain),
                 )));
             }
-            Resource::Trust(_) | Resource::Defaults(_) | Resource::Route(_) | Resource::Gateway(_) => {}
+            Resource::Trust(_)
+            | Resource::Defaults(_)
+            | Resource::Route(_)
+            | Resource::Gateway(_)
+            | Resource::Egress(_) => {}
             Resource::Entry(_) | Resource::Service(_) | Resource::Endpoint(_) => {
                 return Err(Box::new(Finding::error(2322, format!("`{key}` cannot be configured"))));
             }

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use hms_control::app;
 use hms_control::settings::{Ports, Settings as ControlSettings, StoreKind};
+use hms_model::policy::egress::Unlisted;
 
 use super::ports;
 use crate::cli::{Control, PortChoice, Store};
@@ -32,6 +33,8 @@ pub(crate) struct Choice {
     pub(crate) run: PathBuf,
     /// Life of workload certificates.
     pub(crate) validity: Option<Duration>,
+    /// What becomes of hosts outside that are not listed, unless the mesh says so itself.
+    pub(crate) unlisted: Unlisted,
     /// Whether a taken port is an error; otherwise any free one will do.
     pub(crate) exact: bool,
 }
@@ -49,6 +52,7 @@ impl Choice {
             edge: project.data.clone(),
             run: project.run.clone(),
             validity: None,
+            unlisted: Unlisted::Allowed,
             exact: false,
         };
         (choice, [rest_remark, grpc_remark].into_iter().flatten().collect())
@@ -76,6 +80,7 @@ impl Choice {
             data: options.data_dir.clone().unwrap_or(laptop.data),
             validity: options.validity,
             exact: asked,
+            unlisted: Unlisted::Refused,
             ..laptop
         };
         Ok((choice, if asked { Vec::new() } else { remarks }))
@@ -91,6 +96,7 @@ pub(crate) async fn start(choice: Choice) -> Result<ControlPlane, Failure> {
     };
     settings.rest = choice.rest;
     settings.grpc = choice.grpc;
+    settings.unlisted = choice.unlisted;
     settings.ports = if choice.exact { Ports::Exact } else { Ports::Preferred };
     if let Some(validity) = choice.validity {
         settings.lifetimes.default = validity;

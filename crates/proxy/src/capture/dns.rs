@@ -158,7 +158,12 @@ impl Desk {
             Answer::Drop => None,
             Answer::Reply(reply) => Some(self.done(own(&reply), reply)),
             Answer::NotYet(query) => Some(self.done(Kind::Mesh, hms_dns::server_failure(&query))),
-            Answer::Forward(query) => Some(self.done(Kind::Forwarded, self.resolver.ask(&query).await)),
+            Answer::Forward(query) => {
+                let reply = self.resolver.ask(&query).await;
+                let now = self.shared.clock.now();
+                self.shared.outside.told.note(&query.name(), &reply.bytes, reply.code, now);
+                Some(self.done(Kind::Forwarded, reply))
+            }
         }
     }
 

@@ -83,9 +83,12 @@ pub async fn enter(
         }
         Plan::Opaque => Ok(Entered::Opaque(Box::new(outbound))),
         Plan::Tls => {
-            if let Err(why) = read_hello(&mut outbound).await? {
-                let refusal = Refusal::new(Reason::WrongProtocol, format!("the port takes TLS only: {why}"));
-                outbound.dialled = Some(Err(refusal));
+            match read_hello(&mut outbound.read, &mut outbound.stream).await? {
+                Ok(name) => outbound.server_name = name,
+                Err(why) => {
+                    let refusal = Refusal::new(Reason::WrongProtocol, format!("the port takes TLS only: {why}"));
+                    outbound.dialled = Some(Err(refusal));
+                }
             }
             Ok(Entered::Opaque(Box::new(outbound)))
         }
@@ -122,19 +125,19 @@ async fn refuse(
     Entered::Refused
 }
 
-/// Reads the first message of a TLS client, whose bytes stay for the destination. The inner error is its own fault.
-async fn read_hello(outbound: &mut Outbound) -> io::Result<Result<(), String>> {
+/// Reads the first message of a TLS client, whose bytes stay for the destination, for the host it names. The inner error is its own
+/// fault.
+pub(super) async fn read_hello(
+    read: &mut ReadBuffer,
+    stream: &mut TcpStream,
+) -> io::Result<Result<Option<String>, String>> {
     let reading = async {
         loop {
-            match client_hello::read(outbound.read.bytes()) {
-                Ok(Some(hello)) => {
-                    outbound.server_name = hello.server_name;
-                    return Ok(Ok(()));
-                }
+            match client_hello::read(read.bytes()) {
+                Ok(Some(hello)) => return Ok(Ok(hello.server_name)),
                 Err(why) => return Ok(Err(why.to_string())),
                 Ok(None) => {}
             }
-            let (read, stream) = (&mut outbound.read, &mut outbound.stream);
             if poll_fn(|context| read.poll_fill(stream, 2 * MOST_WIRE, context)).await? == 0 {
                 return Err(io::ErrorKind::UnexpectedEof.into());
             }
@@ -144,7 +147,7 @@ async fn read_hello(outbound: &mut Outbound) -> io::Result<Result<(), String>> {
 }
 
 /// The destination, while nobody has spoken.
-enum Far {
+pub(super) enum Far {
     /// Not dialled, until then.
     Resting(Timer),
     /// Being dialled.
@@ -158,7 +161,7 @@ enum Far {
 }
 
 /// Who decided.
-enum Decided {
+pub(super) enum Decided {
     /// The caller began so.
     Client(Beginning),
     /// The server spoke first.
@@ -168,13 +171,18 @@ enum Decided {
 }
 
 impl Far {
-    fn dial(worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> Self {
+    /// To be dialled when nobody speaks for long.
+    pub(super) fn resting() -> Self {
+        Self::Resting(Timer::after(DOUBT))
+    }
+
+    pub(super) fn dial(worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> Self {
         let (worker, upstream) = (Rc::clone(worker), Arc::clone(upstream));
         Self::Dialling(Box::pin(async move { dial::dial(&worker, &upstream, port).await }))
     }
 
     /// Resolves when this end decides. Where it stands is kept when it is not waited for to the end.
-    async fn decides(&mut self, worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> Decided {
+    pub(super) async fn decides(&mut self, worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> Decided {
         loop {
             *self = match self {
                 Self::Resting(timer) => {
@@ -203,7 +211,7 @@ impl Far {
     }
 
     /// What it is worth, now that bytes are to be passed on.
-    async fn into_dialled(self) -> Option<Result<Dialled, Refusal>> {
+    pub(super) async fn into_dialled(self) -> Option<Result<Dialled, Refusal>> {
         match self {
             Self::Resting(_) | Self::Gone => None,
             Self::Dialling(dialling) => Some(dialling.await),
@@ -213,7 +221,7 @@ impl Far {
     }
 
     /// Lets go of it in order, so that its application sees a caller that changed its mind and not one that broke off.
-    fn discard(self) {
+    pub(super) fn discard(self) {
         if let Self::Open(mut dialled) = self {
             tasks::spawn_local("unused connection", async move {
                 let _closed = tokio::time::timeout(FAREWELL, dialled.stream.shutdown()).await.is_ok();
@@ -226,7 +234,7 @@ impl Far {
 async fn watch(worker: &Rc<Worker>, mut outbound: Outbound, dial: bool) -> io::Result<Entered> {
     let (upstream, port) = (Arc::clone(&outbound.upstream), outbound.port);
     let learned = upstream.cells.learned(port);
-    let mut far = if dial { Far::dial(worker, &upstream, port) } else { Far::Resting(Timer::after(DOUBT)) };
+    let mut far = if dial { Far::dial(worker, &upstream, port) } else { Far::resting() };
     let deciding = async {
         tokio::select! {
             biased;
@@ -242,7 +250,8 @@ async fn watch(worker: &Rc<Worker>, mut outbound: Outbound, dial: bool) -> io::R
             let _news = learned.note(Seen::ClientFirst);
             if beginning == Beginning::Tls {
                 // Only for its name: where nobody declared TLS, anything may begin so.
-                let _named = read_hello(&mut outbound).await?.is_ok();
+                let named = read_hello(&mut outbound.read, &mut outbound.stream).await?;
+                outbound.server_name = named.ok().flatten();
             }
             None
         }

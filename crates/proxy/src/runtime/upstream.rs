@@ -22,6 +22,7 @@ use hms_traffic::subset::{self, Member};
 use parking_lot::Mutex;
 
 use super::KeySource;
+use crate::egress::origin::Origin;
 use crate::telemetry::metrics::Party;
 
 /// A service with its endpoints.
@@ -39,6 +40,8 @@ pub struct Upstream {
     pub is_http2: bool,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
+    /// TLS that is begun to its plain endpoints, if it is a host outside of the mesh that wants it.
+    pub origin: Option<Arc<Origin>>,
     /// What is remembered of the service as a whole.
     pub cells: Arc<Cells>,
 }
@@ -116,6 +119,7 @@ impl Upstream {
             preferred: subset::order(caller, &members),
             is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
+            origin: None,
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }
     }
@@ -149,6 +153,26 @@ impl Upstream {
                 _ => {}
             }
         }
+    }
+
+    /// The same without TLS of its own, for an application that begins it.
+    pub fn without_origin(&self) -> Self {
+        Self {
+            service: Arc::clone(&self.service),
+            host: Arc::clone(&self.host),
+            endpoints: self.endpoints.clone(),
+            preferred: self.preferred.clone(),
+            is_http2: self.is_http2,
+            rules: self.rules.clone(),
+            origin: None,
+            cells: Arc::clone(&self.cells),
+        }
+    }
+
+    /// Whether connections to both lead to the same addresses in the same way.
+    pub fn leads_where(&self, other: &Self) -> bool {
+        let addresses = |of: &Self| of.endpoints.iter().map(|endpoint| endpoint.address).collect::<Vec<_>>();
+        self.origin.is_none() && other.origin.is_none() && addresses(self) == addresses(other)
     }
 
     /// The state of the service's breaker (ruling R3).

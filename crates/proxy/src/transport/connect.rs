@@ -73,10 +73,16 @@ impl From<ConnectError> for SendError {
 pub struct Secured {
     /// Our certificate, and the one identity that is accepted at the other end.
     pub config: Arc<ClientConfig>,
-    /// The opaque server name of the service.
+    /// The server name: the opaque one of a service, or a host's own.
     pub sni: String,
-    /// The encoded greeting.
+    /// The encoded greeting; empty for a host outside of the mesh, which is no proxy of ours.
     pub hello: Arc<[u8]>,
+}
+
+impl Secured {
+    fn is_of_proxy(&self) -> bool {
+        !self.hello.is_empty()
+    }
 }
 
 /// Opens a TCP connection to an endpoint.
@@ -104,7 +110,7 @@ pub async fn open_opaque(
 ) -> Result<Opaque, ConnectError> {
     let opening = async {
         let mut stream = reach(address, secured).await?;
-        if secured.is_none() {
+        if !secured.is_some_and(Secured::is_of_proxy) {
             return Ok(Opaque::Taken(stream));
         }
         let mut answer = [0; Reception::BYTES];
@@ -168,7 +174,7 @@ async fn dial(
     place: Option<Permit>,
 ) -> Result<Connection, ConnectError> {
     let stream = reach(address, secured).await?;
-    establish(stream, secured.is_some(), protocol, place).await
+    establish(stream, secured.is_some_and(Secured::is_of_proxy), protocol, place).await
 }
 
 fn refused(address: SocketAddr, error: &std::io::Error) -> ConnectError {

@@ -18,8 +18,11 @@ use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
+use hms_proxy::capture::dns::resolver::Resolver;
+use hms_proxy::capture::sidecar::Captured;
 use hms_proxy::clock::Clock;
 use hms_proxy::credentials::Holder;
+use hms_proxy::egress::Outside;
 use hms_proxy::overload::Overload;
 use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
@@ -205,7 +208,8 @@ impl Stage {
     /// Answers the requests of one connection.
     pub(crate) fn handler(&self, peer: SocketAddr) -> Serve {
         let party = Arc::new(Party { workload: "caller".into(), namespace: "default".into(), ..Party::default() });
-        let downstream = Downstream::new(Entrance::Outbound { pinned: None, port: 0 }, peer, party, Protocol::Http1);
+        let downstream =
+            Downstream::new(Entrance::Outbound { pinned: None, port: 0, dialled: None }, peer, party, Protocol::Http1);
         Serve { worker: Rc::clone(&self.worker), downstream: Rc::new(downstream) }
     }
 
@@ -297,6 +301,11 @@ impl Prepared {
         self
     }
 
+    pub(crate) fn resource(mut self, resource: Resource) -> Self {
+        self.resources.push(resource);
+        self
+    }
+
     pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
         let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
@@ -344,8 +353,9 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
-            captured: Default::default(),
+            captured: Captured::default(),
             app: AppState::default(),
+            outside: Outside::new(Resolver::new(settings.resolver.clone())),
             breakers,
             settings,
         });

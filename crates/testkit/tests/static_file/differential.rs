@@ -21,14 +21,9 @@ const ENVOYS: u16 = 15011;
 
 #[test]
 fn envoy_and_we_answer_alike() {
-    namespace::inside("differential::inner_envoy_and_we");
-}
-
-#[test]
-#[ignore = "the inner half of envoy_and_we_answer_alike"]
-fn inner_envoy_and_we() {
-    let surroundings = Inside::new();
-    scenario(SECOND * 120, Box::pin(both(surroundings)));
+    namespace::inside("differential::envoy_and_we_answer_alike", |surroundings| {
+        scenario(SECOND * 120, Box::pin(both(surroundings)));
+    });
 }
 
 async fn both(surroundings: Inside) {

@@ -18,7 +18,8 @@ fn file(endpoints: &[SocketAddr]) -> String {
         let (ip, port) = (address.ip(), address.port());
         format!("        - endpoint: {{ address: {{ socket_address: {{ address: {ip}, port_value: {port} }} }} }}\n")
     };
-    let endpoints: String = endpoints.iter().map(endpoint).collect();
+    let endpoints: Vec<String> = endpoints.iter().map(endpoint).collect();
+    let endpoints = endpoints.concat();
     format!(
         "static_resources:
   listeners:

@@ -20,14 +20,9 @@ fn seed() -> String {
 
 #[test]
 fn the_chapters_file_runs_as_it_is_written() {
-    namespace::inside("seed::inner_the_chapters_file");
-}
-
-#[test]
-#[ignore = "the inner half of the_chapters_file_runs_as_it_is_written"]
-fn inner_the_chapters_file() {
-    let surroundings = Inside::new();
-    scenario(SECOND * 120, Box::pin(the_chapters_file(surroundings)));
+    namespace::inside("seed::the_chapters_file_runs_as_it_is_written", |surroundings| {
+        scenario(SECOND * 120, Box::pin(the_chapters_file(surroundings)));
+    });
 }
 
 async fn the_chapters_file(surroundings: Inside) {

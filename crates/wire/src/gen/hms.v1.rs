@@ -7,7 +7,7 @@ pub struct Resource {
     /// what it governs, because protobuf would silently skip what it does not know.
     #[prost(uint32, tag = "1")]
     pub requires: u32,
-    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<resource::Kind>,
 }
 /// Nested message and enum types in `Resource`.
@@ -30,6 +30,8 @@ pub mod resource {
         Route(super::Route),
         #[prost(message, tag = "9")]
         Gateway(super::Gateway),
+        #[prost(message, tag = "10")]
+        Egress(super::Egress),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -304,6 +306,39 @@ pub struct JwtKey {
     #[prost(string, tag = "3")]
     pub jwk: ::prost::alloc::string::String,
 }
+/// What may leave the mesh.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Egress {
+    #[prost(enumeration = "Unlisted", tag = "1")]
+    pub unlisted: i32,
+    #[prost(message, repeated, tag = "2")]
+    pub hosts: ::prost::alloc::vec::Vec<EgressHost>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct EgressHost {
+    /// What people call it.
+    #[prost(string, tag = "1")]
+    pub label: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, repeated, tag = "3")]
+    pub ports: ::prost::alloc::vec::Vec<u32>,
+    /// Its name may lead to addresses that are special to the proxy's machine.
+    #[prost(bool, tag = "4")]
+    pub local: bool,
+    #[prost(message, optional, tag = "5")]
+    pub tls: ::core::option::Option<Origination>,
+    #[prost(message, optional, tag = "6")]
+    pub overlay: ::core::option::Option<Overlay>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Origination {
+    /// A file on the proxy's machine; empty for the system's authorities.
+    #[prost(string, tag = "1")]
+    pub ca: ::prost::alloc::string::String,
+    #[prost(bool, tag = "2")]
+    pub client_certificate: bool,
+}
 /// Carried in google.rpc.Status.details of a refusing acknowledgement: which resources were refused, and why. All others of
 /// that response were applied.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -442,6 +477,40 @@ impl Registrar {
         }
     }
 }
+/// What becomes of hosts that are not listed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Unlisted {
+    Unsaid = 0,
+    Allowed = 1,
+    Refused = 2,
+    /// Nothing leaves, not even what is listed.
+    AllRefused = 3,
+}
+impl Unlisted {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unsaid => "UNLISTED_UNSAID",
+            Self::Allowed => "UNLISTED_ALLOWED",
+            Self::Refused => "UNLISTED_REFUSED",
+            Self::AllRefused => "UNLISTED_ALL_REFUSED",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "UNLISTED_UNSAID" => Some(Self::Unsaid),
+            "UNLISTED_ALLOWED" => Some(Self::Allowed),
+            "UNLISTED_REFUSED" => Some(Self::Refused),
+            "UNLISTED_ALL_REFUSED" => Some(Self::AllRefused),
+            _ => None,
+        }
+    }
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct IssueRequest {
     /// PKCS#10, DER. Its signature proves possession of the key.
@@ -465,7 +534,7 @@ pub struct IssueResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyMessage {
-    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7")]
+    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
     pub kind: ::core::option::Option<proxy_message::Kind>,
 }
 /// Nested message and enum types in `ProxyMessage`.
@@ -486,6 +555,8 @@ pub mod proxy_message {
         Traffic(super::Traffic),
         #[prost(message, tag = "7")]
         Rotated(super::Rotated),
+        #[prost(message, tag = "8")]
+        Outside(super::Outside),
     }
 }
 /// First message of the stream.
@@ -659,6 +730,28 @@ pub struct Flow {
     pub latency: ::prost::alloc::vec::Vec<u64>,
     #[prost(bool, tag = "8")]
     pub mtls: bool,
+}
+/// Hosts outside of the mesh that were asked for, counted since the proxy began; each message says it all.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Outside {
+    #[prost(message, repeated, tag = "1")]
+    pub hosts: ::prost::alloc::vec::Vec<OutsideHost>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct OutsideHost {
+    /// Its name, or its address where no name is known.
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    /// What the mesh calls it; empty when it is not listed.
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+    /// Requests and unread connections that were let through.
+    #[prost(uint64, tag = "4")]
+    pub allowed: u64,
+    #[prost(uint64, tag = "5")]
+    pub refused: u64,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotated {
