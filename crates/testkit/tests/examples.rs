@@ -80,11 +80,10 @@ async fn alone(name: &str, user: User) {
 /// Every program lives in a network of its own, whoever runs it.
 async fn every_program_is_captured(shell: &mut Shell) {
     let answer = shell.line("hms status -o json").await;
-    let status: serde_json::Value =
-        serde_json::from_str(&answer.out).unwrap_or_else(|error| panic!("{error}: {answer:?}"));
+    let status: serde_json::Value = serde_json::from_str(&answer.out).unwrap_or_default();
     let units = status["units"].as_array().map(Vec::as_slice).unwrap_or_default();
     let programs: Vec<_> = units.iter().filter(|unit| unit["app_pid"].is_number()).collect();
-    assert!(programs.len() >= 3, "{status}");
+    assert!(programs.len() >= 3, "{answer:?}");
     for unit in programs {
         assert_eq!(unit["capture"]["mode"], "netns", "{unit}");
     }
@@ -93,8 +92,8 @@ async fn every_program_is_captured(shell: &mut Shell) {
 /// The port of a program that a line leaves running: the last number in it.
 fn started_on(line: &str) -> Option<String> {
     let line = line.strip_suffix('&')?;
-    let words = line.split(|c: char| c.is_whitespace() || c == '=');
-    words.filter(|word| word.parse::<u16>().is_ok_and(|port| port > 1)).next_back().map(str::to_owned)
+    let mut words = line.split(|c: char| c.is_whitespace() || c == '=');
+    words.rfind(|word| word.parse::<u16>().is_ok_and(|port| port > 1)).map(str::to_owned)
 }
 
 /// Several tests run at a time, and the ports with names are there once.
