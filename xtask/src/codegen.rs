@@ -7,8 +7,12 @@ use std::{fs, io};
 use crate::Outcome;
 
 /// The contracts, relative to `api/proto`. Whatever they import is generated as well.
-const PROTOS: [&str; 3] =
-    ["hms/v1/resource.proto", "hms/v1/control.proto", "envoy/service/discovery/v3/discovery.proto"];
+const PROTOS: [&str; 4] = [
+    "hms/v1/resource.proto",
+    "hms/v1/control.proto",
+    "hms/v1/standalone.proto",
+    "envoy/service/discovery/v3/discovery.proto",
+];
 
 const HEADER: &str = "// Generated from api/proto by `cargo xtask codegen`; edit the contracts and run it again.\n\n";
 

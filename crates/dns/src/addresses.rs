@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::str::FromStr as _;
 
 use domain::base::header::Header;
-use domain::base::iana::Rtype;
+use domain::base::iana::{Class, Rtype};
 use domain::base::message::Message;
 use domain::base::name::Name;
 use domain::rdata::{A, Aaaa};
@@ -30,7 +30,8 @@ impl Query {
         let name = Name::<Vec<u8>>::from_str(host).ok()?;
         let mut header = Header::new();
         header.set_rd(true);
-        let ask = |kind| Self { header, name: name.clone(), kind, edns: None, transport: Transport::Tcp };
+        let ask =
+            |kind| Self { header, name: name.clone(), kind, class: Class::IN, edns: None, transport: Transport::Tcp };
         Some([ask(Rtype::A), ask(Rtype::AAAA)])
     }
 }
@@ -56,7 +57,7 @@ pub fn read(answer: &[u8], code: Code) -> Addresses {
 
 #[cfg(test)]
 mod tests {
-    use domain::base::iana::{Class, Rcode};
+    use domain::base::iana::Rcode;
     use domain::base::message_builder::MessageBuilder;
     use domain::rdata::Cname;
 

@@ -12,9 +12,9 @@ pub trait Directory {
     /// The service of this name.
     fn entry(&self, name: &ServiceName) -> Option<&Entry>;
     /// The service that has this further host name, written in lower case.
-    fn by_alias(&self, host: &str) -> Option<&Entry>;
+    fn aliased(&self, host: &str) -> Option<&Entry>;
     /// The service that has this address.
-    fn by_address(&self, address: IpAddr) -> Option<&Entry>;
+    fn at(&self, address: IpAddr) -> Option<&Entry>;
     /// Whether a service stands in this namespace.
     fn has_namespace(&self, namespace: &str) -> bool;
 }

@@ -159,7 +159,7 @@ impl Query {
                 Rtype::AAAA => record.to_record::<Aaaa>()?.map(|own| IpAddr::V6(own.data().addr())),
                 _ => None,
             };
-            if address.is_some_and(|address| is_virtual(address)) {
+            if address.is_some_and(is_virtual) {
                 return Err(broken("an address of the mesh for a name that is not the mesh's"));
             }
         }

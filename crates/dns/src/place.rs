@@ -84,7 +84,7 @@ pub(crate) fn place<'a>(parts: &Parts, directory: &'a impl Directory, terms: &Te
         _ => {}
     }
     let host = labels.join(".");
-    if let Some(entry) = service(&host, directory, terms).or_else(|| directory.by_alias(&host)) {
+    if let Some(entry) = service(&host, directory, terms).or_else(|| directory.aliased(&host)) {
         return Place::Service(entry);
     }
     if host == GATEWAY {
@@ -146,7 +146,7 @@ fn reverse<'a>(labels: &[&str], directory: &'a impl Directory) -> Option<Place<'
     if address.is_loopback() {
         return Some(Place::Reverse("localhost".to_owned()));
     }
-    match directory.by_address(address) {
+    match directory.at(address) {
         Some(entry) => Some(Place::Reverse(entry.name.mesh_host())),
         None if !is_virtual(address) => None,
         None if directory.is_known() => Some(Place::Missing),

@@ -24,6 +24,8 @@ pub struct Query {
     /// In the letters of the question, which the answer repeats.
     pub(crate) name: Name<Vec<u8>>,
     pub(crate) kind: Rtype,
+    /// The Internet's, except in a question that is refused.
+    pub(crate) class: Class,
     pub(crate) edns: Option<Edns>,
     pub(crate) transport: Transport,
 }
@@ -72,7 +74,8 @@ impl Query {
         }
         let mut parser = Parser::from_ref(bytes);
         let asked = question(&mut parser).map_err(|_malformed| answered(Code::FormErr))?;
-        let mut query = Self { header, name: asked.qname().to_name(), kind: asked.qtype(), edns: None, transport };
+        let (name, kind, class) = (asked.qname().to_name(), asked.qtype(), asked.qclass());
+        let mut query = Self { header, name, kind, class, edns: None, transport };
         match beside(&mut parser, counts.arcount()) {
             Err(_malformed) => return Err(Unread::Question(Box::new(query), Code::FormErr)),
             Ok((edns, 0)) => query.edns = edns,
@@ -81,7 +84,7 @@ impl Query {
                 return Err(Unread::Question(Box::new(query), Code::BadVers));
             }
         }
-        if asked.qclass() != Class::IN || is_meta(asked.qtype()) {
+        if class != Class::IN || is_meta(kind) {
             return Err(Unread::Question(Box::new(query), Code::Refused));
         }
         Ok(query)

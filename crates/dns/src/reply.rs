@@ -201,7 +201,7 @@ fn write(
     message.set_push_limit(room);
     let mut question = message.question();
     // A question of 255 octets fits into the 512 that everybody takes.
-    let _fits = question.push((&query.name, query.kind, Class::IN)).is_ok();
+    let _fits = question.push((&query.name, query.kind, query.class)).is_ok();
     let mut reply = question.answer();
     if answers(&mut reply).is_err() {
         reply = reply.tc_rewind_into();
@@ -249,6 +249,7 @@ pub(crate) fn to_unread(unread: &Unread) -> Option<Reply> {
             header.set_qr(true);
             header.set_opcode(asked.opcode());
             header.set_rd(asked.rd());
+            header.set_ra(true);
             header.set_rcode(code.number().to_parts().0);
             Some(Reply { bytes: section.as_slice().to_vec(), code: *code, service: None })
         }

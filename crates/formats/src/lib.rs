@@ -8,10 +8,12 @@
 //! * [`source`]: a file's text, checked and located
 //! * [`route_yaml`]: route files
 //! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
+//! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`mod@render`]: findings for a terminal
 
+pub mod envoy_static;
 pub mod jwks;
 pub mod mesh_yaml;
 pub mod render;

@@ -187,6 +187,17 @@ impl<'a> Reader<'a> {
 
     /// A mapping with only these keys; every other key is a finding.
     pub(crate) fn table<'n>(&mut self, node: &'n Node, path: &str, keys: Keys) -> Option<Table<'n>> {
+        self.table_where(node, path, keys, |_reader, _stranger| false)
+    }
+
+    /// The same, where `knows` may speak of a key that is not taken: it makes the finding and answers true.
+    pub(crate) fn table_where<'n>(
+        &mut self,
+        node: &'n Node,
+        path: &str,
+        keys: Keys,
+        mut knows: impl FnMut(&mut Self, &Field<'n>) -> bool,
+    ) -> Option<Table<'n>> {
         if !matches!(node.value, Value::Map(_)) {
             let first = keys.known.first().copied().unwrap_or_default();
             self.mismatch(node, path, &format!("keys such as `{first}:`"));
@@ -195,11 +206,16 @@ impl<'a> Reader<'a> {
         let mut table = self.open_table(node, path)?;
         let known = |field: &Field<'_>| keys.known.contains(&field.name);
         let (fields, strange): (Vec<_>, Vec<_>) = table.fields.into_iter().partition(known);
+        let mut strangers = Vec::new();
         for field in &strange {
-            self.unknown(field, keys);
+            if !knows(self, field) {
+                self.unknown(field, keys);
+                strangers.push(field.name);
+            }
         }
+        strangers.truncate(MAX_FINDINGS);
         table.fields = fields;
-        table.strangers = strange.iter().map(|field| field.name).take(MAX_FINDINGS).collect();
+        table.strangers = strangers;
         Some(table)
     }
 

@@ -7,12 +7,13 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use hms_formats::{Source, jwks, mesh_yaml, render, route_yaml, routes_json};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
 use hms_model::resource::Resource;
 use hms_model::spiffe::SpiffeId;
+use hms_model::standalone::Standalone;
 
 fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden")
@@ -86,6 +87,17 @@ fn outcome(format: &str, case: &Path) -> String {
                 findings
             }
         },
+        "envoy_static" => match sources.first() {
+            None => Vec::new(),
+            Some(source) => {
+                assert!(envoy_static::recognises(source) != case.ends_with("not_recognised"), "{}", case.display());
+                let (standalone, findings) = envoy_static::translate(source);
+                if let Some(standalone) = &standalone {
+                    describe_static(&mut out, standalone);
+                }
+                findings
+            }
+        },
         "mesh_yaml" => {
             let special = ["mesh.yaml", "gateway.yaml", "mesh-config.yaml"];
             let [mesh, gateway, config] = special.map(|name| sources.iter().find(|source| source.name == name));
@@ -129,6 +141,27 @@ fn describe(out: &mut String, file: &mesh_yaml::MeshFile) {
     }
 }
 
+fn describe_static(out: &mut String, standalone: &Standalone) {
+    writeln!(out, "admin {:?}", standalone.admin).unwrap();
+    for listener in &standalone.listeners {
+        writeln!(out, "listener {} on {} port {:?}", listener.name, listener.address, listener.host_port).unwrap();
+        for host in &listener.hosts {
+            writeln!(out, "  host {} for {:?}", host.name, host.domains).unwrap();
+            for route in &host.routes {
+                writeln!(out, "    {} -> {} ({})", route.path, route.service, route.origin).unwrap();
+                writeln!(out, "      {:?}\n      {:?}", route.policy.timeouts, route.policy.retry).unwrap();
+            }
+        }
+    }
+    for service in &standalone.services {
+        writeln!(out, "service {} {:?} {:?}", service.name, service.protocol, service.policy.balance).unwrap();
+        writeln!(out, "  {:?} {:?}", service.policy.timeouts.connect, service.policy.limits).unwrap();
+        for target in &service.targets {
+            writeln!(out, "  {target:?}").unwrap();
+        }
+    }
+}
+
 #[test]
 fn every_case_comes_to_what_is_written_beside_it() {
     let bless = std::env::var_os("HMS_BLESS").is_some();
@@ -154,7 +187,8 @@ fn every_case_comes_to_what_is_written_beside_it() {
 
 #[test]
 fn every_refusal_has_a_place_a_fix_and_a_known_code() {
-    const CODES: [u16; 12] = [2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120];
+    const CODES: [u16; 17] =
+        [2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120, 2130, 2131, 2132, 2133, 2134];
     for format in entries(&root()) {
         for case in entries(&format) {
             let (sources, undecoded) = sources(&case);
@@ -163,6 +197,7 @@ fn every_refusal_has_a_place_a_fix_and_a_known_code() {
                 "route_yaml" => route_yaml::translate(&sources).1,
                 "routes_json" => sources.first().map(|source| routes_json::import(source).1).unwrap_or_default(),
                 "jwks" => sources.first().map(|source| jwks::parse(source).1).unwrap_or_default(),
+                "envoy_static" => sources.first().map(|source| envoy_static::translate(source).1).unwrap_or_default(),
                 _ => mesh_yaml::translate(sources.first(), None, None, &[], &lookup).1,
             };
             for finding in undecoded.iter().chain(&findings) {

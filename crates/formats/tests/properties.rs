@@ -1,6 +1,6 @@
 //! What holds for every input whatsoever.
 
-use hms_formats::{Source, jwks, mesh_yaml, render, route_yaml, routes_json};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use proptest::prelude::*;
 
@@ -21,8 +21,17 @@ fn everything(text: &str) -> (String, Vec<Finding>) {
     findings.extend(more);
     let (beside, more) = mesh_yaml::translate(None, Some(&source), Some(&source), one, &nothing);
     findings.extend(more);
+    let (standalone, more) = envoy_static::translate(&source);
+    findings.extend(more);
+    let envoy = envoy_static::recognises(&source);
     let names = mesh_yaml::route_file_names(&source, &nothing);
-    (format!("{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{}", render(&findings, true)), findings)
+    (
+        format!(
+            "{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{standalone:?}{envoy}{}",
+            render(&findings, true)
+        ),
+        findings,
+    )
 }
 
 /// Pieces of the formats, put together at random: far more of these get past the parser than of plain noise.
@@ -43,6 +52,15 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("defaults: &d {timeout: 15s}\n"),
         Just("tracing: *d\n"),
         Just("version: ${X:-1}\n"),
+        Just("static_resources:\n"),
+        Just("  listeners:\n  - name: l\n    address: {socket_address: {address: 0.0.0.0, port_value: 80}}\n"),
+        Just("    filter_chains:\n    - filters:\n      - name: envoy.filters.network.http_connection_manager\n"),
+        Just("        typed_config: {httpFilters: [{name: envoy.filters.http.router}], route_config: \n"),
+        Just(
+            "            {virtual_hosts: [{name: v, domains: [a, \"*.b\"], routes: [{match: {prefix: /}, route: {cluster: c}}]}]}}\n"
+        ),
+        Just("  clusters: [{name: c, type: strict_dns, connect_timeout: 0.25s, load_assignment: {endpoints: []}}]\n"),
+        Just("admin: {address: {socket_address: {address: ::, portValue: 0}}}\n"),
         Just("---\n"),
         Just("{\"keys\": [{\"kty\": \"RSA\"}]}"),
         Just("\t"),

@@ -15,6 +15,7 @@ mod help;
 mod jwt;
 mod lint;
 mod proxy;
+mod proxy_run;
 mod register;
 mod routes;
 mod services;

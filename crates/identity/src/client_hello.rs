@@ -65,8 +65,11 @@ pub fn read(arrived: &[u8]) -> Result<Option<ClientHello>, NotClientHello> {
     Ok(Some(ClientHello { server_name }))
 }
 
+/// What is found once enough is here.
+type Found<T> = Result<Option<T>, NotClientHello>;
+
 /// The body of the first handshake message, once all of it is here.
-fn message(arrived: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotClientHello> {
+fn message(arrived: &[u8]) -> Found<Cow<'_, [u8]>> {
     let mut rest = arrived;
     let mut message: Cow<'_, [u8]> = Cow::Borrowed(&[]);
     loop {
@@ -87,7 +90,7 @@ fn message(arrived: &[u8]) -> Result<Option<Cow<'_, [u8]>>, NotClientHello> {
 }
 
 /// The first record's fragment, as much of it as is here, and what follows the record. `None` while its header is incomplete.
-fn record(bytes: &[u8]) -> Result<Option<(&[u8], &[u8])>, NotClientHello> {
+fn record(bytes: &[u8]) -> Found<(&[u8], &[u8])> {
     let sound = [22, 3].iter().zip(bytes).all(|(wanted, byte)| wanted == byte);
     if !sound {
         return Err(NotClientHello::Record);

@@ -16,5 +16,6 @@ pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod spiffe;
+pub mod standalone;
 pub mod trust;
 pub mod workload;

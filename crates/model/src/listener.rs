@@ -13,6 +13,8 @@ pub enum Role {
     Egress,
     /// One for all workloads of a machine.
     Node,
+    /// Led by a file instead of a control plane.
+    Standalone,
 }
 
 impl Role {
@@ -23,6 +25,7 @@ impl Role {
             Self::Gateway => "gateway",
             Self::Egress => "egress",
             Self::Node => "node",
+            Self::Standalone => "standalone",
         }
     }
 }

@@ -69,7 +69,9 @@ fn answer(head: &RequestHead, shared: &Shared, configured: bool) -> Response {
     match head.path.as_str() {
         "/live" => text(StatusCode::OK, "live\n"),
         "/ready" if shared.drain.is_leaving() => text(StatusCode::SERVICE_UNAVAILABLE, "draining\n"),
-        "/ready" if shared.holder.current().is_none() => text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n"),
+        "/ready" if shared.settings.snapshot.is_none() && shared.holder.current().is_none() => {
+            text(StatusCode::SERVICE_UNAVAILABLE, "no certificate yet\n")
+        }
         "/ready" if !configured => text(StatusCode::SERVICE_UNAVAILABLE, "no configuration yet\n"),
         "/ready" => text(StatusCode::OK, "ready\n"),
         "/metrics" => {

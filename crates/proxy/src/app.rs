@@ -13,6 +13,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
+use hms_model::standalone::Standalone;
 use hms_traffic::dice::Dice;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, UnixStream};
@@ -29,13 +30,14 @@ use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
 use crate::egress::Outside;
-use crate::listen::bind::{Bound, Sockets, bind};
-use crate::listen::{self, Intake};
+use crate::listen::bind::{Bound, HTTPS, Sockets, bind, bind_static};
+use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
 use crate::settings::Settings;
+use crate::standalone;
 use crate::subscribe::Subscription;
-use crate::takeover::{self, Offer, Successor};
+use crate::takeover::{self, Offer, Predecessor, Successor};
 use crate::telemetry::access_log::AccessLog;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
@@ -53,11 +55,12 @@ const IDLE_SHARE: u32 = 10;
 const HANDED_OVER: Duration = Duration::from_secs(15);
 
 /// Runs a proxy until it is told to leave.
-pub async fn run(settings: Settings) -> io::Result<()> {
+pub async fn run(mut settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
-    let (predecessor, inherited) = takeover::meet(&settings).await?.unzip();
-    let Bound { admin, doors, published, inbound, sockets, mut ports } =
-        bind(&settings, inherited.unwrap_or_default())?;
+    let standalone = standalone::asked_for(&settings).await?;
+    let (predecessor, bound) = open(&settings, standalone.as_ref()).await?;
+    let Bound { admin, doors, published, inbound, sockets, ports } = bound;
+    settings.app = settings.app.or_else(|| own_door(&sockets));
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -88,21 +91,23 @@ pub async fn run(settings: Settings) -> io::Result<()> {
     let state = Arc::<certificate::State>::default();
     let (rotate, rotations) = mpsc::channel(QUEUE);
     let dice = |offset: u64| Dice::seeded(seed.wrapping_add(offset));
-    let admin_address = admin.local_addr()?;
-    tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
-    tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
+    let hosts = match standalone {
+        None => {
+            tasks::spawn("certificate", certificate::keep(Arc::clone(&shared), Arc::clone(&state), rotations, dice(1)));
+            tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
+            None
+        }
+        Some(file) => {
+            Some(tasks::spawn("hosts", standalone::Names::new(Arc::clone(&shared), file, dice(2), configured).run()))
+        }
+    };
     tasks::spawn("memory", watch_memory(Arc::clone(&shared)));
-    if predecessor.is_some() {
+    // A file says at once what there is, and its names have their first addresses soon.
+    if predecessor.is_some() || hosts.is_some() {
         ready(&shared, &state, is_configured.clone()).await?;
     }
-    for (listener, door) in doors {
-        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(&shared)));
-    }
-    let names = names(&shared);
-    capture(&shared, &workers.threads, published, names.clone())?;
-    if let Some(predecessor) = predecessor {
-        predecessor.relieve().await;
-    }
+    let names = capture(&shared, &workers.threads, published)?;
+    begin(doors, &workers, &shared, predecessor).await;
     let attachment = Attachment {
         shared: Arc::clone(&shared),
         tap: tap_receiver,
@@ -111,19 +116,23 @@ pub async fn run(settings: Settings) -> io::Result<()> {
         certificate: state,
         rotate,
         inbound,
-        admin: admin_address,
+        admin: admin.local_addr()?,
         dice: dice(3),
     };
     let ends = Ends {
         admin: tasks::spawn_local("admin", admin::serve(admin, Arc::clone(&shared), is_configured)),
-        attached: tasks::spawn("control", attachment.run()),
+        attached: hosts.unwrap_or_else(|| tasks::spawn("control", attachment.run())),
     };
-    let _answering = answer_names(&names, shared.settings.dns, &mut ports)?;
-    last_good::write(&shared.settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    let _answering = answer_names(&names, &shared.settings, ports)?;
     until_over(&shared, &drainer, ends, sockets).await?;
     workers.stop();
     shared.access_log.flush();
     Ok(())
+}
+
+/// The application of a gateway: its own door.
+fn own_door(sockets: &Sockets) -> Option<SocketAddr> {
+    sockets.get(HTTPS).and_then(|socket| socket.local_addr().ok())
 }
 
 /// What answers names, for captured applications and where the settings say so.
@@ -131,19 +140,45 @@ fn names(shared: &Arc<Shared>) -> Names {
     Names::new(Arc::clone(shared), Arc::new(Resolver::new(shared.settings.resolver.clone())))
 }
 
-/// Answers names at an address of the settings; ends when what is returned is dropped.
-fn answer_names(
-    names: &Names,
-    wanted: Option<SocketAddr>,
-    ports: &mut serde_json::Value,
-) -> io::Result<Option<dns::Serving>> {
-    let Some(wanted) = wanted else { return Ok(None) };
-    let (sockets, address) = dns::Sockets::open(wanted)
-        .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
-    if let Some(ports) = ports.as_object_mut() {
-        ports.insert("dns".to_owned(), address.to_string().into());
+/// Answers names at an address of the settings until what is returned is dropped, and tells where this process listens.
+fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value) -> io::Result<Option<dns::Serving>> {
+    let mut answering = None;
+    if let Some(wanted) = settings.dns {
+        let (sockets, address) = dns::Sockets::open(wanted)
+            .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
+        if let Some(ports) = ports.as_object_mut() {
+            ports.insert("dns".to_owned(), address.to_string().into());
+        }
+        answering = Some(names.serve(sockets, dns::Searched::Host));
     }
-    Ok(Some(names.serve(sockets, dns::Searched::Host)))
+    last_good::write(&settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
+    Ok(answering)
+}
+
+/// Opens the listeners, with those of the process before this one where they are the same.
+async fn open(settings: &Settings, file: Option<&Standalone>) -> io::Result<(Option<Predecessor>, Bound)> {
+    let (predecessor, inherited) = takeover::meet(settings).await?.unzip();
+    let inherited = inherited.unwrap_or_default();
+    let bound = match file {
+        None => bind(settings, inherited),
+        Some(file) => bind_static(settings, file, inherited),
+    };
+    Ok((predecessor, bound?))
+}
+
+/// Accepts connections, and tells the process before this one that it need not any more.
+async fn begin(
+    doors: Vec<(TcpListener, Door)>,
+    workers: &Workers,
+    shared: &Arc<Shared>,
+    predecessor: Option<Predecessor>,
+) {
+    for (listener, door) in doors {
+        tasks::spawn("acceptor", listen::accept(listener, door, workers.threads.clone(), Arc::clone(shared)));
+    }
+    if let Some(predecessor) = predecessor {
+        predecessor.relieve().await;
+    }
 }
 
 /// Takes the credentials of a former life into use, so that a restart without a control plane serves at once.
@@ -214,30 +249,26 @@ async fn watch_memory(shared: Arc<Shared>) {
     shared.overload.watch_memory(shared.settings.memory_limit, &shared.drain).await;
 }
 
-/// Waits for the application's shepherd, if there will be one.
-fn capture(
-    shared: &Arc<Shared>,
-    threads: &listen::Threads,
-    published: Option<TcpListener>,
-    names: Names,
-) -> io::Result<()> {
+/// Waits for the application's shepherd, if there will be one. Answers with who answers names.
+fn capture(shared: &Arc<Shared>, threads: &listen::Threads, published: Option<TcpListener>) -> io::Result<Names> {
+    let names = names(shared);
     if let (Some(listener), Some(app)) = (published, shared.settings.app) {
         tasks::spawn("publish", capture::host::publish(listener, app, Arc::clone(shared)));
     }
-    if !shared.captured.is_expected() {
-        return Ok(());
+    if shared.captured.is_expected() {
+        let gate = Gate::open(&shared.settings.runtime_dir)?;
+        let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names: names.clone() };
+        tasks::spawn("capture", gate.attend(sink));
     }
-    let gate = Gate::open(&shared.settings.runtime_dir)?;
-    let sink = Sink { shared: Arc::clone(shared), threads: threads.clone(), names };
-    tasks::spawn("capture", gate.attend(sink));
-    Ok(())
+    Ok(names)
 }
 
 /// Resolves when this process can serve whatever the one before it could.
 async fn ready(shared: &Shared, state: &certificate::State, mut configured: watch::Receiver<bool>) -> io::Result<()> {
     let mut certificates = shared.holder.watch();
     let ready = async {
-        let _proven = certificates.wait_for(|generation| *generation > 0).await.is_ok();
+        let _proven =
+            shared.settings.snapshot.is_some() || certificates.wait_for(|generation| *generation > 0).await.is_ok();
         let _configured = configured.wait_for(|configured| *configured).await.is_ok();
         while shared.settings.role == Role::Gateway && shared.edge.load().is_none() {
             state.changed.notified().await;

@@ -163,7 +163,7 @@ impl Attachment {
         }
     }
 
-    /// A gateway serves nothing of its own, and neither does a pure client. A workload is there from the moment its application
+    /// A pure client serves nothing. A gateway serves its door, so that workloads can dial it by name. A workload is there from the moment its application
     /// first listens.
     async fn tell_workload(&self, reporting: &mut Reporting) -> Result<(), Failure> {
         let health = if self.shared.app.is_listening() { Health::Healthy } else { Health::Unhealthy };
@@ -174,7 +174,7 @@ impl Attachment {
     /// Whether there was a workload to tell of.
     async fn tell_health(&self, reporting: &mut Reporting, health: Health) -> Result<bool, Failure> {
         let settings = &self.shared.settings;
-        let serves = settings.role == Role::Sidecar && self.shared.app.is_known();
+        let serves = matches!(settings.role, Role::Sidecar | Role::Gateway) && self.shared.app.is_known();
         let Some(app) = settings.app.filter(|_| serves) else { return Ok(false) };
         let state = WorkloadState {
             service: Some(settings.service.to_wire()),

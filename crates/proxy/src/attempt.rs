@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use hms_model::message::RequestHead;
+use hms_model::policy::TrafficPolicy;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
@@ -58,6 +59,8 @@ pub struct Call<'a> {
     pub protocol: Protocol,
     /// The port of the service that is asked for; 0 is the first.
     pub port: u16,
+    /// What its route says of time and retries; `None` is the service's own policy.
+    pub policy: Option<&'a TrafficPolicy>,
 }
 
 /// Sends a request to `upstream`.
@@ -67,9 +70,9 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol, port } = call;
+    let Call { head, body, mut edits, protocol, port, policy } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
-    let policy = &upstream.service.policy;
+    let policy = policy.unwrap_or(&upstream.service.policy);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();

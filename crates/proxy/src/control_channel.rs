@@ -42,6 +42,10 @@ pub async fn open(shared: &Arc<Shared>) -> Result<Channel, tonic::transport::Err
             });
             endpoint.connect_with_connector(connector).await
         }
+        ControlAddress::None => {
+            let nowhere = || async { Err::<TokioIo<UnixStream>, _>(io::Error::other("there is no control plane")) };
+            endpoint.connect_with_connector(service_fn(move |_: Uri| nowhere())).await
+        }
         ControlAddress::Tcp { address, bundle, .. } => {
             let shared = Arc::clone(shared);
             let connector = service_fn(move |_: Uri| {

@@ -69,7 +69,7 @@ pub async fn send(
     let protocol = match &endpoint.endpoint.transport {
         // Like to like between proxies; the far proxy knows what its application speaks.
         Transport::Mesh(_) => downstream,
-        Transport::Plain if head.is_grpc() => Protocol::Http2,
+        Transport::Plain if head.is_grpc() || upstream.is_http2 => Protocol::Http2,
         Transport::Plain => Protocol::Http1,
     };
     let target = match Target::of(worker, upstream, endpoint, port) {

@@ -31,6 +31,7 @@ pub mod refusal;
 pub mod report;
 pub mod runtime;
 pub mod settings;
+pub mod standalone;
 pub mod subscribe;
 pub mod takeover;
 pub mod tasks;

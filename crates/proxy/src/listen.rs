@@ -21,6 +21,7 @@ use crate::opaque;
 use crate::overload::places::Place;
 use crate::peer::{self, Arrived};
 use crate::pipeline::{Downstream, Entrance, Serve};
+use crate::standalone::StaticDoor;
 use crate::tasks;
 use crate::telemetry::metrics::Party;
 use crate::transport::tls_stream::{Impatient, Stream};
@@ -31,7 +32,7 @@ use crate::worker::Worker;
 const HANDED_OVER: usize = 256;
 
 /// What a listener is for.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Door {
     /// Other proxies.
     Inbound,
@@ -41,6 +42,8 @@ pub enum Door {
     Captured,
     /// Callers from outside.
     Gateway,
+    /// Whoever a file's listener is for.
+    Static(Arc<StaticDoor>),
 }
 
 /// A connection on its way to the thread that will serve it.
@@ -149,7 +152,7 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let handler = Serve { worker: Rc::clone(worker), downstream };
     let stream = Impatient::new(stream);
     let terms = match door {
-        Door::Gateway => &http1::EDGE,
+        Door::Gateway | Door::Static(_) => &http1::EDGE,
         Door::Inbound => &http1::PEER,
         Door::Outbound(_) | Door::Captured => &http1::MESH,
     };
@@ -202,6 +205,10 @@ async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &
             let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
             Entered::Http(Entrance::Gateway, worker.own_party(), protocol, stream)
         }
+        Door::Static(door) => {
+            let protocol = detect::protocol(&stream).await?;
+            Entered::Http(Entrance::Static(Arc::clone(door)), worker.own_party(), protocol, Stream::Plain(stream))
+        }
     })
 }
 
@@ -247,7 +254,7 @@ async fn to_service(
 /// What one HTTP/2 connection may cost: strangers get less than proxies and our own application.
 fn limits(door: &Door) -> &'static http2::Limits {
     match door {
-        Door::Gateway => &http2::Limits::EDGE,
+        Door::Gateway | Door::Static(_) => &http2::Limits::EDGE,
         Door::Inbound | Door::Outbound(_) | Door::Captured => &http2::Limits::MESH,
     }
 }

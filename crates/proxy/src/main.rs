@@ -27,7 +27,10 @@ fn main() -> ExitCode {
         Err(error) => return say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
     };
     // Administration serves HTTP with the engine of the data threads, whose connections never leave their thread.
-    match LocalSet::new().block_on(&runtime, app::run(settings)) {
+    let ended = LocalSet::new().block_on(&runtime, app::run(settings));
+    // A name that is still being asked for keeps nobody waiting.
+    runtime.shutdown_background();
+    match ended {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
     }

@@ -1,7 +1,9 @@
 //! One request, from its head to its answer. The order of the steps is the order of the lines.
 //!
-//! Three entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
-//! ([`gateway`]). Every way out that is not an upstream's reply is a [`Refusal`].
+//! Four entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
+//! ([`gateway`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
+
+mod hosts;
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -29,6 +31,7 @@ use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
 use crate::runtime::local::Local;
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
+use crate::standalone::StaticDoor;
 use crate::telemetry::metrics::Party;
 use crate::telemetry::record::Exchange;
 use crate::timer::Timer;
@@ -59,6 +62,8 @@ pub enum Entrance {
     },
     /// From outside.
     Gateway,
+    /// From anybody, by a listener that a file describes.
+    Static(Arc<StaticDoor>),
 }
 
 /// One downstream connection.
@@ -126,7 +131,7 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
     let runtime = worker.shared.current.load();
     let direction = match downstream.entrance {
         Entrance::Inbound { .. } => Direction::Inbound,
-        Entrance::Outbound { .. } | Entrance::Gateway => Direction::Outbound,
+        Entrance::Outbound { .. } | Entrance::Gateway | Entrance::Static(_) => Direction::Outbound,
     };
     let (head, body) = match request {
         Ok(Request { head, body }) => (Ok(head), body),
@@ -145,6 +150,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         (Ok(asked), Entrance::Outbound { pinned, port, dialled }) => {
             let place = (pinned.as_ref(), *port, *dialled);
             outbound(worker, &runtime, asked, place, &mut exchange).await
+        }
+        (Ok(asked), Entrance::Static(door)) => {
+            Box::pin(hosts::serve(worker, &runtime, asked, door, &mut exchange)).await
         }
         // The largest of the three; boxed, so that the other two do not pay for its size.
         (Ok(asked), Entrance::Gateway) => Box::pin(gateway(worker, &runtime, asked, &mut exchange)).await,
@@ -206,7 +214,7 @@ async fn outbound(
         Some(name) => details(worker, runtime, name).await?,
         None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
             let edits = Edits::default();
-            let call = Call { head, body, edits, protocol: downstream.protocol, port };
+            let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
             // Its future is not part of every request's.
             return Box::pin(egress::forward(worker, runtime, call, dialled, exchange)).await;
         }
@@ -223,7 +231,13 @@ async fn outbound(
     let port = named_port(&upstream, port);
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    attempt::run(worker, &upstream, Call { head, body, edits, protocol: downstream.protocol, port }, exchange).await
+    attempt::run(
+        worker,
+        &upstream,
+        Call { head, body, edits, protocol: downstream.protocol, port, policy: None },
+        exchange,
+    )
+    .await
 }
 
 /// From outside to a service.
@@ -242,7 +256,7 @@ async fn gateway(
     let upstream = details(worker, runtime, &name).await?;
     exchange.pass_trace(&mut edits);
     let port = named_port(&upstream, DEFAULT_PORT);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port };
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
     let response = attempt::run(worker, &upstream, call, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);

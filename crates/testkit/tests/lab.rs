@@ -154,7 +154,7 @@ fn nothing_is_left_when_hms_was_killed() {
     scenario(Duration::from_mins(2), async {
         let mesh = Mesh::example("hello");
         mesh.up().await;
-        assert!(mesh.processes_with("hms-proxy").len() == 3 && mesh.processes_with("uvicorn").len() >= 2);
+        assert!(mesh.processes_with("--role").len() == 3 && mesh.processes_with("uvicorn").len() >= 2);
         let supervisor = mesh.record("control.json").expect("a record")["pid"].as_u64().expect("a number");
         signal(u32::try_from(supervisor).expect("a pid"), Signal::SIGKILL);
         mesh.until_nothing_runs().await;
@@ -178,9 +178,13 @@ fn a_program_that_never_listens_is_a_client_and_its_exit_code_is_ours() {
                       print(answer, proxied)\n\
                       sys.exit(7)\n";
         mesh.write("client.py", script);
-        let said = mesh.try_hms(&["run", "load", "--", "python3", "client.py"]).await;
-        assert_eq!(said.code, 7, "{said:?}\n{}", mesh.logs());
-        assert!(said.out.contains("\"sum\":9") && said.out.contains("Hello from HMS!"), "{said:?}");
+        let told = ["run", "load", "--intercept", "env", "--", "python3", "client.py"];
+        mesh.write("named.py", script.replace("os.environ['CALC_SVC_URL'] + '", "'http://calc-svc"));
+        for arguments in [&told[..], &["run", "load", "--", "python3", "named.py"]] {
+            let said = mesh.try_hms(arguments).await;
+            assert_eq!(said.code, 7, "{said:?}\n{}", mesh.logs());
+            assert!(said.out.contains("\"sum\":9") && said.out.contains("Hello from HMS!"), "{said:?}");
+        }
         let client = mesh.try_hms(&["run", "load", "--", "no-such-program"]).await;
         assert_eq!(client.code, 127, "{client:?}");
     });

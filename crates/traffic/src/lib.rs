@@ -20,6 +20,7 @@ pub mod dice;
 pub mod egress;
 pub mod ewma;
 pub mod grpc;
+pub mod hosts;
 pub mod limits;
 pub mod outlier;
 pub mod rate_limit;

@@ -106,15 +106,15 @@ impl Wire for Entry {
         Ok(Self {
             name: ServiceName::from_wire(v1::ServiceName { namespace, name })?,
             aliases: each(aliases, "entry.aliases", ALIASES, |alias| host(alias, "entry.aliases"))?,
-            addresses: each(addresses, "entry.addresses", ADDRESSES, address)?,
+            addresses: each(addresses, "entry.addresses", ADDRESSES, |bytes| address(&bytes))?,
             ports: ports(own, "entry.ports")?,
         })
     }
 }
 
-fn address(bytes: Bytes) -> Result<IpAddr, WireError> {
+fn address(bytes: &[u8]) -> Result<IpAddr, WireError> {
     let length = bytes.len();
-    let v4 = || <[u8; 4]>::try_from(&*bytes).map(IpAddr::from).ok();
-    let v6 = || <[u8; 16]>::try_from(&*bytes).map(IpAddr::from).ok();
+    let v4 = || <[u8; 4]>::try_from(bytes).map(IpAddr::from).ok();
+    let v6 = || <[u8; 16]>::try_from(bytes).map(IpAddr::from).ok();
     v4().or_else(v6).ok_or_else(|| WireError::field("entry.addresses", &format!("{length} bytes are no address")))
 }

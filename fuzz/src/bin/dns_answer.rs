@@ -27,11 +27,11 @@ mod nobody {
             None
         }
 
-        fn by_alias(&self, _host: &str) -> Option<&Entry> {
+        fn aliased(&self, _host: &str) -> Option<&Entry> {
             None
         }
 
-        fn by_address(&self, _address: IpAddr) -> Option<&Entry> {
+        fn at(&self, _address: IpAddr) -> Option<&Entry> {
             None
         }
 

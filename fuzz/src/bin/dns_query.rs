@@ -25,11 +25,11 @@ impl Directory for Services {
         self.0.get(name)
     }
 
-    fn by_alias(&self, host: &str) -> Option<&Entry> {
+    fn aliased(&self, host: &str) -> Option<&Entry> {
         self.0.values().find(|entry| entry.aliases.iter().any(|alias| alias == host))
     }
 
-    fn by_address(&self, address: IpAddr) -> Option<&Entry> {
+    fn at(&self, address: IpAddr) -> Option<&Entry> {
         self.0.values().find(|entry| entry.addresses.contains(&address))
     }
 

@@ -14,7 +14,7 @@ const MAY: &[(&str, &[&str])] = &[
     ("formats", &["model"]),
     ("proxy", &["model", "http1", "dns", "traffic", "identity", "wire"]),
     ("control", &["model", "traffic", "identity", "wire", "formats"]),
-    ("hms", &["model", "traffic", "formats", "control"]),
+    ("hms", &["model", "traffic", "wire", "formats", "control"]),
     ("testkit", &["model", "http1", "dns", "traffic", "identity", "wire", "formats", "proxy", "control"]),
 ];
 

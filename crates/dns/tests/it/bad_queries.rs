@@ -75,7 +75,7 @@ fn a_query_has_one_question_and_no_answers() {
     let twice = [header(ID, 0x0100, [2, 0, 0, 0]), question("payment-svc", A), question("payment-svc", A)].concat();
     assert_eq!(error(&twice), Code::FormErr);
     let no_question = replied(&[header(ID, 0x0100, [0; 4])].concat());
-    assert_eq!(no_question.bytes, header(ID, 0x8101, [0; 4]));
+    assert_eq!(no_question.bytes, header(ID, 0x8181, [0; 4]));
 }
 
 #[test]
@@ -89,6 +89,7 @@ fn what_is_not_offered_is_refused() {
         let end = message.len();
         message[end - 1] = class;
         assert_eq!(error(&message), Code::Refused, "class {class}");
+        assert_eq!(replied(&message).bytes[12..], message[12..], "the question is repeated, its class too");
     }
     for opcode in 1..16_u16 {
         let message = [header(ID, opcode << 11 | 0x0100, [1, 0, 0, 0]), question("payment-svc", A)].concat();

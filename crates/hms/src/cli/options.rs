@@ -140,6 +140,28 @@ pub(crate) struct Proxy {
 pub(crate) enum ProxyVerb {
     /// Replace a proxy's process by a new one without losing a request
     Restart(ProxyRestart),
+    /// Run a proxy by a static file of Envoy's, without a control plane
+    Run(ProxyRun),
+}
+
+/// `hms proxy run`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct ProxyRun {
+    /// The file: `static_resources` with listeners and clusters, in YAML or JSON
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// Only say what is found in the file
+    #[arg(long)]
+    pub(crate) check: bool,
+    /// Where health and metrics are served, instead of what the file says
+    #[arg(long, value_name = "IP:PORT")]
+    pub(crate) admin: Option<std::net::SocketAddr>,
+    /// A line of JSON per request; - is standard output
+    #[arg(long, value_name = "FILE")]
+    pub(crate) access_log: Option<PathBuf>,
+    /// Further arguments for hms-proxy, after --
+    #[arg(last = true, value_name = "ARGS")]
+    pub(crate) arguments: Vec<std::ffi::OsString>,
 }
 
 /// `hms proxy restart`.

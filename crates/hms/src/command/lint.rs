@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hms_formats::{Source, mesh_yaml};
+use hms_formats::{Source, envoy_static, mesh_yaml};
 use hms_model::finding::Finding;
 use serde_json::json;
 
@@ -15,11 +15,16 @@ use crate::project::{MESH_FILE, unreadable};
 
 pub(super) fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
     let (count, findings) = if files.is_empty() { whole_project(context)? } else { named(context, files)? };
+    Ok(show(context, count, &findings))
+}
+
+/// Shows what was found in `count` files.
+pub(super) fn show(context: Context<'_>, count: usize, findings: &[Finding]) -> Exit {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let output = context.output;
     let listed: Vec<_> = findings.iter().map(finding_to_json).collect();
     if !output.document("Lint", &json!({"files": count, "items": listed})) {
-        output.write(&hms_formats::render(&findings, output.has_colour()));
+        output.write(&hms_formats::render(findings, output.has_colour()));
         let mark = if errors > 0 { Mark::Failed } else { Mark::Ok };
         output.line(&format!(
             "{} {}, {}, {}",
@@ -29,7 +34,7 @@ pub(super) fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failu
             counted(findings.len() - errors, "warning")
         ));
     }
-    Ok(if findings.is_empty() { Exit::Ok } else { Exit::Findings })
+    if findings.is_empty() { Exit::Ok } else { Exit::Findings }
 }
 
 /// `1 file`, `2 files`.
@@ -56,11 +61,12 @@ fn whole_project(context: Context<'_>) -> Result<(usize, Vec<Finding>), Failure>
     named(context, &files)
 }
 
-/// Mesh files are recognised by their names, everything else is a route file.
+/// Mesh files are recognised by their names, static files of Envoy's by their keys; everything else is a route file.
 fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>), Failure> {
     let lookup = |name: &str| context.settings.environment.text(name).map(str::to_owned);
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
+    let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
             Ok(source) => source,
@@ -80,11 +86,19 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
+            _ if envoy_static::recognises(&source) => {
+                statics += 1;
+                of_statics.extend(envoy_static::translate(&source).1);
+            }
             _ => routes.push(source),
         }
     }
     let count =
         usize::from(mesh.is_some()) + usize::from(gateway.is_some()) + usize::from(config.is_some()) + routes.len();
+    if count == 0 {
+        return Ok((statics, of_statics));
+    }
     let (_, findings) = mesh_yaml::translate(mesh.as_ref(), gateway.as_ref(), config.as_ref(), &routes, &lookup);
-    Ok((count, findings))
+    of_statics.extend(findings);
+    Ok((count + statics, of_statics))
 }

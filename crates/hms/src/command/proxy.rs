@@ -1,4 +1,4 @@
-//! `hms proxy restart`: a new process of a proxy takes over the listeners of the old one, through the supervisor that holds it.
+//! `hms proxy`. `hms proxy restart`: a new process of a proxy takes over the listeners of the old one, through the supervisor that holds it.
 
 use std::time::Duration;
 
@@ -20,6 +20,7 @@ const PATIENCE: Duration = Duration::from_mins(1);
 pub(super) async fn run(context: Context<'_>, verb: &ProxyVerb) -> Result<Exit, Failure> {
     match verb {
         ProxyVerb::Restart(options) => restart(context, options).await,
+        ProxyVerb::Run(options) => super::proxy_run::run(context, options).await,
     }
 }
 

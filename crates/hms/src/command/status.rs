@@ -100,10 +100,10 @@ fn captured(mine: &[&UnitReport]) -> (String, String) {
         why.push_str("; UDP other than DNS is refused");
     }
     if !first.fix.is_empty() {
-        why.push_str(&format!("; for a better one: {}", first.fix));
+        why = format!("{why}; for a better one: {}", first.fix);
     }
     for port in mine.iter().filter_map(|unit| unit.publish) {
-        why.push_str(&format!("; 127.0.0.1:{port} is published and bypasses the mesh"));
+        why = format!("{why}; 127.0.0.1:{port} is published and bypasses the mesh");
     }
     (names.join(","), why)
 }

@@ -1,6 +1,6 @@
 //! Starting an application under its shepherd, and knowing how it fares.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -14,6 +14,7 @@ use super::environment::Variables;
 use super::intercept::{self, Capture};
 use super::journal::{Journal, Source};
 use super::sidecar::Surroundings;
+use super::trust::GatewayRecord;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::processes::{self, ProcessId};
@@ -180,7 +181,10 @@ fn shepherd(around: &Surroundings, plan: &Plan, proxy: &Path) -> Command {
     for mask in intercept::masks(&around.project) {
         command.arg("--mask").arg(mask);
     }
-    for port in &plan.host_ports {
+    // `hms env` leads curl to the gateway's port on this loopback; from a network of its own that is another loopback.
+    let gateway = GatewayRecord::read(&around.project).map(|gateway| gateway.https.port());
+    let ports: BTreeSet<u16> = plan.host_ports.iter().copied().chain(gateway).collect();
+    for port in ports {
         command.arg("--host-port").arg(port.to_string());
     }
     command

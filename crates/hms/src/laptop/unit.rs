@@ -436,7 +436,7 @@ impl Unit {
             && !app.is_known(pid)
         {
             let pid = app.pid();
-            self.publish.send_if_modified(|status| std::mem::replace(&mut status.app_pid, Some(pid)) != Some(pid));
+            self.publish.send_if_modified(|status| status.app_pid.replace(pid) != Some(pid));
         }
     }
 

@@ -219,12 +219,12 @@ impl directory::Directory for Directory {
         self.get(name)
     }
 
-    fn by_alias(&self, host: &str) -> Option<&Entry> {
-        Self::by_alias(self, host)
+    fn aliased(&self, host: &str) -> Option<&Entry> {
+        self.by_alias(host)
     }
 
-    fn by_address(&self, address: IpAddr) -> Option<&Entry> {
-        Self::by_address(self, address)
+    fn at(&self, address: IpAddr) -> Option<&Entry> {
+        self.by_address(address)
     }
 
     fn has_namespace(&self, namespace: &str) -> bool {

@@ -1,5 +1,6 @@
 //! What a captured application sees of the file system: everything, except the ways around the mesh.
 
+use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::net::Ipv4Addr;
@@ -115,7 +116,8 @@ fn nsswitch(text: &str) -> String {
 
 /// The machine's hosts without names of the mesh, which lead to the outside's loopback.
 fn hosts(text: &str) -> String {
-    let is_mesh = |name: &str| name == "gateway.local" || name.ends_with(".mesh");
+    let is_mesh =
+        |name: &str| name == "gateway.local" || name.strip_suffix("mesh").is_some_and(|name| name.ends_with('.'));
     let mut out = String::new();
     let mut local = false;
     for line in text.lines() {
@@ -125,7 +127,8 @@ fn hosts(text: &str) -> String {
         let names: Vec<&str> = words.filter(|name| !is_mesh(name)).collect();
         local |= names.contains(&"localhost");
         if !names.is_empty() {
-            out.push_str(&format!("{address} {}\n", names.join(" ")));
+            // Writing to a String cannot fail.
+            let _ = writeln!(out, "{address} {}", names.join(" "));
         }
     }
     if local { out } else { format!("127.0.0.1 localhost\n::1 localhost\n{out}") }

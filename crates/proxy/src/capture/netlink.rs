@@ -54,7 +54,7 @@ impl Message {
         self.attribute(kind, &[value.as_bytes(), &[0]].concat())
     }
 
-    /// Adds a number in network order, as nf_tables wants them.
+    /// Adds a number in network order, as `nf_tables` wants them.
     pub(super) fn number(self, kind: u16, value: u32) -> Self {
         self.attribute(kind, &value.to_be_bytes())
     }
@@ -118,8 +118,11 @@ impl Netlink {
     }
 }
 
+/// One message, and what follows.
+type Split<'a> = (&'a [u8], &'a [u8]);
+
 /// Splits the first message off.
-fn first(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
+fn first(bytes: &[u8]) -> Option<Split<'_>> {
     let length = usize::try_from(u32::from_ne_bytes(bytes.get(..4)?.try_into().ok()?)).ok()?;
     let message = bytes.get(..length.max(HEADER))?;
     Some((message, bytes.get(length.max(HEADER).next_multiple_of(4)..).unwrap_or_default()))
@@ -143,8 +146,8 @@ mod tests {
             .nested(1, |inner| inner.text(2, "lo"))
             .finish(5);
         let tail: &[u8] = &[1, 2, 3, 4, 5, 0, 7, 0, 9, 0, 0, 0, 12, 0, 1, 0x80, 7, 0, 2, 0, b'l', b'o', 0, 0];
-        assert_eq!(message.get(16..).unwrap(), tail);
-        assert_eq!(message.get(..16).unwrap(), [40, 0, 0, 0, 16, 0, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(message[16..], tail);
+        assert_eq!(message[..16], [40, 0, 0, 0, 16, 0, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
     }
 
     #[test]

@@ -104,25 +104,25 @@ impl Notify {
         let [descriptor, second, third, fourth, fifth, sixth] = question.arguments;
         match question.call {
             libc::SYS_connect => {
-                let address = self.address(question, second, third)?;
+                let address = address_at(question, second, third)?;
                 self.connect(question, descriptor, address)
             }
             libc::SYS_sendto => {
-                let address = self.address(question, fifth, sixth)?;
+                let address = address_at(question, fifth, sixth)?;
                 let socket = self.socket(question, descriptor)?;
                 if !is_datagram(&socket) {
                     return Ok(on_stream(fourth));
                 }
                 let bytes = read_memory(question.thread, second, length(third))?;
-                self.send(&socket, &bytes, fourth, address)
+                self.send(&socket, &bytes, fourth, &address)
             }
             libc::SYS_sendmsg => {
                 let socket = self.socket(question, descriptor)?;
                 if !is_datagram(&socket) {
                     return Ok(on_stream(third));
                 }
-                match self.message(question, &read_memory(question.thread, second, MSGHDR)?)? {
-                    Some((address, bytes)) => self.send(&socket, &bytes, third, address),
+                match Self::message(question, &read_memory(question.thread, second, MSGHDR)?)? {
+                    Some((address, bytes)) => self.send(&socket, &bytes, third, &address),
                     None => Ok(Answer::Continue),
                 }
             }
@@ -144,8 +144,8 @@ impl Notify {
             return Ok(Answer::Continue);
         }
         let first = headers.get(..MSGHDR).unwrap_or_default();
-        let Some((address, bytes)) = self.message(question, first)? else { return Ok(Answer::Continue) };
-        match self.send(&socket, &bytes, flags, address)? {
+        let Some((address, bytes)) = Self::message(question, first)? else { return Ok(Answer::Continue) };
+        match self.send(&socket, &bytes, flags, &address)? {
             Answer::Done(sent) => {
                 let sent = u32::try_from(sent).unwrap_or_default().to_ne_bytes();
                 write_memory(question.thread, vector + MSGHDR as u64, &sent)?;
@@ -156,12 +156,12 @@ impl Notify {
     }
 
     /// The destination and the bytes of a `struct msghdr`; `None` if it names no destination.
-    fn message(&self, question: &Question, header: &[u8]) -> io::Result<Option<(Address, Vec<u8>)>> {
+    fn message(question: &Question, header: &[u8]) -> io::Result<Option<Datagram>> {
         let name = number(header, 0);
         if name == 0 {
             return Ok(None);
         }
-        let address = self.address(question, name, number(header, 1) & u64::from(u32::MAX))?;
+        let address = address_at(question, name, number(header, 1) & u64::from(u32::MAX))?;
         let pieces = length(number(header, 3)).min(PIECES);
         let vector = read_memory(question.thread, number(header, 2), pieces * 16)?;
         let mut bytes = Vec::new();
@@ -183,7 +183,7 @@ impl Notify {
             Address::File(_) | Address::Other => return Ok(Answer::Continue),
         };
         let socket = self.socket(question, descriptor)?;
-        let doors = self.doors(&socket)?;
+        let doors = self.doors(target.ip());
         let datagram = is_datagram(&socket);
         let (leads_to, origin) = match (target.port(), datagram) {
             (53, true) => (doors.dns_udp, None),
@@ -200,13 +200,13 @@ impl Notify {
     }
 
     /// Sends one datagram where it may go.
-    fn send(&self, socket: &OwnedFd, bytes: &[u8], flags: u64, address: Address) -> io::Result<Answer> {
+    fn send(&self, socket: &OwnedFd, bytes: &[u8], flags: u64, address: &Address) -> io::Result<Answer> {
         let target = match address {
-            Address::Internet(target) => target,
+            Address::Internet(target) => *target,
             Address::File(_) | Address::None | Address::Other => return Ok(Answer::Continue),
         };
         let leads_to = match target.port() {
-            53 => self.doors(socket)?.dns_udp,
+            53 => self.doors(target.ip()).dns_udp,
             _ if is_loopback(target.ip()) => target,
             _ => return Ok(Answer::Failed(libc::EPERM)),
         };
@@ -215,10 +215,10 @@ impl Notify {
         Ok(Answer::Done(i64::try_from(sent).unwrap_or_default()))
     }
 
-    /// The doors for a socket: one of IPv6 reaches those of IPv4 too, unless it was told not to.
-    fn doors(&self, socket: &OwnedFd) -> io::Result<Doors> {
-        let six = self.six.filter(|_| socket_domain(socket).is_ok_and(|family| family == AddressFamily::INET6));
-        Ok(six.unwrap_or(self.four))
+    /// The doors of the family that was dialled, whatever the socket's: its own address must be of that family afterwards
+    /// (getaddrinfo(3) of the GNU C library insists on it).
+    fn doors(&self, dialled: IpAddr) -> Doors {
+        self.six.filter(|_| dialled.is_ipv6()).unwrap_or(self.four)
     }
 
     /// Our own descriptor of a socket of the process that asks.
@@ -228,11 +228,6 @@ impl Notify {
             i32::try_from(descriptor).map_err(|_no_descriptor| io::Error::from_raw_os_error(libc::EBADF))?;
         let socket = pidfd_getfd(&pidfd, descriptor, PidfdGetfdFlags::empty())?;
         if self.questions.is_open(question) { Ok(socket) } else { Err(io::Error::from_raw_os_error(libc::EINTR)) }
-    }
-
-    fn address(&self, question: &Question, pointer: u64, size: u64) -> io::Result<Address> {
-        let bytes = read_memory(question.thread, pointer, length(size).min(128))?;
-        Ok(Address::parse(&bytes))
     }
 
     /// Whether a socket in the file system is one that leads around the mesh.
@@ -245,6 +240,15 @@ impl Notify {
         let Ok(real) = seen.canonicalize() else { return false };
         self.closed.contains(&real) || self.masks.iter().any(|mask| real.starts_with(mask))
     }
+}
+
+/// A destination, and what is sent there.
+type Datagram = (Address, Vec<u8>);
+
+/// The `struct sockaddr` at a place in the memory of the process that asks.
+fn address_at(question: &Question, pointer: u64, size: u64) -> io::Result<Address> {
+    let bytes = read_memory(question.thread, pointer, length(size).min(128))?;
+    Ok(Address::parse(&bytes))
 }
 
 /// What a `struct sockaddr` says.
@@ -356,7 +360,7 @@ mod tests {
         assert_eq!(Address::parse(&name), Address::Other);
         assert_eq!(Address::parse(&0_u16.to_ne_bytes()), Address::None);
         for cut in 0..four.len() {
-            let _never_panics = Address::parse(four.get(..cut).unwrap());
+            let _never_panics = Address::parse(&four[..cut]);
         }
     }
 

@@ -26,7 +26,7 @@ pub(super) fn open() -> io::Result<OwnedFd> {
     Ok(socket)
 }
 
-/// Packets from 127.0.0.0/8 or ::1 that answer a SYN with a refusal. Offsets count from the network header.
+/// Packets from 127.0.0.0/8 or `::1` that answer a SYN with a refusal. Offsets count from the network header.
 fn filter() -> [SockFilter; 24] {
     const BYTE: u16 = 0x30;
     const WORD: u16 = 0x20;

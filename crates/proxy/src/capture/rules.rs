@@ -1,4 +1,4 @@
-//! The rules of a captured application's network, as one nf_tables transaction:
+//! The rules of a captured application's network, as one `nf_tables` transaction:
 //!
 //! ```text
 //! table inet hms {

@@ -1,4 +1,4 @@
-//! Seccomp user notification (seccomp_unotify(2)): the kernel asks the parent what becomes of some system calls of the application.
+//! Seccomp user notification (`seccomp_unotify(2)`): the kernel asks the parent what becomes of some system calls of the application.
 #![expect(unsafe_code, reason = "neither std nor a crate in use has these calls")]
 
 use std::io;

@@ -3,7 +3,7 @@
 //! It is the reaper of every descendant (`PR_SET_CHILD_SUBREAPER`, prctl(2)), so daemons that fork twice come back to it. It
 //! ends them when the supervisor is gone, when it is told to, and when the application itself has ended: SIGTERM, five
 //! seconds, SIGKILL. Should the shepherd itself be killed, the kernel kills the application, or the first process inside and with it
-//! all others (`PR_SET_PDEATHSIG`, pid_namespaces(7)).
+//! all others (`PR_SET_PDEATHSIG`, `pid_namespaces(7)`).
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};

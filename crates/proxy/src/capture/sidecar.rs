@@ -8,7 +8,7 @@
 use std::collections::VecDeque;
 use std::io;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,7 +113,8 @@ impl Captured {
         let told = async {
             loop {
                 let told = self.origin_told.notified();
-                if let Some(origin) = take_latest(&mut self.origins.lock(), port) {
+                let origin = take_latest(&mut self.origins.lock(), port);
+                if let Some(origin) = origin {
                     return origin;
                 }
                 told.await;

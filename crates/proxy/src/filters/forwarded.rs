@@ -25,18 +25,27 @@ const OURS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
 
 /// At the gateway: drops what the caller claims about itself, sets what is known of it.
 pub fn at_the_gateway(head: &RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
-    let claimed = head.fields.iter().map(|(name, _)| name);
-    let claimed = claimed.filter(|name| OURS.iter().any(|own| begins(name, own)) || is_address_claim(name));
-    claimed.filter_map(|name| name.parse().ok()).for_each(|name| edits.remove(name));
-    set(edits, FORWARDED_FOR, &peer.ip().to_string());
-    set(edits, FORWARDED_PROTO, "https");
-    set(edits, FORWARDED_HOST, &head.authority.to_string());
+    from_outside(head, peer, "https", edits);
     if !claims.subject.is_empty() {
         set(edits, SUBJECT, &claims.subject);
     }
     if !claims.roles.is_empty() {
         set(edits, ROLES, &claims.roles.join(","));
     }
+}
+
+/// The same where callers come in the clear and without a token.
+pub fn at_a_listener(head: &RequestHead, peer: SocketAddr, edits: &mut Edits) {
+    from_outside(head, peer, "http", edits);
+}
+
+fn from_outside(head: &RequestHead, peer: SocketAddr, scheme: &str, edits: &mut Edits) {
+    let claimed = head.fields.iter().map(|(name, _)| name);
+    let claimed = claimed.filter(|name| OURS.iter().any(|own| begins(name, own)) || is_address_claim(name));
+    claimed.filter_map(|name| name.parse().ok()).for_each(|name| edits.remove(name));
+    set(edits, FORWARDED_FOR, &peer.ip().to_string());
+    set(edits, FORWARDED_PROTO, scheme);
+    set(edits, FORWARDED_HOST, &head.authority.to_string());
 }
 
 /// At the destination: who called, from the certificate and nothing else. Other spellings of the field reach some applications as

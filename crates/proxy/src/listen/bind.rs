@@ -3,19 +3,25 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
+use hms_model::standalone::Standalone;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::Door;
 use crate::settings::Settings;
+use crate::standalone::StaticDoor;
 
 /// Connections that wait in the kernel while we do not accept; it takes no more than `net.core.somaxconn`.
 const BACKLOG: u32 = 4096;
 
-/// Listening sockets by name: `admin`, `inbound`, `outbound`, `https`, `upstream:NAME.NAMESPACE`.
+/// The name of a gateway's listener for the outside.
+pub const HTTPS: &str = "https";
+
+/// Listening sockets by name: `admin`, `inbound`, `outbound`, `https`, `upstream:NAME.NAMESPACE`, `listener:NAME`.
 pub type Sockets = BTreeMap<String, std::net::TcpListener>;
 
 /// Every socket this process listens on.
@@ -44,7 +50,15 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
     let mut inbound = settings.inbound;
     let mut upstreams = BTreeMap::new();
     match settings.role {
-        Role::Gateway => doors.push((binding.open("https", settings.https)?, Door::Gateway)),
+        Role::Gateway => {
+            // Workloads reach it as any other service; what its own door expects is inside.
+            let mesh = binding.open("inbound", settings.inbound)?;
+            inbound = mesh.local_addr()?;
+            doors.push((mesh, Door::Inbound));
+            doors.push((binding.open(HTTPS, settings.https)?, Door::Gateway));
+        }
+        // Its file names its listeners: [`bind_static`].
+        Role::Standalone => {}
         Role::Sidecar | Role::Egress | Role::Node => {
             let mesh = binding.open("inbound", settings.inbound)?;
             inbound = mesh.local_addr()?;
@@ -67,6 +81,25 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
         "upstreams": upstreams,
     });
     Ok(Bound { admin, doors, published, inbound, sockets: binding.sockets, ports })
+}
+
+/// Opens the listeners that a file describes. `inherited` is used as above.
+pub fn bind_static(settings: &Settings, standalone: &Standalone, inherited: Sockets) -> io::Result<Bound> {
+    let mut binding = Binding { inherited, sockets: Sockets::new() };
+    // What the command line says comes before the file.
+    let asked = Some(settings.admin).filter(|own| own.port() != 0);
+    let admin = binding.open("admin", asked.or(standalone.admin).unwrap_or(settings.admin))?;
+    let mut doors = Vec::new();
+    let mut told = BTreeMap::new();
+    for listener in &standalone.listeners {
+        let socket = binding.open(&format!("listener:{}", listener.name), listener.address)?;
+        let bound = socket.local_addr()?;
+        told.insert(listener.name.clone(), bound.to_string());
+        doors.push((socket, Door::Static(Arc::new(StaticDoor::new(listener, bound)))));
+    }
+    let address = admin.local_addr()?.to_string();
+    let ports = json!({"pid": std::process::id(), "admin": address, "listeners": told});
+    Ok(Bound { admin, doors, published: None, inbound: settings.inbound, sockets: binding.sockets, ports })
 }
 
 /// The name of a listener that leads to one service only.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use hms_model::mesh::ServiceState;
+use hms_model::port::AppProtocol;
 use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
 use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
@@ -35,6 +36,8 @@ pub struct Upstream {
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
     /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
     pub preferred: Vec<usize>,
+    /// Whether an endpoint without a proxy is spoken to over HTTP/2 whatever comes: its first port says so.
+    pub is_http2: bool,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
     /// TLS that is begun to its plain endpoints, if it is a host outside of the mesh that wants it.
@@ -114,6 +117,7 @@ impl Upstream {
             host: state.service.name.mesh_host().into(),
             endpoints,
             preferred: subset::order(caller, &members),
+            is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
             origin: None,
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
@@ -159,6 +163,7 @@ impl Upstream {
             endpoints: self.endpoints.clone(),
             preferred: self.preferred.clone(),
             rules: self.rules.clone(),
+            is_http2: self.is_http2,
             origin: None,
             cells: Arc::clone(&self.cells),
         }
@@ -178,6 +183,10 @@ impl Upstream {
         });
         breaker::phase(views, true)
     }
+}
+
+fn is_http2(protocol: AppProtocol) -> bool {
+    matches!(protocol, AppProtocol::Http2 | AppProtocol::Grpc)
 }
 
 impl UpstreamEndpoint {

@@ -179,6 +179,8 @@ pub struct Counts {
 
 type Cells = HashMap<Labels, Arc<Cell>>;
 type Counted = (Labels, Arc<Cell>);
+/// Answers about names, by who made them and what they say.
+type Names = BTreeMap<(&'static str, &'static str), u64>;
 type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
 
 /// One worker's cells.
@@ -204,7 +206,7 @@ pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
-    names: Mutex<BTreeMap<(&'static str, &'static str), u64>>,
+    names: Mutex<Names>,
     gauges: Mutex<BTreeMap<String, f64>>,
     tcp: tcp::TcpCells,
 }

@@ -1,4 +1,5 @@
 //! Names over real sockets: the mesh's from its tables, all others from resolvers that err, lie and die.
+#![expect(clippy::unwrap_used, reason = "the helpers of a test fail by panicking, as the test does")]
 
 use std::cell::RefCell;
 use std::net::SocketAddr;
@@ -57,15 +58,18 @@ fn told(answer: &[u8]) -> Result<[u8; 4], u8> {
     }
 }
 
+/// A question, and who asked it.
+type Asked = (Vec<u8>, SocketAddr);
+
 /// A resolver that sends what its script says, for the how many-eth question it was asked.
 #[derive(Clone)]
 struct Liar {
     address: SocketAddr,
-    asked: Rc<RefCell<Vec<(Vec<u8>, SocketAddr)>>>,
+    asked: Rc<RefCell<Vec<Asked>>>,
 }
 
 impl Liar {
-    async fn start(script: impl Fn(usize, &[u8]) -> Vec<Vec<u8>> + 'static) -> Self {
+    fn start(script: impl Fn(usize, &[u8]) -> Vec<Vec<u8>> + 'static) -> Self {
         let (sockets, address) = Sockets::open("127.0.0.1:0".parse().unwrap()).unwrap();
         let (udp, tcp) = (sockets.udp.into_iter().next().unwrap(), sockets.tcp.into_iter().next().unwrap());
         let liar = Self { address, asked: Rc::default() };
@@ -108,8 +112,8 @@ impl Liar {
 }
 
 /// A resolver that knows one address for every name.
-async fn honest(last: u8) -> Liar {
-    Liar::start(move |_, query| vec![answer(query, &[[192, 0, 2, last]], 60)]).await
+fn honest(last: u8) -> Liar {
+    Liar::start(move |_, query| vec![answer(query, &[[192, 0, 2, last]], 60)])
 }
 
 /// An address at which no resolver is.
@@ -198,7 +202,7 @@ fn a_connection_that_sends_no_query_is_closed() {
 #[test]
 fn a_name_that_is_not_the_meshs_is_asked_of_the_hosts_resolver_and_kept() {
     stage::run(async {
-        let resolver = honest(7).await;
+        let resolver = honest(7);
         let asker = Asker::new(servers(&[resolver.address]));
         for _ in 0..3 {
             assert_eq!(asker.host("Example.com").await, Ok([192, 0, 2, 7]));
@@ -220,13 +224,13 @@ fn what_does_not_answer_the_question_is_ignored() {
     stage::run(async {
         let liar = Liar::start(|_, query| {
             let wrong = answer(query, &[[6, 6, 6, 6]], 60);
-            let (mut other_id, mut other_name, mut other_kind) = (wrong.clone(), wrong.clone(), wrong.clone());
+            let (mut other_id, mut other_name, mut other_kind) = (wrong.clone(), wrong.clone(), wrong);
             other_id[0] ^= 1;
             other_name[13] ^= 1;
             other_kind[query.len() - 3] = 28;
             vec![other_id, other_name, other_kind, vec![0; 5], query.to_vec(), answer(query, &[[192, 0, 2, 1]], 60)]
         });
-        let asker = Asker::new(servers(&[liar.await.address]));
+        let asker = Asker::new(servers(&[liar.address]));
         assert_eq!(asker.host("example.com").await, Ok([192, 0, 2, 1]));
         assert_eq!(asker.host("example.com").await, Ok([192, 0, 2, 1]), "nor was it kept");
     });
@@ -243,8 +247,7 @@ fn an_answer_from_another_address_does_not_arrive() {
             let wrong = answer(query, &[[6, 6, 6, 6]], 60);
             assert_eq!(sender.try_send_to(&wrong, client).unwrap(), wrong.len());
             vec![answer(query, &[[192, 0, 2, 1]], 60)]
-        })
-        .await;
+        });
         *seen.borrow_mut() = Some(liar.clone());
         spoofer.writable().await.unwrap();
         let asker = Asker::new(servers(&[liar.address]));
@@ -260,8 +263,7 @@ fn an_answer_cut_short_is_asked_for_over_tcp() {
             let mut short = answer(query, &[], 60);
             short[2] |= 2;
             vec![if number == 0 { short } else { answer(query, &many, 60) }]
-        })
-        .await;
+        });
         let asker = Asker::new(servers(&[resolver.address]));
         let short = asker.ask(&query("example.com")).await;
         assert_eq!((short[2] & 2, short.len() <= 512), (2, true), "the client is sent to TCP in turn");
@@ -279,13 +281,13 @@ fn an_answer_cut_short_is_asked_for_over_tcp() {
 #[test]
 fn a_resolver_that_is_dead_silent_or_broken_is_replaced_by_the_next() {
     stage::run(async {
-        let silent = Liar::start(|_, _| Vec::new()).await;
-        let broken = Liar::start(|_, query| vec![answer(query, &[[192, 0, 2, 1]], 60)[..30].to_vec()]).await;
-        let failing = Liar::start(|_, query| vec![with_code(query, SERVFAIL)]).await;
+        let silent = Liar::start(|_, _| Vec::new());
+        let broken = Liar::start(|_, query| vec![answer(query, &[[192, 0, 2, 1]], 60)[..30].to_vec()]);
+        let failing = Liar::start(|_, query| vec![with_code(query, SERVFAIL)]);
         for (first, most) in
             [(gone().await, 600), (failing.address, 600), (broken.address, 600), (silent.address, 2000)]
         {
-            let second = honest(9).await;
+            let second = honest(9);
             let asker = Asker::new(servers(&[first, second.address]));
             let begun = Instant::now();
             assert_eq!(asker.host("example.com").await, Ok([192, 0, 2, 9]));
@@ -301,7 +303,7 @@ fn a_resolver_that_is_dead_silent_or_broken_is_replaced_by_the_next() {
 fn a_slow_answer_is_taken_after_another_resolver_was_asked_in_vain() {
     stage::run(async {
         let listener = Rc::new(UdpSocket::bind("127.0.0.1:0").await.unwrap());
-        let (slow, silent) = (Rc::clone(&listener), Liar::start(|_, _| Vec::new()).await);
+        let (slow, silent) = (Rc::clone(&listener), Liar::start(|_, _| Vec::new()));
         let asked = silent.clone();
         tokio::task::spawn_local(async move {
             let mut message = [0; 512];
@@ -319,7 +321,7 @@ fn a_slow_answer_is_taken_after_another_resolver_was_asked_in_vain() {
 #[test]
 fn without_any_answer_there_is_one_nevertheless() {
     stage::run(async {
-        let silent = Liar::start(|_, _| Vec::new()).await;
+        let silent = Liar::start(|_, _| Vec::new());
         for source in [servers(&[]), servers(&[gone().await])] {
             let asker = Asker::new(source);
             let begun = Instant::now();
@@ -341,7 +343,7 @@ fn without_any_answer_there_is_one_nevertheless() {
 #[test]
 fn an_address_of_the_mesh_from_outside_is_not_believed() {
     stage::run(async {
-        let liar = Liar::start(|_, query| vec![answer(query, &[[240, 0, 0, 1]], 60)]).await;
+        let liar = Liar::start(|_, query| vec![answer(query, &[[240, 0, 0, 1]], 60)]);
         assert_eq!(Asker::new(servers(&[liar.address])).host("evil.example").await, Err(SERVFAIL));
     });
 }
@@ -352,7 +354,6 @@ fn many_who_ask_the_same_ask_once() {
         let resolver = Liar::start(
             |number, query| if number == 0 { Vec::new() } else { vec![answer(query, &[[192, 0, 2, 1]], 60)] },
         );
-        let resolver = resolver.await;
         let asker = Asker::new(servers(&[resolver.address]));
         let asking = (0..50).map(|_| asker.host("example.com"));
         let answers = futures_util::future::join_all(asking).await;
@@ -364,9 +365,10 @@ fn many_who_ask_the_same_ask_once() {
 #[test]
 fn who_waits_is_bounded_and_the_surplus_is_answered() {
     stage::run(async {
-        let silent = Liar::start(|_, _| Vec::new()).await;
+        let silent = Liar::start(|_, _| Vec::new());
         let asker = Asker::new(servers(&[silent.address]));
-        let hosts: Vec<String> = (0..400).map(|number| format!("h{number}.example.com")).collect();
+        // As many as the kernel holds until they are read.
+        let hosts: Vec<String> = (0..200).map(|number| format!("h{number}.example.com")).collect();
         let begun = Instant::now();
         let asking = hosts.iter().map(|host| async {
             let told = asker.host(host).await;
@@ -375,7 +377,7 @@ fn who_waits_is_bounded_and_the_surplus_is_answered() {
         let answers = futures_util::future::join_all(asking).await;
         assert!(answers.iter().all(|(told, _)| *told == Err(SERVFAIL)));
         let at_once = answers.iter().filter(|(_, at_once)| *at_once).count();
-        assert!(at_once >= 400 - 128, "{at_once} did not wait");
+        assert!(at_once >= 200 - 128, "{at_once} did not wait");
         assert_eq!(asker.host("payment-svc").await, Ok([240, 0, 0, 1]), "the mesh's names need nobody else");
     });
 }
@@ -386,7 +388,7 @@ fn a_resolver_that_does_not_know_edns_is_asked_without() {
         let old = Liar::start(|_, query| {
             vec![if query[11] == 1 { with_code(query, 1) } else { answer(query, &[[192, 0, 2, 1]], 60) }]
         });
-        let asker = Asker::new(servers(&[old.await.address]));
+        let asker = Asker::new(servers(&[old.address]));
         let mut message = query("example.com");
         message[11] = 1;
         message.extend([0, 0, 41, 4, 208, 0, 0, 0, 0, 0, 0]);
@@ -432,7 +434,7 @@ fn a_query_before_the_first_word_of_the_mesh_waits_for_it() {
         assert!((900..2500).contains(&begun.elapsed().as_millis()));
         let (told, ()) = tokio::join!(asker.host("payment-svc.mesh"), async {
             tokio::task::yield_now().await;
-            asker.stage.learn(Stage::new().entry("payment-svc", "240.0.0.1"));
+            asker.stage.learn(&Stage::new().entry("payment-svc", "240.0.0.1"));
         });
         assert_eq!(told, Ok([240, 0, 0, 1]));
     });

@@ -19,6 +19,7 @@ use hms_model::snapshot::Snapshot;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
 use hms_proxy::capture::dns::resolver::Resolver;
+use hms_proxy::capture::sidecar::Captured;
 use hms_proxy::clock::Clock;
 use hms_proxy::credentials::Holder;
 use hms_proxy::egress::Outside;
@@ -272,7 +273,7 @@ impl Stage {
     }
 
     /// Takes another configuration into use.
-    pub(crate) fn learn(&self, prepared: Prepared) {
+    pub(crate) fn learn(&self, prepared: &Prepared) {
         let resources: Vec<&Resource> = prepared.resources.iter().collect();
         let (shared, snapshot) = (&self.worker.shared, Snapshot::from_resources(&resources));
         shared.current.apply(snapshot, shared.clock.now(), &mut Dice::seeded(1));
@@ -352,7 +353,7 @@ impl Prepared {
             drain,
             overload: Overload::new(&settings, 1024),
             wanted,
-            captured: Default::default(),
+            captured: Captured::default(),
             app: AppState::default(),
             outside: Outside::new(Resolver::new(settings.resolver.clone())),
             breakers,
@@ -361,7 +362,7 @@ impl Prepared {
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
         let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
-        stage.learn(self);
+        stage.learn(&self);
         stage
     }
 }

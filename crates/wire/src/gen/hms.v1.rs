@@ -1511,3 +1511,168 @@ pub mod control_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Standalone {
+    /// The level a proxy must have, as in Resource.
+    #[prost(uint32, tag = "1")]
+    pub requires: u32,
+    /// IP:PORT; empty leaves it to the proxy's settings.
+    #[prost(string, tag = "2")]
+    pub admin: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "3")]
+    pub listeners: ::prost::alloc::vec::Vec<StaticListener>,
+    #[prost(message, repeated, tag = "4")]
+    pub services: ::prost::alloc::vec::Vec<StaticService>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StaticListener {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// IP:PORT.
+    #[prost(string, tag = "2")]
+    pub address: ::prost::alloc::string::String,
+    #[prost(enumeration = "HostPort", tag = "3")]
+    pub host_port: i32,
+    #[prost(message, repeated, tag = "4")]
+    pub hosts: ::prost::alloc::vec::Vec<VirtualHost>,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct VirtualHost {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// example.com, *.example.com, example.*, \*.
+    #[prost(string, repeated, tag = "2")]
+    pub domains: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    /// The first that fits is taken.
+    #[prost(message, repeated, tag = "3")]
+    pub routes: ::prost::alloc::vec::Vec<HostRoute>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostRoute {
+    #[prost(message, optional, tag = "4")]
+    pub service: ::core::option::Option<ServiceName>,
+    #[prost(message, optional, tag = "5")]
+    pub policy: ::core::option::Option<TrafficPolicy>,
+    #[prost(string, tag = "6")]
+    pub origin: ::prost::alloc::string::String,
+    #[prost(oneof = "host_route::Path", tags = "1, 2, 3")]
+    pub path: ::core::option::Option<host_route::Path>,
+}
+/// Nested message and enum types in `HostRoute`.
+pub mod host_route {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Path {
+        #[prost(string, tag = "1")]
+        Prefix(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Segments(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Exact(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct StaticService {
+    #[prost(message, optional, tag = "1")]
+    pub name: ::core::option::Option<ServiceName>,
+    #[prost(message, optional, tag = "2")]
+    pub policy: ::core::option::Option<TrafficPolicy>,
+    /// HTTP/2 without TLS, known beforehand.
+    #[prost(bool, tag = "3")]
+    pub http2: bool,
+    #[prost(message, repeated, tag = "4")]
+    pub targets: ::prost::alloc::vec::Vec<StaticTarget>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct StaticTarget {
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(string, tag = "4")]
+    pub zone: ::prost::alloc::string::String,
+    #[prost(enumeration = "Health", tag = "5")]
+    pub health: i32,
+    #[prost(oneof = "static_target::Host", tags = "1, 2")]
+    pub host: ::core::option::Option<static_target::Host>,
+}
+/// Nested message and enum types in `StaticTarget`.
+pub mod static_target {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Host {
+        #[prost(string, tag = "1")]
+        Ip(::prost::alloc::string::String),
+        #[prost(message, tag = "2")]
+        Name(super::HostName),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HostName {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(enumeration = "Family", tag = "2")]
+    pub family: i32,
+    /// The first address is the only one.
+    #[prost(bool, tag = "3")]
+    pub first_only: bool,
+    #[prost(uint64, tag = "4")]
+    pub every_us: u64,
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HostPort {
+    Kept = 0,
+    Ignored = 1,
+    IgnoredIfOwn = 2,
+}
+impl HostPort {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Kept => "KEPT",
+            Self::Ignored => "IGNORED",
+            Self::IgnoredIfOwn => "IGNORED_IF_OWN",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "KEPT" => Some(Self::Kept),
+            "IGNORED" => Some(Self::Ignored),
+            "IGNORED_IF_OWN" => Some(Self::IgnoredIfOwn),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum Family {
+    Both = 0,
+    V4 = 1,
+    V6 = 2,
+    V4First = 3,
+}
+impl Family {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Both => "BOTH",
+            Self::V4 => "V4",
+            Self::V6 => "V6",
+            Self::V4First => "V4_FIRST",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "BOTH" => Some(Self::Both),
+            "V4" => Some(Self::V4),
+            "V6" => Some(Self::V6),
+            "V4_FIRST" => Some(Self::V4First),
+            _ => None,
+        }
+    }
+}

@@ -1,5 +1,4 @@
 use std::cell::Cell;
-use std::future::poll_fn;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, DuplexStream, duplex};
 
