@@ -55,9 +55,9 @@ pub struct Outside {
     roots: Roots,
     known: Mutex<BTreeMap<Place, Known>>,
     /// Names that applications were told addresses for.
-    pub told: Told,
+    told: Told,
     /// What was asked for.
-    pub seen: Seen,
+    seen: Seen,
 }
 
 /// What tells hosts apart.
@@ -308,14 +308,12 @@ fn state(name: ServiceName, place: &Place, addresses: &[IpAddr], listed: Option<
 /// What is not managed is passed on as it is: nothing is repeated, and nothing ends because it takes long.
 fn policy(listed: Option<&EgressHost>) -> TrafficPolicy {
     let mut policy = TrafficPolicy::default();
-    match listed {
-        Some(host) => host.overlay.over(&policy),
-        None => {
-            policy.retry.retries = 0;
-            (policy.timeouts.request, policy.timeouts.attempt) = (None, None);
-            policy
-        }
+    if let Some(host) = listed {
+        return host.overlay.over(&policy);
     }
+    policy.retry.retries = 0;
+    (policy.timeouts.request, policy.timeouts.attempt) = (None, None);
+    policy
 }
 
 /// What was asked for since the process began, for the control plane.

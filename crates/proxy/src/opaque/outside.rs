@@ -54,7 +54,9 @@ pub async fn enter(
         _ => None,
     };
     if let Some(protocol) = http {
-        far.map(Far::discard);
+        if let Some(far) = far {
+            far.discard();
+        }
         return Ok(Entered::Http(stream, protocol));
     }
     let connection = Connection { stream, peer, port: dialled.port(), read: ReadBuffer::default() };
@@ -141,11 +143,15 @@ async fn tls(
         }
         Ok(found) => {
             let sentence = format!("{} takes no TLS on port {}", found.upstream.host, nameless.port);
-            far.map(Far::discard);
+            if let Some(far) = far {
+                far.discard();
+            }
             return Ok(refuse(worker, connection, asked, &Refusal::new(Reason::WrongProtocol, sentence)));
         }
         Err(refusal) => {
-            far.map(Far::discard);
+            if let Some(far) = far {
+                far.discard();
+            }
             return Ok(refuse(worker, connection, asked, &refusal));
         }
     };

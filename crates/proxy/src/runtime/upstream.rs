@@ -156,6 +156,7 @@ impl Upstream {
     }
 
     /// The same without TLS of its own, for an application that begins it.
+    #[must_use]
     pub fn without_origin(&self) -> Self {
         Self {
             service: Arc::clone(&self.service),
@@ -164,6 +165,7 @@ impl Upstream {
             preferred: self.preferred.clone(),
             is_http2: self.is_http2,
             rules: self.rules.clone(),
+            is_http2: self.is_http2,
             origin: None,
             cells: Arc::clone(&self.cells),
         }

@@ -61,11 +61,11 @@ while True:
     stream.close()
 "#;
 /// Says nothing itself, and prints what it hears.
-const GREET: &str = r#"
+const GREET: &str = r"
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 15) as stream:
     print(stream.recv(100).decode())
-"#;
+";
 
 pub(crate) struct Outside {
     holder: Process,
@@ -167,8 +167,8 @@ fn root_below(folder: &Path) -> Option<PathBuf> {
 fn entered(mesh: &Mesh, holder: &Process, program: &str) -> Command {
     let mut command = mesh.command("nsenter");
     let pid = holder.pid().to_string();
-    command.args(["--target", &pid, "--user", "--mount", "--net", "--preserve-credentials", "--wdns"]);
-    command.arg(mesh.project()).args(["--", program]);
+    command.args(["--target", &pid, "--user", "--mount", "--net", "--preserve-credentials"]);
+    command.arg(format!("--wdns={}", mesh.project().display())).args(["--", program]);
     command
 }
 
@@ -177,6 +177,8 @@ fn certificates(mesh: &Mesh) {
     let authority = rcgen::KeyPair::generate().unwrap();
     let mut root = rcgen::CertificateParams::new(Vec::new()).unwrap();
     root.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    // Two subjects that are the same are taken for one that signed itself.
+    root.distinguished_name.push(rcgen::DnType::CommonName, "authority of the outside");
     let certificate = root.self_signed(&authority).unwrap();
     let issuer = rcgen::Issuer::new(root, authority);
     let key = rcgen::KeyPair::generate().unwrap();
