@@ -60,6 +60,18 @@ pub struct Outside {
     seen: Seen,
 }
 
+impl Outside {
+    /// Names that applications were told addresses for.
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// What was asked for.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
+}
+
 /// What tells hosts apart.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 struct Place {
@@ -115,7 +127,7 @@ pub async fn forward(
         port: dialled.map_or_else(|| call.head.authority.port().unwrap_or(80), |dialled| dialled.port()),
     };
     let found = find(worker, &runtime.snapshot.egress, asked).await;
-    worker.shared.outside.seen.note(asked, found.as_ref().ok().map(|found| &*found.label));
+    worker.shared.outside.seen().note(asked, found.as_ref().ok().map(|found| &*found.label));
     attempt::run(worker, &found?.upstream, Call { port: 0, ..call }, exchange).await
 }
 
@@ -318,5 +330,5 @@ fn policy(listed: Option<&EgressHost>) -> TrafficPolicy {
 
 /// What was asked for since the process began, for the control plane.
 pub fn report(shared: &Shared) -> Vec<hms_wire::proto::hms::v1::OutsideHost> {
-    shared.outside.seen.report()
+    shared.outside.seen().report()
 }

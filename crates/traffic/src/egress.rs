@@ -126,6 +126,7 @@ fn translated(own: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use hms_model::policy::egress::Origination;
     use hms_model::resource::Overlay;
     use proptest::prelude::*;
 

@@ -165,7 +165,6 @@ impl Upstream {
             preferred: self.preferred.clone(),
             is_http2: self.is_http2,
             rules: self.rules.clone(),
-            is_http2: self.is_http2,
             origin: None,
             cells: Arc::clone(&self.cells),
         }

@@ -113,7 +113,7 @@ impl Outside {
     }
 
     /// Who vouches for the server.
-    pub(crate) fn authority(&self, mesh: &Mesh) -> PathBuf {
+    pub(crate) fn authority(mesh: &Mesh) -> PathBuf {
         mesh.project().join("root.pem")
     }
 
