@@ -1,4 +1,7 @@
 from service import serve
 from sidecar import call
 
-serve("photo-check", {"/health": lambda: "OK", "/check": lambda: "photo accepted, fee " + call("fee-payment", "/pay")})
+def check():
+    return "photo accepted, fee " + call("fee-payment", "/pay") + ", passport " + call("delivery-tracker", "/track")
+
+serve("photo-check", {"/health": lambda: "OK", "/check": check})

@@ -3,7 +3,7 @@ import os, time, urllib.error, urllib.request
 from registry import lookup
 
 def call(service, path="/", retries=3):
-    if "http_proxy" in os.environ:  # in the mesh: the real sidecar looks up, encrypts and retries
+    if "HMS_SERVICE" in os.environ:  # in the mesh: the real sidecar looks up, encrypts and retries
         return get(f"http://{service}{path}", timeout=15)
     for i in range(retries):
         target = lookup(service)

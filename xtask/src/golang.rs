@@ -22,7 +22,7 @@ pub(crate) fn h2spec() -> Result<PathBuf, String> {
 }
 
 /// Go from `PATH`, from where its own installer puts it, or from the system's packages.
-fn go() -> Result<&'static str, String> {
+pub(crate) fn go() -> Result<&'static str, String> {
     let works = |program: &&str| capture(Command::new(program).arg("version")).is_ok();
     let known = ["go", "/usr/local/go/bin/go"];
     if let Some(there) = known.into_iter().find(works) {

@@ -9,6 +9,7 @@ mod codegen;
 mod debian;
 mod demo;
 mod drift;
+mod examples;
 mod fuzz;
 mod golang;
 mod process;

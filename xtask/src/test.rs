@@ -4,7 +4,7 @@ use crate::process::{self, capture, cargo_command, say};
 use crate::python::{self, Venv};
 use crate::settings::target;
 use crate::steps::{Action, Step, chosen, list, run_all};
-use crate::{Outcome, codegen, debian, demo, fuzz, golang, reference, size, tidy};
+use crate::{Outcome, codegen, debian, demo, examples, fuzz, golang, reference, size, tidy};
 
 /// Cheap ones first; the real binaries last.
 const STEPS: &[Step] = &[
@@ -64,6 +64,8 @@ fn tools() -> Outcome {
     debian::tool("node", "nodejs", "--version")?;
     debian::tool("ip", "iproute2", "-V")?;
     golang::h2spec()?;
+    examples::programs()?;
+    examples::install()?;
     Venv::with(&python::TESTS).map(drop)
 }
 
@@ -76,6 +78,7 @@ fn mesh() -> Outcome {
         .env("HMS_TEST_BIN", target().join("debug"))
         .env("HMS_TEST_PYTHON", venv.python())
         .env("HMS_TEST_H2SPEC", golang::h2spec()?)
+        .env("HMS_TEST_EXAMPLES", examples::install()?)
         .env("HMS_TEST_PROXY_RELEASE", size::release_proxy());
     process::run(&mut command)
 }

@@ -69,8 +69,8 @@ mod tests {
         assert_ne!(four.key(), six.key());
         let asked = four.to_resolver(7, false);
         let message = Message::from_slice(&asked).unwrap();
-        let mut answer = MessageBuilder::new_vec().start_answer(&message, Rcode::NOERROR).unwrap();
-        let (name, alias) = (four.name.clone(), Name::<Vec<u8>>::from_str("cdn.example.net").unwrap());
+        let mut answer = MessageBuilder::new_vec().start_answer(message, Rcode::NOERROR).unwrap();
+        let (name, alias) = (four.name, Name::<Vec<u8>>::from_str("cdn.example.net").unwrap());
         answer.push((&name, Class::IN, 300, Cname::new(alias.clone()))).unwrap();
         answer.push((&alias, Class::IN, 60, A::new("192.0.2.1".parse().unwrap()))).unwrap();
         answer.push((&alias, Class::IN, 90, A::new("192.0.2.2".parse().unwrap()))).unwrap();

@@ -35,7 +35,7 @@ pub type Lookup<'l> = &'l dyn Fn(&str) -> Option<String>;
 
 const TOP: Keys = Keys {
     known: &["version", "project", "gateway", "defaults", "services", "allow", "tracing", "intercept", "egress"],
-    later: &["host_ports", "publish", "versions"],
+    later: &["versions"],
 };
 const BESIDE: Keys = Keys::new(&["tracing", "defaults"]);
 

@@ -58,9 +58,8 @@ const HANDED_OVER: Duration = Duration::from_secs(15);
 pub async fn run(mut settings: Settings) -> io::Result<()> {
     last_good::prepare(&settings.runtime_dir)?;
     let standalone = standalone::asked_for(&settings).await?;
-    let (predecessor, bound) = open(&settings, standalone.as_ref()).await?;
+    let (predecessor, bound) = open(&mut settings, standalone.as_ref()).await?;
     let Bound { admin, doors, published, inbound, sockets, ports } = bound;
-    settings.app = settings.app.or_else(|| own_door(&sockets));
     let (drainer, drain) = drain::channel();
     let (wanted, wishes) = mpsc::channel(QUEUE);
     let (breakers, breaker_changes) = mpsc::channel(QUEUE);
@@ -97,9 +96,7 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
             tasks::spawn("subscription", Subscription::new(Arc::clone(&shared), wishes, dice(2), configured).run());
             None
         }
-        Some(file) => {
-            Some(tasks::spawn("hosts", standalone::Names::new(Arc::clone(&shared), file, dice(2), configured).run()))
-        }
+        Some(file) => Some(keep_names(&shared, file, dice(2), configured)),
     };
     tasks::spawn("memory", watch_memory(Arc::clone(&shared)));
     // A file says at once what there is, and its names have their first addresses soon.
@@ -130,6 +127,11 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
     Ok(())
 }
 
+/// Keeps the addresses of a file's names fresh until the process drains.
+fn keep_names(shared: &Arc<Shared>, file: Standalone, dice: Dice, configured: watch::Sender<bool>) -> JoinHandle<()> {
+    tasks::spawn("hosts", standalone::Names::new(Arc::clone(shared), file, dice, configured).run())
+}
+
 /// The application of a gateway: its own door.
 fn own_door(sockets: &Sockets) -> Option<SocketAddr> {
     sockets.get(HTTPS).and_then(|socket| socket.local_addr().ok())
@@ -156,14 +158,15 @@ fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value
 }
 
 /// Opens the listeners, with those of the process before this one where they are the same.
-async fn open(settings: &Settings, file: Option<&Standalone>) -> io::Result<(Option<Predecessor>, Bound)> {
+async fn open(settings: &mut Settings, file: Option<&Standalone>) -> io::Result<(Option<Predecessor>, Bound)> {
     let (predecessor, inherited) = takeover::meet(settings).await?.unzip();
     let inherited = inherited.unwrap_or_default();
     let bound = match file {
         None => bind(settings, inherited),
         Some(file) => bind_static(settings, file, inherited),
-    };
-    Ok((predecessor, bound?))
+    }?;
+    settings.app = settings.app.or_else(|| own_door(&bound.sockets));
+    Ok((predecessor, bound))
 }
 
 /// Accepts connections, and tells the process before this one that it need not any more.

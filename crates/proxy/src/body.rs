@@ -144,10 +144,13 @@ impl Body {
     }
 
     /// Takes the other side of an offer that was accepted.
-    pub(crate) fn into_tunnel(self) -> Result<Box<http1::Tunnel>, Self> {
-        match self.kind {
-            Kind::Tunnel(tunnel) => Ok(tunnel),
-            kind => Err(Self { kind, ..self }),
+    pub(crate) fn take_tunnel(&mut self) -> Option<Box<http1::Tunnel>> {
+        match std::mem::replace(&mut self.kind, Kind::Empty) {
+            Kind::Tunnel(tunnel) => Some(tunnel),
+            kind => {
+                self.kind = kind;
+                None
+            }
         }
     }
 

@@ -55,9 +55,21 @@ pub struct Outside {
     roots: Roots,
     known: Mutex<BTreeMap<Place, Known>>,
     /// Names that applications were told addresses for.
-    pub told: Told,
+    told: Told,
     /// What was asked for.
-    pub seen: Seen,
+    seen: Seen,
+}
+
+impl Outside {
+    /// Names that applications were told addresses for.
+    pub fn told(&self) -> &Told {
+        &self.told
+    }
+
+    /// What was asked for.
+    pub fn seen(&self) -> &Seen {
+        &self.seen
+    }
 }
 
 /// What tells hosts apart.
@@ -115,7 +127,7 @@ pub async fn forward(
         port: dialled.map_or_else(|| call.head.authority.port().unwrap_or(80), |dialled| dialled.port()),
     };
     let found = find(worker, &runtime.snapshot.egress, asked).await;
-    worker.shared.outside.seen.note(asked, found.as_ref().ok().map(|found| &*found.label));
+    worker.shared.outside.seen().note(asked, found.as_ref().ok().map(|found| &*found.label));
     attempt::run(worker, &found?.upstream, Call { port: 0, ..call }, exchange).await
 }
 
@@ -308,17 +320,15 @@ fn state(name: ServiceName, place: &Place, addresses: &[IpAddr], listed: Option<
 /// What is not managed is passed on as it is: nothing is repeated, and nothing ends because it takes long.
 fn policy(listed: Option<&EgressHost>) -> TrafficPolicy {
     let mut policy = TrafficPolicy::default();
-    match listed {
-        Some(host) => host.overlay.over(&policy),
-        None => {
-            policy.retry.retries = 0;
-            (policy.timeouts.request, policy.timeouts.attempt) = (None, None);
-            policy
-        }
+    if let Some(host) = listed {
+        return host.overlay.over(&policy);
     }
+    policy.retry.retries = 0;
+    (policy.timeouts.request, policy.timeouts.attempt) = (None, None);
+    policy
 }
 
 /// What was asked for since the process began, for the control plane.
 pub fn report(shared: &Shared) -> Vec<hms_wire::proto::hms::v1::OutsideHost> {
-    shared.outside.seen.report()
+    shared.outside.seen().report()
 }

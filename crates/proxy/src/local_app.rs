@@ -117,17 +117,13 @@ pub fn address(worker: &Worker, local: &Local, port: u16) -> Option<SocketAddr> 
 /// A connection to the application for bytes that nobody reads.
 pub async fn dial(worker: &Worker, address: SocketAddr) -> Result<TcpStream, Refusal> {
     let dialled = tokio::time::timeout(CONNECT_DEADLINE, worker.shared.captured.dial(address)).await;
-    match dialled {
-        Ok(Ok(stream)) => {
-            // An error here only costs latency.
-            let _without_delay = stream.set_nodelay(true).is_ok();
-            Ok(stream)
-        }
-        Ok(Err(_)) | Err(_) => {
-            worker.shared.app.suspect();
-            Err(down(worker))
-        }
-    }
+    let Ok(Ok(stream)) = dialled else {
+        worker.shared.app.suspect();
+        return Err(down(worker));
+    };
+    // An error here only costs latency.
+    let _without_delay = stream.set_nodelay(true).is_ok();
+    Ok(stream)
 }
 
 fn broken(worker: &Worker, error: &SendError, body: &Replayable) -> Refusal {

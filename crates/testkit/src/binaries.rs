@@ -46,6 +46,13 @@ pub fn h2spec() -> PathBuf {
     path
 }
 
+/// An example after the installation that its README asks for.
+pub fn installed_example(name: &str) -> PathBuf {
+    let path = settings::examples().unwrap_or_else(|| target().join("examples")).join(name);
+    assert!(path.is_dir(), "{} is missing: cargo xtask test tools", path.display());
+    path
+}
+
 /// Envoy, as the package of `PyPI` holds it; what that puts into `bin` is a script that starts it.
 pub fn envoy() -> PathBuf {
     let code = "import envoy, pathlib; print(pathlib.Path(envoy.__file__).parent / '_bin' / 'envoy')";

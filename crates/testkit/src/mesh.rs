@@ -89,7 +89,12 @@ impl Mesh {
 
     /// A mesh in a copy of one of the examples.
     pub fn example(name: &str) -> Self {
-        let mesh = Self::new();
+        Self::example_of(name, User::Same)
+    }
+
+    /// The same, whose commands somebody else types.
+    pub fn example_of(name: &str, user: User) -> Self {
+        let mesh = Self::of(user);
         copy(&binaries::workspace().join("examples").join(name), &mesh.project);
         mesh
     }
@@ -109,6 +114,29 @@ impl Mesh {
     /// The folder of everything; every process of this mesh carries its name in its environment.
     pub fn root(&self) -> &Path {
         self.root.path()
+    }
+
+    /// Gives everything in the folder to whoever types, except for files that have another name elsewhere.
+    pub(crate) fn hand_over(&self) {
+        use std::os::unix::fs::MetadataExt as _;
+        if self.is_typed_by_root() || !nix::unistd::geteuid().is_root() {
+            return;
+        }
+        let mut open = vec![self.root.path().to_path_buf()];
+        while let Some(path) = open.pop() {
+            let metadata = std::fs::symlink_metadata(&path).unwrap();
+            if metadata.is_dir() {
+                open.extend(children(&path));
+            }
+            if metadata.is_dir() || (metadata.is_file() && metadata.nlink() == 1) {
+                std::os::unix::fs::chown(&path, Some(ORDINARY), Some(ORDINARY)).unwrap();
+            }
+        }
+    }
+
+    /// Whether nothing is forbidden to whoever types.
+    pub(crate) fn is_typed_by_root(&self) -> bool {
+        self.user == User::Same && nix::unistd::geteuid().is_root()
     }
 
     /// Writes a file of the project.

@@ -23,6 +23,11 @@ pub fn h2spec() -> Option<PathBuf> {
     path("HMS_TEST_H2SPEC")
 }
 
+/// `HMS_TEST_EXAMPLES`: the examples with what their installation adds, instead of `target/examples`.
+pub fn examples() -> Option<PathBuf> {
+    path("HMS_TEST_EXAMPLES")
+}
+
 /// `HMS_TEST_FULL`: set, the tests that have one run in their full size, which takes longer and wants the machine for itself.
 pub fn full_size() -> bool {
     path("HMS_TEST_FULL").is_some()

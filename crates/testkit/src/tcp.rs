@@ -106,7 +106,7 @@ async fn serve(mut stream: TcpStream, manner: Manner, read: Arc<AtomicUsize>) {
         }
         Manner::Hang => {
             let _kept = stream;
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
         Manner::Tls(config) => {
             if let Ok(stream) = Box::pin(TlsAcceptor::from(config).accept(stream)).await {

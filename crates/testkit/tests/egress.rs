@@ -20,7 +20,7 @@ async fn mesh(egress: &str) -> (Mesh, Outside) {
     let mesh = Mesh::new();
     let outside = Outside::open(&mesh).await;
     mesh.write("client.py", "import time\nwhile True: time.sleep(1000)\n");
-    let root = outside.authority(&mesh);
+    let root = Outside::authority(&mesh);
     let egress = egress.replace("ROOT", &root.display().to_string());
     let file = format!("intercept: netns\nservices:\n  caller: {{run: /usr/bin/python3 client.py}}\n{egress}\n");
     mesh.write("mesh.yaml", file);
@@ -40,7 +40,7 @@ fn listed_hosts_are_reached_over_tls_of_the_programs_own_and_others_are_refused(
     scenario(LIMIT, async {
         let egress = "egress: {default: listed, hosts: {api: {host: api.fema.test, ports: [80, 443]}}}";
         let (mesh, outside) = mesh(egress).await;
-        let root = outside.authority(&mesh);
+        let root = Outside::authority(&mesh);
         let curl =
             async |words: &str| outside.exec(&mesh, &format!("{CURL} --cacert {} {words}", root.display())).await;
         let said = curl("https://api.fema.test/x").await;
@@ -72,7 +72,7 @@ fn listed_hosts_are_reached_over_tls_of_the_programs_own_and_others_are_refused(
 fn on_a_laptop_everything_is_allowed_and_what_nobody_listed_is_shown_as_unmanaged() {
     scenario(LIMIT, async {
         let (mesh, outside) = mesh("").await;
-        let root = outside.authority(&mesh);
+        let root = Outside::authority(&mesh);
         let said = outside.exec(&mesh, &format!("{CURL} --cacert {} https://api.fema.test/a", root.display())).await;
         assert!(said.code == 0 && said.out.contains("tls api.fema.test /a"), "{said:?}\n{}", mesh.logs());
         let said = outside.exec(&mesh, &format!("{CURL} http://{ADDRESS}/b")).await;

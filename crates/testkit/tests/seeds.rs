@@ -58,7 +58,12 @@ fn the_passport_example_runs_in_the_mesh() {
         let mesh = Mesh::example("passport");
         mesh.up().await;
         let answer = mesh.gateway_with_token().await.get("/check").await.expect("an answer");
-        assert_eq!((answer.status, answer.text().as_str()), (200, "photo accepted, fee paid"), "{}", mesh.logs());
+        assert_eq!(
+            (answer.status, answer.text().as_str()),
+            (200, "photo accepted, fee paid, passport in the mail"),
+            "{}",
+            mesh.logs()
+        );
     });
 }
 

@@ -1,4 +1,5 @@
 //! WebSocket through a pair of proxies and through the gateway is what it is without them, to the last byte and the way it ends.
+#![expect(clippy::unwrap_used, reason = "a stack that does not start fails its test")]
 
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -104,8 +105,11 @@ impl Stack {
     }
 }
 
+/// A path, what is tried there, and what is sent.
+type Case = (&'static str, &'static str, Vec<Vec<u8>>);
+
 /// What clients do: sizes at the edges of the encoding, fragments, pings, closes with and without a reason, and what breaks rules.
-fn cases() -> Vec<(&'static str, &'static str, Vec<Vec<u8>>)> {
+fn cases() -> Vec<Case> {
     let close = frame(8, b"\x03\xe8bye");
     let mut cases = vec![
         ("/echo", "close at once", vec![close.clone()]),
@@ -133,7 +137,7 @@ fn cases() -> Vec<(&'static str, &'static str, Vec<Vec<u8>>)> {
 #[test]
 fn every_case_is_the_same_with_and_without_the_mesh() {
     scenario(Duration::from_mins(4), async {
-        let stack = Stack::start().await;
+        let stack = Box::pin(Stack::start()).await;
         let mut compared = 0;
         for (path, what, pieces) in cases() {
             let direct = stack.frames(Way::Direct, path, &pieces).await;
@@ -150,10 +154,10 @@ fn every_case_is_the_same_with_and_without_the_mesh() {
 #[test]
 fn the_last_frame_and_the_end_of_a_server_arrive_while_the_client_goes_on() {
     scenario(Duration::from_mins(3), async {
-        let stack = Stack::start().await;
+        let stack = Box::pin(Stack::start()).await;
         for way in [Way::Sidecars, Way::Gateway] {
             for round in 0..40 {
-                let flood = vec![frame(1, &vec![b'x'; 200]); 20];
+                let flood: [Vec<u8>; 20] = std::array::from_fn(|_| frame(1, &[b'x'; 200]));
                 let (said, _) = stack.talk(way, "/fail", &flood).await;
                 assert!(said.ends_with(FAIL), "{way:?}, round {round}: {}", said.escape_ascii());
                 let (said, end) = stack.talk(way, "/bye", &[]).await;
@@ -170,7 +174,7 @@ fn the_last_frame_and_the_end_of_a_server_arrive_while_the_client_goes_on() {
 fn a_refusal_is_an_answer_and_the_connection_speaks_http() {
     scenario(Duration::from_mins(2), async {
         use hms_testkit::http1::message::Kind;
-        let stack = Stack::start().await;
+        let stack = Box::pin(Stack::start()).await;
         for way in [Way::Sidecars, Way::Gateway] {
             let mut raw = stack.open(way).await;
             for _ in 0..2 {
@@ -191,7 +195,7 @@ fn a_refusal_is_an_answer_and_the_connection_speaks_http() {
 #[test]
 fn a_tunnel_is_in_the_metrics_and_outlives_a_drain_only_as_something_broken_off() {
     scenario(Duration::from_mins(2), async {
-        let mut stack = Stack::start().await;
+        let mut stack = Box::pin(Stack::start()).await;
         let mut raw = stack.open(Way::Sidecars).await;
         assert!(raw.send(stack.asks(Way::Sidecars, "/first")).await);
         while !raw.got().ends_with(WELCOME) {

@@ -114,11 +114,11 @@ fn special_v4(own: Ipv4Addr) -> bool {
 
 /// The IPv4 address within one of NAT64 (RFC 6052), 6to4's, or an IPv4-compatible one.
 fn translated(own: Ipv6Addr) -> Option<Ipv4Addr> {
-    let [a, b, c, d, e, f, g, h] = own.segments();
     let pair = |high: u16, low: u16| Ipv4Addr::from((u32::from(high) << 16) | u32::from(low));
-    match (a, b, c, d, e, f) {
-        (0x64, 0xff9b, 0, 0, 0, 0) | (0, 0, 0, 0, 0, 0) => Some(pair(g, h)),
-        (0x2002, high, low, ..) => Some(pair(high, low)),
+    match own.segments() {
+        [0x64, 0xff9b, 0, 0, 0, 0, high, low] | [0, 0, 0, 0, 0, 0, high, low] | [0x2002, high, low, ..] => {
+            Some(pair(high, low))
+        }
         _ => None,
     }
 }
@@ -126,6 +126,7 @@ fn translated(own: Ipv6Addr) -> Option<Ipv4Addr> {
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
+    use hms_model::policy::egress::Origination;
     use hms_model::resource::Overlay;
     use proptest::prelude::*;
 
@@ -139,7 +140,7 @@ mod tests {
             tls: None,
             overlay: Overlay::default(),
         };
-        let fema = EgressHost { tls: Some(Default::default()), ..host("api.fema.gov", &[443]) };
+        let fema = EgressHost { tls: Some(Origination::default()), ..host("api.fema.gov", &[443]) };
         let hosts = [("fema", fema), ("db", host("db.example.com", &[5432])), ("box", host("10.1.2.3", &[22]))];
         let hosts = hosts.into_iter().map(|(label, host)| (Label::new(label).unwrap(), host)).collect();
         Egress { unlisted, hosts }

@@ -68,7 +68,7 @@ mod tests {
         {
             assert!((read_timeout(text.as_bytes()).unwrap().as_secs_f64() - seconds).abs() < 1e-9, "{text}");
         }
-        assert_eq!(read_timeout(b"99999999H"), Ok(Duration::from_secs(99_999_999 * 3600)));
+        assert_eq!(read_timeout(b"99999999H"), Ok(Duration::from_hours(99_999_999)));
     }
 
     #[test]
@@ -84,7 +84,7 @@ mod tests {
         fn what_is_written_is_read_as_no_more_and_hardly_less(nanos in any::<u64>(), shift in 0..64_u32) {
             let left = Duration::from_nanos(nanos >> shift);
             let read = read_timeout(write_timeout(left).as_bytes()).unwrap();
-            prop_assert!(read <= left && left - read <= left / 1000, "{left:?} became {read:?}");
+            prop_assert!(read <= left && left.saturating_sub(read) <= left / 1000, "{left:?} became {read:?}");
         }
     }
 }

@@ -114,14 +114,17 @@ mod tests {
 
     use super::*;
 
-    fn listener(hosts: &[(&[&str], &[PathMatch])], host_port: HostPort) -> StaticListener {
+    /// Domains, and what is served under them.
+    type Host<'a> = (&'a [&'a str], &'a [PathMatch]);
+
+    fn listener(hosts: &[Host<'_>], host_port: HostPort) -> StaticListener {
         let route = |path: &PathMatch| HostRoute {
             path: path.clone(),
             service: ServiceName::new("a").unwrap(),
             policy: TrafficPolicy::default(),
             origin: String::new(),
         };
-        let host = |(place, (domains, routes)): (usize, &(&[&str], &[PathMatch]))| VirtualHost {
+        let host = |(place, (domains, routes)): (usize, &Host<'_>)| VirtualHost {
             name: place.to_string(),
             domains: domains.iter().map(|text| Domain::parse(text).unwrap()).collect(),
             routes: routes.iter().map(route).collect(),
@@ -139,7 +142,7 @@ mod tests {
         }
     }
 
-    fn table(hosts: &[(&[&str], &[PathMatch])], host_port: HostPort) -> HostTable {
+    fn table(hosts: &[Host<'_>], host_port: HostPort) -> HostTable {
         let listener = listener(hosts, host_port);
         HostTable::build(&listener, listener.address)
     }
@@ -168,7 +171,7 @@ mod tests {
     #[test]
     fn the_port_counts_unless_it_is_said_not_to() {
         let all = [PathMatch::Prefix("/".into())];
-        let hosts: &[(&[&str], &[PathMatch])] = &[(&["a"], &all), (&["b:80"], &all)];
+        let hosts: &[Host<'_>] = &[(&["a"], &all), (&["b:80"], &all)];
         let at = |host_port: HostPort, authority: &str| found(&table(hosts, host_port), authority, "/") != "no host";
         assert!(at(HostPort::Kept, "a") && !at(HostPort::Kept, "a:15001") && at(HostPort::Kept, "b:80"));
         assert!(at(HostPort::Ignored, "a:1") && !at(HostPort::Ignored, "b:80"));
@@ -195,7 +198,7 @@ mod tests {
             let all = [PathMatch::Prefix("/".into())];
             let domains: Vec<String> = domains.into_iter().collect();
             let each: Vec<[&str; 1]> = domains.iter().map(|domain| [domain.as_str()]).collect();
-            let hosts: Vec<(&[&str], &[PathMatch])> = each.iter().map(|one| (one.as_slice(), all.as_slice())).collect();
+            let hosts: Vec<Host<'_>> = each.iter().map(|one| (one.as_slice(), all.as_slice())).collect();
             let rank = |domain: &Domain| match domain {
                 Domain::Exact(name) => (3, name.len()),
                 Domain::Suffix(name) => (2, name.len()),
@@ -204,7 +207,7 @@ mod tests {
             };
             let parsed = domains.iter().map(|text| Domain::parse(text).unwrap()).enumerate();
             let best = parsed.filter(|(_, domain)| domain.matches(&host)).max_by_key(|(_, domain)| rank(domain));
-            let expected = best.map_or("no host".into(), |(place, _)| format!("{place} {place} /*"));
+            let expected = best.map_or_else(|| "no host".into(), |(place, _)| format!("{place} {place} /*"));
             prop_assert_eq!(found(&table(&hosts, HostPort::Kept), &host, "/"), expected);
         }
     }

@@ -13,8 +13,7 @@ use crate::mesh_yaml::Traces;
 use crate::read::{Field, Keys, Reader, Table};
 use crate::route_yaml::keep_alive;
 
-pub(crate) const DEFAULTS: Keys =
-    Keys { known: &["mtls", "timeout", "keep_alive", "retry", "breaker", "balance"], later: &["intercept"] };
+pub(crate) const DEFAULTS: Keys = Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance"]);
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
 const BREAKER: Keys = Keys::new(&["errors", "open", "probe"]);

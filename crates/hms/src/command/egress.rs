@@ -68,8 +68,8 @@ fn table(egress: &Egress) -> Table {
             Cell::number(ports.join(",")),
             host.label.as_str().into(),
             tls(&host.label).into(),
-            Cell::number("0".to_owned()),
-            Cell::number("0".to_owned()),
+            Cell::number("0"),
+            Cell::number("0"),
             "–".into(),
         ]);
     }

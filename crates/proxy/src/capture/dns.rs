@@ -161,7 +161,7 @@ impl Desk {
             Answer::Forward(query) => {
                 let reply = self.resolver.ask(&query).await;
                 let now = self.shared.clock.now();
-                self.shared.outside.told.note(&query.name(), &reply.bytes, reply.code, now);
+                self.shared.outside.told().note(&query.name(), &reply.bytes, reply.code, now);
                 Some(self.done(Kind::Forwarded, reply))
             }
         }

@@ -8,6 +8,7 @@ use std::time::Duration;
 use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{Pid, getpgid};
+use tokio::time::Instant;
 
 use super::tree;
 
@@ -77,10 +78,9 @@ impl Flock {
     /// SIGTERM, up to [`GRACE`], then SIGKILL until nobody is left.
     fn end(&mut self) {
         self.terminate();
-        let mut left = GRACE;
-        while !living().is_empty() && !left.is_zero() {
+        let deadline = Instant::now() + GRACE;
+        while !living().is_empty() && Instant::now() < deadline {
             self.wait_a_tick();
-            left = left.saturating_sub(TICK);
         }
         while !living().is_empty() {
             for pid in living() {

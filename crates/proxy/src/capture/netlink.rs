@@ -146,7 +146,7 @@ mod tests {
             .nested(1, |inner| inner.text(2, "lo"))
             .finish(5);
         let tail: &[u8] = &[1, 2, 3, 4, 5, 0, 7, 0, 9, 0, 0, 0, 12, 0, 1, 0x80, 7, 0, 2, 0, b'l', b'o', 0, 0];
-        assert_eq!(message[16..], tail);
+        assert_eq!(message[16..], *tail);
         assert_eq!(message[..16], [40, 0, 0, 0, 16, 0, 5, 0, 5, 0, 0, 0, 0, 0, 0, 0]);
     }
 

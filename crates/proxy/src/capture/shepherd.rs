@@ -16,6 +16,7 @@ use std::time::Duration;
 use nix::sys::prctl;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::unistd::Pid;
+use tokio::time::Instant;
 
 use super::application::{self, Rights};
 use super::flock::{self, Event, Flock, block_signals, watch_signals};
@@ -226,15 +227,14 @@ impl Inside {
     fn end(&self) -> u8 {
         const TICK: Duration = Duration::from_millis(10);
         let _ended_already = kill(self.child, Signal::SIGTERM).is_err();
-        let mut left = flock::GRACE + REST;
+        let deadline = Instant::now() + flock::GRACE + REST;
         loop {
             if let Some(code) = self.ended() {
                 return code;
             }
-            if left.is_zero() {
+            if Instant::now() >= deadline {
                 let _ended_already = kill(self.child, Signal::SIGKILL).is_err();
             }
-            left = left.saturating_sub(TICK);
             match self.events.recv_timeout(TICK) {
                 Ok(_) | Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => {}
             }

@@ -28,7 +28,10 @@ pub async fn resolve(resolver: &Resolver, host: &str) -> (Vec<IpAddr>, Duration)
 
 /// Names that applications behind this proxy were told addresses for.
 #[derive(Debug, Default)]
-pub struct Told(Mutex<BTreeMap<IpAddr, (String, Moment)>>);
+pub struct Told(Mutex<Names>);
+
+/// The name that was told for an address, and until when that holds.
+type Names = BTreeMap<IpAddr, (String, Moment)>;
 
 impl Told {
     /// Remembers an answer about `name`.

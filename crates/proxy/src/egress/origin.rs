@@ -20,14 +20,16 @@ use crate::worker::Worker;
 #[derive(Debug, Default)]
 pub struct Roots(OnceCell<Authorities>);
 
+/// Ready configurations, by protocol and the number of our certificate.
+type Configs = HashMap<(Protocol, u64), Arc<ClientConfig>>;
+
 /// How TLS to one host is begun.
 #[derive(Debug)]
 pub struct Origin {
     host: String,
     authorities: Authorities,
     client_certificate: bool,
-    /// By protocol and the number of our certificate.
-    configs: Mutex<HashMap<(Protocol, u64), Arc<ClientConfig>>>,
+    configs: Mutex<Configs>,
 }
 
 impl Origin {
@@ -64,13 +66,12 @@ impl Origin {
         let generation = self.generation(worker);
         let mut configs = self.configs.lock();
         configs.retain(|(_, of), _| *of == generation);
-        let config = match configs.get(&(protocol, generation)) {
-            Some(config) => Arc::clone(config),
-            None => {
-                let config = self.config(worker, protocol)?;
-                configs.insert((protocol, generation), Arc::clone(&config));
-                config
-            }
+        let config = if let Some(config) = configs.get(&(protocol, generation)) {
+            Arc::clone(config)
+        } else {
+            let config = self.config(worker, protocol)?;
+            configs.insert((protocol, generation), Arc::clone(&config));
+            config
         };
         Ok(Secured { config, sni: self.host.clone(), hello: Vec::new().into() })
     }
@@ -81,9 +82,10 @@ impl Origin {
             Protocol::Http2 => &[b"h2"],
             Protocol::Opaque => &[],
         };
-        let own = match self.client_certificate {
-            true => Some(worker.shared.holder.current().ok_or("this proxy has no certificate yet")?),
-            false => None,
+        let own = if self.client_certificate {
+            Some(worker.shared.holder.current().ok_or("this proxy has no certificate yet")?)
+        } else {
+            None
         };
         tls::outside_client_config(&self.authorities, own.as_ref().map(|own| &own.svid), alpn)
             .map_err(|error| error.to_string())

@@ -13,9 +13,12 @@ const MOST: usize = 255;
 /// What those are called.
 pub const OTHERS: &str = "others";
 
-/// Counts by host and port.
+/// What was asked for outside of the mesh.
 #[derive(Debug, Default)]
-pub struct Seen(Mutex<BTreeMap<(String, u16), Counts>>);
+pub struct Seen(Mutex<ByHost>);
+
+/// Counts by host and port.
+type ByHost = BTreeMap<(String, u16), Counts>;
 
 #[derive(Debug, Default)]
 struct Counts {

@@ -146,12 +146,15 @@ pub(super) async fn read_hello(
     within(HELLO, reading).await.unwrap_or_else(|| Ok(Err("its ClientHello did not come in time".to_owned())))
 }
 
+/// An endpoint on its way to the line.
+type Dialling = Pin<Box<dyn Future<Output = Result<Dialled, Refusal>>>>;
+
 /// The destination, while nobody has spoken.
 pub(super) enum Far {
     /// Not dialled, until then.
     Resting(Timer),
     /// Being dialled.
-    Dialling(Pin<Box<dyn Future<Output = Result<Dialled, Refusal>>>>),
+    Dialling(Dialling),
     /// On the line, and silent.
     Open(Dialled),
     /// It left without a word.

@@ -34,7 +34,7 @@ pub async fn enter(
     peer: SocketAddr,
     dialled: SocketAddr,
 ) -> io::Result<Entered> {
-    let told = worker.shared.outside.told.name(dialled.ip(), worker.now());
+    let told = worker.shared.outside.told().name(dialled.ip(), worker.now());
     let asked = Asked { name: told.as_deref(), address: Some(dialled.ip()), port: dialled.port() };
     let nameless = find(worker, asked).await;
     let (decided, far) = match &nameless {
@@ -54,14 +54,16 @@ pub async fn enter(
         _ => None,
     };
     if let Some(protocol) = http {
-        far.map(Far::discard);
+        if let Some(far) = far {
+            far.discard();
+        }
         return Ok(Entered::Http(stream, protocol));
     }
     let connection = Connection { stream, peer, port: dialled.port(), read: ReadBuffer::default() };
     if let Decided::Client(Beginning::Tls) = decided {
         return tls(worker, connection, asked, (nameless, far)).await;
     }
-    worker.shared.outside.seen.note(asked, nameless.as_ref().ok().map(|found| &*found.label));
+    worker.shared.outside.seen().note(asked, nameless.as_ref().ok().map(|found| &*found.label));
     let found = match nameless {
         Ok(found) => found,
         Err(refusal) => return Ok(refuse(worker, connection, asked, &refusal)),
@@ -132,7 +134,7 @@ async fn tls(
     let server_name = hello.ok().flatten();
     let asked = Asked { name: server_name.as_deref().or(nameless.name), ..nameless };
     let found = find(worker, asked).await;
-    worker.shared.outside.seen.note(asked, found.as_ref().ok().map(|found| &*found.label));
+    worker.shared.outside.seen().note(asked, found.as_ref().ok().map(|found| &*found.label));
     let found = match found {
         Ok(found) if found.upstream.origin.is_none() => found,
         Ok(found) if found.upstream.service.ports.iter().any(|port| port.number == nameless.port) => {
@@ -141,11 +143,15 @@ async fn tls(
         }
         Ok(found) => {
             let sentence = format!("{} takes no TLS on port {}", found.upstream.host, nameless.port);
-            far.map(Far::discard);
+            if let Some(far) = far {
+                far.discard();
+            }
             return Ok(refuse(worker, connection, asked, &Refusal::new(Reason::WrongProtocol, sentence)));
         }
         Err(refusal) => {
-            far.map(Far::discard);
+            if let Some(far) = far {
+                far.discard();
+            }
             return Ok(refuse(worker, connection, asked, &refusal));
         }
     };

@@ -58,7 +58,7 @@ pub struct Cells {
     /// Whose turn it is in round robin.
     pub rotor: AtomicUsize,
     /// What was spoken on each port.
-    learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
+    pub learned: Mutex<BTreeMap<u16, Arc<Learned>>>,
 }
 
 impl Cells {
@@ -156,14 +156,15 @@ impl Upstream {
     }
 
     /// The same without TLS of its own, for an application that begins it.
+    #[must_use]
     pub fn without_origin(&self) -> Self {
         Self {
             service: Arc::clone(&self.service),
             host: Arc::clone(&self.host),
             endpoints: self.endpoints.clone(),
             preferred: self.preferred.clone(),
-            rules: self.rules.clone(),
             is_http2: self.is_http2,
+            rules: self.rules.clone(),
             origin: None,
             cells: Arc::clone(&self.cells),
         }

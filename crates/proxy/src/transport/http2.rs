@@ -15,7 +15,7 @@ pub mod meter;
 pub mod metered;
 pub mod server;
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::future::poll_fn;
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
@@ -43,12 +43,18 @@ const TRAILER_BYTES: usize = 8 * 1024;
 /// A body that arrives on an HTTP/2 stream.
 #[derive(Debug)]
 pub struct Incoming {
-    stream: RecvStream,
+    /// There until it is dropped.
+    stream: Option<RecvStream>,
     length: Option<u64>,
     data_ended: bool,
+    /// Of a downstream connection: where the stream goes that nobody read to its end.
+    unread: Option<Unread>,
     /// Of an upstream connection: counts as one of its open streams, and keeps its request's body going.
     _upstream: Option<(Open, Option<Upload>)>,
 }
+
+/// A request's stream after its handler let go of it.
+type Unread = Rc<RefCell<Option<RecvStream>>>;
 
 /// A request's body on its way up, which ends with whoever holds this.
 #[derive(Debug)]
@@ -81,15 +87,21 @@ impl Incoming {
     fn new(stream: RecvStream, map: &HeaderMap, upstream: Option<(Open, Option<Upload>)>) -> Self {
         let declared = map.get(CONTENT_LENGTH).and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
         let length = if stream.is_end_stream() { Some(0) } else { declared };
-        Self { stream, length, data_ended: false, _upstream: upstream }
+        Self { stream: Some(stream), length, data_ended: false, unread: None, _upstream: upstream }
+    }
+
+    /// What nobody reads of this body goes to `unread`.
+    fn left_to(mut self, unread: &Unread) -> Self {
+        self.unread = Some(Rc::clone(unread));
+        self
     }
 
     pub(crate) fn is_empty(&self) -> bool {
-        self.stream.is_end_stream()
+        self.is_end()
     }
 
     pub(crate) fn is_end(&self) -> bool {
-        self.stream.is_end_stream()
+        self.stream.as_ref().is_none_or(RecvStream::is_end_stream)
     }
 
     pub(crate) fn length(&self) -> Option<u64> {
@@ -97,21 +109,30 @@ impl Incoming {
     }
 
     pub(crate) fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
+        let Some(stream) = &mut self.stream else { return Poll::Ready(None) };
         if !self.data_ended {
-            match ready!(self.stream.poll_data(context)) {
+            match ready!(stream.poll_data(context)) {
                 Some(Ok(bytes)) => {
                     // The next piece is only asked for when this one was passed on: that is the back-pressure.
-                    let _released = self.stream.flow_control().release_capacity(bytes.len()).is_ok();
+                    let _released = stream.flow_control().release_capacity(bytes.len()).is_ok();
                     return Poll::Ready(Some(Ok(Frame::Data(bytes))));
                 }
                 Some(Err(error)) => return Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
                 None => self.data_ended = true,
             }
         }
-        match ready!(self.stream.poll_trailers(context)) {
+        match ready!(stream.poll_trailers(context)) {
             Ok(Some(trailers)) => Poll::Ready(Some(bounded(trailers).map(Frame::Trailers))),
             Ok(None) => Poll::Ready(None),
             Err(error) => Poll::Ready(Some(Err(BodyError::Broken(error.to_string())))),
+        }
+    }
+}
+
+impl Drop for Incoming {
+    fn drop(&mut self) {
+        if let Some(unread) = self.unread.take() {
+            *unread.borrow_mut() = self.stream.take().filter(|stream| !stream.is_end_stream());
         }
     }
 }

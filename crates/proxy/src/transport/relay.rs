@@ -187,16 +187,12 @@ impl Way {
                 return Poll::Pending;
             }
             match self.stage {
-                Stage::Open | Stage::Deaf => match self.read.poll_fill(from, LARGE, context) {
-                    Poll::Ready(Ok(0)) if self.stage == Stage::Deaf => self.stage = Stage::Over,
+                Stage::Open => match self.read.poll_fill(from, LARGE, context) {
                     Poll::Ready(Ok(0)) => self.stage = Stage::Ending,
-                    Poll::Ready(Ok(_)) if self.stage == Stage::Deaf => self.read = ReadBuffer::default(),
                     Poll::Ready(Ok(length)) => {
                         self.moved = true;
                         came(length);
                     }
-                    // Nobody is left to be told.
-                    Poll::Ready(Err(_)) if self.stage == Stage::Deaf => self.stage = Stage::Over,
                     Poll::Ready(Err(error)) => return Poll::Ready(Err(error)),
                     Poll::Pending => {
                         if self.unflushed && Pin::new(&mut *to).poll_flush(context).is_ready() {
@@ -205,6 +201,14 @@ impl Way {
                         return Poll::Pending;
                     }
                 },
+                Stage::Deaf => {
+                    // However it ends, nobody is left to be told.
+                    let more = matches!(ready!(self.read.poll_fill(from, LARGE, context)), Ok(1..));
+                    self.read = ReadBuffer::default();
+                    if !more {
+                        self.stage = Stage::Over;
+                    }
+                }
                 Stage::Ending => {
                     // It fails only towards somebody who is gone already.
                     let _told = ready!(Pin::new(&mut *to).poll_shutdown(context)).is_ok();
@@ -219,17 +223,13 @@ impl Way {
     /// Writes what is here. A receiver that takes no more does not end the other way: its last words may be on it.
     fn poll_write<T: AsyncWrite + Unpin>(&mut self, to: &mut T, context: &mut Context<'_>) -> Poll<()> {
         while !self.read.is_empty() {
-            match ready!(Pin::new(&mut *to).poll_write(context, self.read.bytes())) {
-                Ok(length @ 1..) => {
-                    self.read.consume(length);
-                    (self.moved, self.unflushed) = (true, true);
-                }
-                Ok(0) | Err(_) => {
-                    self.read = ReadBuffer::default();
-                    self.stage = if self.stage == Stage::Ending { Stage::Over } else { Stage::Deaf };
-                    return Poll::Ready(());
-                }
-            }
+            let Ok(length @ 1..) = ready!(Pin::new(&mut *to).poll_write(context, self.read.bytes())) else {
+                self.read = ReadBuffer::default();
+                self.stage = if self.stage == Stage::Ending { Stage::Over } else { Stage::Deaf };
+                return Poll::Ready(());
+            };
+            self.read.consume(length);
+            (self.moved, self.unflushed) = (true, true);
         }
         Poll::Ready(())
     }

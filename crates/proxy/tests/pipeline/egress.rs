@@ -1,4 +1,5 @@
 //! Requests that lead out of the mesh.
+#![expect(clippy::unwrap_used, reason = "a label that is none fails its test")]
 
 use std::collections::BTreeMap;
 
@@ -14,8 +15,8 @@ use crate::stage::{self, Answer, Stage, Upstream};
 /// A policy with one host, at an address of this machine.
 fn policy(unlisted: Unlisted, outside: &Upstream, local: bool) -> Resource {
     let host = EgressHost {
-        host: outside.address.ip().to_string(),
-        ports: vec![outside.address.port()],
+        host: outside.address().ip().to_string(),
+        ports: vec![outside.address().port()],
         local,
         tls: None,
         overlay: Overlay::default(),
@@ -29,7 +30,7 @@ fn a_listed_host_is_called_like_a_service_and_stands_in_the_series_by_its_name()
     stage::run(async {
         let outside = Upstream::start(|_| Answer::Status(200)).await;
         let stage = Stage::new().resource(policy(Unlisted::Refused, &outside, true)).build();
-        let authority = outside.address.to_string();
+        let authority = outside.address().to_string();
         let answer = stage.call(Method::GET, &authority, "/declarations?x=1", Bytes::new()).await;
         assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
         assert_eq!(outside.seen(), ["GET /declarations?x=1"]);
@@ -43,7 +44,7 @@ fn a_listed_host_is_called_like_a_service_and_stands_in_the_series_by_its_name()
 fn what_is_not_listed_is_refused_with_what_to_add_and_nothing_is_sent() {
     stage::run(async {
         let outside = Upstream::start(|_| Answer::Status(200)).await;
-        let authority = outside.address.to_string();
+        let authority = outside.address().to_string();
         for (told, resource) in [
             ("hosts: {NAME: {host: 127.0.0.1", Resource::Egress(Egress::default())),
             ("`local: true`", policy(Unlisted::Refused, &outside, false)),

@@ -98,6 +98,11 @@ impl Upstream {
         Self { address, seen: Rc::default() }
     }
 
+    /// Where it listens.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub(crate) fn seen(&self) -> Vec<String> {
         self.seen.borrow().lines.clone()
     }

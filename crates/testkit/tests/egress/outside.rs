@@ -61,11 +61,11 @@ while True:
     stream.close()
 "#;
 /// Says nothing itself, and prints what it hears.
-const GREET: &str = r#"
+const GREET: &str = r"
 import socket, sys
 with socket.create_connection((sys.argv[1], int(sys.argv[2])), 15) as stream:
     print(stream.recv(100).decode())
-"#;
+";
 
 pub(crate) struct Outside {
     holder: Process,
@@ -113,7 +113,7 @@ impl Outside {
     }
 
     /// Who vouches for the server.
-    pub(crate) fn authority(&self, mesh: &Mesh) -> PathBuf {
+    pub(crate) fn authority(mesh: &Mesh) -> PathBuf {
         mesh.project().join("root.pem")
     }
 

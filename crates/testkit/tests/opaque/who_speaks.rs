@@ -74,11 +74,7 @@ fn http_on_a_port_that_nobody_declared_is_read_as_http() {
             assert_eq!((answer.status, answer.header("x-trace-id").len()), (200, 32), "{}", answer.text());
         }
         let metrics = client.metrics().await;
-        assert_eq!(
-            metrics.sum("istio_requests_total", &["request_protocol=\"http\"", "200"]),
-            5.0,
-            "{}",
-            metrics.text()
-        );
+        let counted = metrics.sum("istio_requests_total", &["request_protocol=\"http\"", "200"]);
+        assert!((counted - 5.0).abs() < 0.5, "{}", metrics.text());
     });
 }

@@ -86,8 +86,11 @@ fn local(port: u16) -> SocketAddr {
     ([127, 0, 0, 1], port).into()
 }
 
+/// A host, a method, a path, and bytes of body.
+type Asked = (&'static str, Method, &'static str, usize);
+
 /// Hosts with paths, so that every kind of domain and of match is met and missed.
-fn requests() -> Vec<(&'static str, Method, &'static str, usize)> {
+fn requests() -> Vec<Asked> {
     let hosts = [
         "tariff-svc",
         "TARIFF-svc",

@@ -1,5 +1,7 @@
 //! `hms proxy run`: a proxy that a static file leads, as the chapter writes it and as Envoy takes it.
 
+#![expect(clippy::unwrap_used, clippy::panic, reason = "a scenario that cannot be set up has failed")]
+
 mod differential;
 mod reload;
 mod seed;

@@ -1,6 +1,7 @@
 //! Istio's series of connections that nobody reads.
 
 use std::collections::BTreeMap;
+use std::fmt::Write as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -58,7 +59,7 @@ impl TcpCells {
     pub(super) fn expose(&self, out: &mut String) {
         let cells = self.0.lock();
         for (name, help, value) in FAMILIES {
-            out.push_str(&format!("# HELP {name} {help}\n# TYPE {name} counter\n"));
+            let _infallible = writeln!(out, "# HELP {name} {help}\n# TYPE {name} counter").is_ok();
             for (labels, cell) in cells.iter() {
                 let count = value(cell).load(Relaxed);
                 if count > 0 {

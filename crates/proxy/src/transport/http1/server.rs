@@ -70,8 +70,6 @@ struct Connection<S> {
     broken: bool,
     answer: Stage,
     pace: Pace,
-    /// Whether it speaks something else now: what comes is not looked at here.
-    tunnel: bool,
 }
 
 /// How far the answer is.
@@ -83,6 +81,8 @@ enum Stage {
     Keep,
     /// Its head was written, and says that it is the last.
     Last,
+    /// Its head was written, and something else than HTTP is spoken from then on: what comes is not looked at here.
+    Tunnel,
 }
 
 /// How the wait for a head ended.
@@ -341,7 +341,6 @@ impl<S> Connection<S> {
             broken: false,
             answer: Stage::None,
             pace: Pace::default(),
-            tunnel: false,
         }
     }
 
@@ -393,7 +392,7 @@ impl<S: AsyncRead + Unpin> Connection<S> {
 
     /// Resolves when the caller is gone. Requests that it sends ahead are kept, up to a buffer full of them.
     fn poll_gone(&mut self, context: &mut Context<'_>) -> Poll<()> {
-        while !self.tunnel && self.body.is_end() && self.read.bytes().len() < SMALL / 2 {
+        while self.answer != Stage::Tunnel && self.body.is_end() && self.read.bytes().len() < SMALL / 2 {
             match ready!(self.read.poll_fill(&mut self.stream, SMALL, context)) {
                 Ok(1..) => {}
                 Ok(0) | Err(_) => return Poll::Ready(()),
@@ -453,12 +452,11 @@ struct Answer<'a, S> {
 
 impl<S: AsyncRead + AsyncWrite + Abort + Unpin> Reply for Answer<'_, S> {
     async fn send(self, response: Response) -> Delivered {
-        let Response { head, body } = response;
-        let mut body = match body.into_tunnel() {
+        let Response { head, mut body } = response;
+        if let Some(tunnel) = body.take_tunnel() {
             // Boxed, so that ordinary answers do not pay for its size.
-            Ok(tunnel) => return Box::pin(tunnel::run(&self.connection, &head, tunnel, self.drain)).await,
-            Err(body) => body,
-        };
+            return Box::pin(tunnel::run(&self.connection, &head, tunnel, self.drain)).await;
+        }
         let mut encoder = self.begin(&head, &body);
         let mut delivered = Delivered::default();
         let mut flushed = false;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::limits::{Breach, Limits};
 use super::metered::{Metered, Signal};
-use super::{Incoming, Open, head, pump};
+use super::{Incoming, Open, Unread, head, pump};
 use crate::body::Body;
 use crate::drain::Drain;
 use crate::tasks;
@@ -30,6 +30,11 @@ const FAREWELL: Duration = Duration::from_secs(2);
 const LEAVING: Duration = Duration::from_secs(30);
 /// How often a connection that leaves is looked at.
 const LOOK: Duration = Duration::from_secs(5);
+
+/// How long the rest of a request may take to come that was answered without it.
+const LINGER: Duration = Duration::from_secs(1);
+/// How much of it is taken; then the stream is reset without an error (RFC 9113 §8.1).
+const LINGER_BYTES: usize = 32 * 1024;
 
 type Accepted = (http::Request<RecvStream>, server::SendResponse<Bytes>);
 
@@ -195,7 +200,8 @@ async fn answer<H: Handler>(
     limits: &Limits,
 ) {
     let (parts, stream) = request.into_parts();
-    let body = Body::http2(Incoming::new(stream, &parts.headers, None));
+    let unread = Unread::default();
+    let body = Body::http2(Incoming::new(stream, &parts.headers, None).left_to(&unread));
     let head = head::check(&parts.method, &parts.uri, parts.headers, limits)
         .and_then(|fields| request_head(parts.method, &parts.uri, fields));
     let respond = Rc::new(RefCell::new(respond));
@@ -204,8 +210,24 @@ async fn answer<H: Handler>(
     tokio::select! {
         biased;
         // The caller gave up: the upstream is told by dropping what is under way, or never hears of it.
-        () = poll_fn(|context| poll_gone(&respond, context)) => {}
+        () = poll_fn(|context| poll_gone(&respond, context)) => return,
         () = handling => {}
+    }
+    let rest = unread.take();
+    if let Some(stream) = rest {
+        let _in_time = tokio::time::timeout(LINGER, take_rest(stream)).await.is_ok();
+    }
+}
+
+/// Takes a request's body that was answered before it had come, up to a bound. Whoever is just sending it may not look at the answer
+/// of a stream that was reset meanwhile: curl 7.88 reports a broken stream instead of a 403.
+async fn take_rest(mut stream: RecvStream) {
+    let mut taken = 0;
+    while let Some(Ok(bytes)) = poll_fn(|context| stream.poll_data(context)).await {
+        taken += bytes.len();
+        if taken > LINGER_BYTES || stream.flow_control().release_capacity(bytes.len()).is_err() {
+            return;
+        }
     }
 }
 

@@ -75,7 +75,7 @@ where
 
 fn begin<S: Abort>(connection: &RefCell<Connection<S>>, head: &ResponseHead, tunnel: &mut Tunnel) -> Relay {
     let mut connection = connection.borrow_mut();
-    (connection.answer, connection.tunnel) = (Stage::Last, true);
+    connection.answer = Stage::Tunnel;
     let text = connection.out.text();
     write::status_line(text, head.status);
     for (name, value) in head.fields.lines() {

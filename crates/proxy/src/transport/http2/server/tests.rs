@@ -72,6 +72,25 @@ fn on_paused_time(test: impl Future<Output = ()>) {
     runtime.block_on(LocalSet::new().run_until(test));
 }
 
+/// Kind, stream and payload of the next frame.
+async fn next(stream: &mut DuplexStream) -> (u8, u32, Vec<u8>) {
+    let mut head = [0; 9];
+    stream.read_exact(&mut head).await.unwrap();
+    let mut payload = vec![0; usize::from(head[1]) << 8 | usize::from(head[2])];
+    stream.read_exact(&mut payload).await.unwrap();
+    (head[3], u32::from_be_bytes(head[5..9].try_into().unwrap()), payload)
+}
+
+/// The next frame of a stream.
+async fn next_of(stream: &mut DuplexStream, number: u32) -> (u8, Vec<u8>) {
+    loop {
+        let (kind, found, payload) = next(stream).await;
+        if found == number {
+            return (kind, payload);
+        }
+    }
+}
+
 const HOUR: Duration = Duration::from_hours(1);
 
 #[test]
@@ -169,5 +188,55 @@ fn draining_asks_every_connection_to_leave_once() {
         assert_eq!(farewell(&mut peer).await, Some(0));
         assert_eq!(serving.await.unwrap(), None);
         assert_eq!(drained.await.unwrap(), 0);
+    });
+}
+
+/// `POST http://a/` without its body.
+fn upload(stream: u32) -> Vec<u8> {
+    frame(1, 4, stream, &[0x83, 0x86, 0x84, 0x41, 1, b'a'])
+}
+
+const HEADERS: u8 = 1;
+const RESET: u8 = 3;
+
+#[test]
+fn a_request_answered_before_its_body_is_not_reset_while_the_body_comes() {
+    on_paused_time(async {
+        let (mut peer, _drainer, _serving) = served(Limits::EDGE, HOUR, Test { answers: true });
+        peer.write_all(HELLO).await.unwrap();
+        peer.write_all(&upload(1)).await.unwrap();
+        assert_eq!(next_of(&mut peer, 1).await.0, HEADERS);
+        peer.write_all(&frame(0, 1, 1, b"late")).await.unwrap();
+        // Everything about the first stream was said before the second is answered.
+        peer.write_all(&request(3)).await.unwrap();
+        let (kind, stream) = loop {
+            let (kind, stream, _) = next(&mut peer).await;
+            if stream != 0 {
+                break (kind, stream);
+            }
+        };
+        assert_eq!((kind, stream), (HEADERS, 3));
+    });
+}
+
+#[test]
+fn a_body_that_never_comes_is_given_up_without_calling_it_an_error() {
+    on_paused_time(async {
+        let (mut peer, _drainer, _serving) = served(Limits::EDGE, HOUR, Test { answers: true });
+        peer.write_all(HELLO).await.unwrap();
+        peer.write_all(&upload(1)).await.unwrap();
+        let begun = Instant::now();
+        assert_eq!(next_of(&mut peer, 1).await.0, HEADERS);
+        assert_eq!(next_of(&mut peer, 1).await, (RESET, vec![0; 4]));
+        assert_eq!(begun.elapsed(), LINGER);
+        peer.write_all(&upload(3)).await.unwrap();
+        assert_eq!(next_of(&mut peer, 3).await.0, HEADERS);
+        let begun = Instant::now();
+        // More than is taken, less than the window lets through.
+        for _ in 0..3 {
+            peer.write_all(&frame(0, 0, 3, &[b'x'; 16 * 1024])).await.unwrap();
+        }
+        assert_eq!(next_of(&mut peer, 3).await, (RESET, vec![0; 4]));
+        assert!(begun.elapsed() < LINGER, "{:?}", begun.elapsed());
     });
 }

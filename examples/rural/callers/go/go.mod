@@ -1,0 +1,3 @@
+module rural/caller
+
+go 1.19
