@@ -69,7 +69,7 @@ struct Seen {
 
 /// A server that does as told and remembers what it saw.
 pub(crate) struct Upstream {
-    address: SocketAddr,
+    pub(crate) address: SocketAddr,
     seen: Rc<RefCell<Seen>>,
 }
 
