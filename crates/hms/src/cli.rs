@@ -19,7 +19,6 @@ const EXAMPLES: &str = "\
   hms up                                  start everything in this folder
   eval \"$(hms env)\"                       make curl and $JWT work in this shell
   curl -H \"Authorization: Bearer $JWT\" https://gateway.local/sum/2/3
-  hms status                              what runs, how it fares
   hms stop calc-svc                       break it; hms breaker show calc-svc
   hms down                                stop everything
 ";
@@ -51,7 +50,7 @@ pub(crate) struct Cli {
 #[derive(Debug, Clone, Args)]
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Globals {
-    /// The project's folder [default: the nearest one upward with a mesh.yaml or a mesh]
+    /// The project's folder [default: the nearest upward with a mesh]
     #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, value_name = "DIR")]
     pub(crate) project: Option<PathBuf>,
     /// Control plane to talk to, such as `http://127.0.0.1:15014`

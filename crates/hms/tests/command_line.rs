@@ -165,8 +165,13 @@ fn token_file(home: &Home) -> PathBuf {
     Path::join(&project.path(), "control/admin.token")
 }
 
-/// Listens nowhere, but says so as `hms-proxy` does, and keeps a list of those that were started.
+/// Listens nowhere, but says so as `hms-proxy` does, and keeps a list of those that were started. It captures nothing, and is no
+/// shepherd.
 const PROXY: &str = r#"#!/bin/sh
+case $1 in
+  __capture) echo '{"mode": "none", "why": "it is a script"}'; exit ;;
+  __shepherd) while [ "$1" != -- ]; do shift; done; shift; exec "$@" ;;
+esac
 while [ $# -gt 1 ]; do
   case $1 in --service) service=$2 ;; --runtime-dir) run=$2 ;; --https) https=$2 ;; esac
   shift
