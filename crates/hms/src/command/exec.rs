@@ -2,6 +2,7 @@
 
 use std::os::unix::process::CommandExt as _;
 use std::process::Command;
+use std::time::Duration;
 
 use super::Context;
 use crate::cli;
@@ -12,6 +13,32 @@ use crate::laptop::intercept::Mode;
 use crate::laptop::ipc::UnitReport;
 use crate::laptop::sidecar::find_program;
 use crate::laptop::supervise::all_units;
+use crate::project::Project;
+
+/// How long a program that was just started may take to be in its namespaces.
+const ENTERED: Duration = Duration::from_secs(5);
+/// How often that is looked at.
+const LOOK: Duration = Duration::from_millis(20);
+
+/// The process of a service's program, once it lives in a network of its own.
+async fn inside(project: &Project, service: &str) -> Option<u32> {
+    let network = |process: &str| std::fs::read_link(format!("/proc/{process}/ns/net")).ok();
+    let own = network("self")?;
+    let looking = async {
+        loop {
+            let units = all_units(project).await;
+            let unit =
+                units.iter().map(|(_, unit)| unit).find(|unit| unit.service == service && unit.app_port.is_some());
+            let running = unit.filter(|unit| unit.phase == "running" || unit.phase == "starting")?;
+            let pid = running.app_pid.filter(|pid| network(&pid.to_string()).is_some_and(|network| network != own));
+            if pid.is_some() {
+                return pid;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    };
+    tokio::time::timeout(ENTERED, looking).await.ok().flatten()
+}
 
 pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exit, Failure> {
     let service = context.service(&options.service)?;
@@ -25,8 +52,7 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exi
     let mut command = Command::new(find_program(context.settings)?);
     match mode {
         Mode::Netns => {
-            let pid = unit.app_pid.filter(|_| unit.phase == "running" || unit.phase == "starting");
-            let pid = pid.ok_or_else(|| {
+            let pid = inside(&project, &service).await.ok_or_else(|| {
                 Failure::new(Exit::Conflict, 1206, format!("{service} does not run, so there is nothing to enter"))
                     .fix(format!("hms start {service}"))
             })?;

@@ -15,8 +15,13 @@ async fn a_subscriber_gets_what_it_asked_for_and_then_only_what_changes() {
     let channel = mesh.channel(Some(mesh.identity("default", "hello-svc"))).await;
     let mut proxy = Subscriber::open(channel, "p", [Scope::Mesh, service("calc-svc")]).await.unwrap();
     let first = proxy.update(Vec::new()).await.unwrap();
-    let expected =
-        ["defaults/mesh/mesh", "entry/default/calc-svc", "service/default/calc-svc", "endpoint/default/calc-svc/1"];
+    let expected = [
+        "defaults/mesh/mesh",
+        "entry/default/calc-svc",
+        "service/default/calc-svc",
+        "endpoint/default/calc-svc/1",
+        "egress/mesh/mesh",
+    ];
     assert_eq!(names(&first), expected);
     let began = Instant::now();
     let revision = mesh.register("calc-svc", 2).await;
