@@ -183,11 +183,12 @@ enum Entered {
     Refused,
 }
 
-/// Finds out who is at the other end and what it speaks.
+/// Finds out who is at the other end and what it speaks. Each way is boxed but the plainest, on which a connection may wait for long
+/// without a word: it should not hold the size of a handshake.
 async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &Door) -> io::Result<Entered> {
     Ok(match door {
         Door::Inbound => {
-            let arrived = peer::accept(worker, stream, peer).await?;
+            let arrived = Box::pin(peer::accept(worker, stream, peer)).await?;
             if arrived.protocol == Protocol::Opaque {
                 return Ok(Entered::Inbound(Box::new(arrived)));
             }
@@ -199,10 +200,10 @@ async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &
             let entrance = Entrance::Outbound { pinned: None, port: 0, dialled: None };
             Entered::Http(entrance, worker.own_party(), protocol, Stream::Plain(stream))
         }
-        Door::Outbound(Some(service)) => to_service(worker, stream, peer, service, 0).await?,
-        Door::Captured => captured(worker, stream, peer).await?,
+        Door::Outbound(Some(service)) => Box::pin(to_service(worker, stream, peer, service, 0)).await?,
+        Door::Captured => Box::pin(captured(worker, stream, peer)).await?,
         Door::Gateway => {
-            let (protocol, stream) = peer::accept_edge(worker, stream, peer).await?;
+            let (protocol, stream) = Box::pin(peer::accept_edge(worker, stream, peer)).await?;
             Entered::Http(Entrance::Gateway, worker.own_party(), protocol, stream)
         }
         Door::Static(door) => {
