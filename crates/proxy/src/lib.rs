@@ -26,6 +26,7 @@ pub mod opaque;
 pub mod overload;
 pub mod peer;
 pub mod pipeline;
+mod private_socket;
 pub mod probe;
 pub mod refusal;
 pub mod report;

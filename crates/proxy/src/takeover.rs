@@ -22,17 +22,15 @@
 
 mod sockets;
 
-use std::fs::File;
 use std::io;
-use std::os::fd::AsRawFd as _;
 use std::os::unix::fs::PermissionsExt as _;
-use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{UnixListener, UnixStream};
 
 use crate::listen::bind::Sockets;
+use crate::private_socket::{Place, same_user};
 use crate::settings::Settings;
 
 /// The socket's name in the runtime directory.
@@ -70,7 +68,7 @@ pub struct Successor {
 
 /// Asks whoever listens in the runtime directory for its sockets. `None` if nobody does.
 pub async fn meet(settings: &Settings) -> io::Result<Option<(Predecessor, Sockets)>> {
-    let place = Place::of(&settings.runtime_dir)?;
+    let place = Place::of(&settings.runtime_dir, NAME)?;
     let Ok(mut stream) = UnixStream::connect(place.path()).await else { return Ok(None) };
     same_user(&stream)?;
     let asked = async {
@@ -105,7 +103,7 @@ impl Predecessor {
 impl Offer {
     /// Waits from now on. A former process's socket of the same name is replaced.
     pub fn open(settings: &Settings, sockets: Sockets) -> io::Result<Self> {
-        let place = Place::of(&settings.runtime_dir)?;
+        let place = Place::of(&settings.runtime_dir, NAME)?;
         let _absent_is_fine = std::fs::remove_file(place.path()).is_ok();
         let listener = UnixListener::bind(place.path())?;
         // The directory keeps others out; this is for those who copy it.
@@ -167,32 +165,10 @@ async fn read_line(stream: &mut UnixStream) -> io::Result<String> {
     String::from_utf8(line).map_err(io::Error::other)
 }
 
-/// The directory lets only us in; the kernel's word for who came costs nothing more.
-fn same_user(stream: &UnixStream) -> io::Result<()> {
-    if stream.peer_cred()?.uid() == nix::unistd::geteuid().as_raw() {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the other process belongs to another user"))
-}
-
-/// The socket's place, by way of the open directory: a socket's path has at most 108 bytes (unix(7)), a directory's may have more.
-struct Place {
-    directory: File,
-}
-
-impl Place {
-    fn of(directory: &Path) -> io::Result<Self> {
-        Ok(Self { directory: File::open(directory)? })
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(NAME)
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use std::os::unix::fs::MetadataExt as _;
+    use std::path::{Path, PathBuf};
 
     use super::*;
     use crate::last_good;

@@ -13,18 +13,18 @@
 //! shepherd ──► inside               go                   you are my child now
 //! ```
 
-use std::fs::File;
 use std::io::{self, IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd as _, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
-use rustix::net::sockopt::socket_peercred;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, SendAncillaryBuffer, SendAncillaryMessage,
     SendFlags, SocketAddrUnix, SocketFlags, SocketType, bind, connect, listen, recvmsg, sendmsg, socket_with,
     socketpair,
 };
+
+use crate::private_socket::{Place, same_user};
 
 /// Sockets in one message, at most; the kernel takes 253.
 pub(super) const MOST: usize = 64;
@@ -89,7 +89,7 @@ pub(super) fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 
 /// The proxy's end: waits for shepherds. A former process's socket of the same name is replaced.
 pub(super) fn open(directory: &Path) -> io::Result<OwnedFd> {
-    let place = Place::of(directory)?;
+    let place = Place::of(directory, NAME)?;
     let _absent_is_fine = std::fs::remove_file(place.path()).is_ok();
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)?;
@@ -100,34 +100,11 @@ pub(super) fn open(directory: &Path) -> io::Result<OwnedFd> {
 
 /// The shepherd's end.
 pub(super) fn reach(directory: &Path) -> io::Result<OwnedFd> {
-    let place = Place::of(directory)?;
+    let place = Place::of(directory, NAME)?;
     let socket = socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, SocketFlags::CLOEXEC, None)?;
     connect(&socket, &SocketAddrUnix::new(place.path())?)?;
     same_user(&socket)?;
     Ok(socket)
-}
-
-/// The directory lets only us in; the kernel's word for who came costs nothing more.
-pub(super) fn same_user(socket: impl AsFd) -> io::Result<()> {
-    if socket_peercred(socket)?.uid == rustix::process::geteuid() {
-        return Ok(());
-    }
-    Err(io::Error::new(io::ErrorKind::PermissionDenied, "the other process belongs to another user"))
-}
-
-/// The socket's place, by way of the open directory: a socket's path has at most 108 bytes (unix(7)), a directory's may have more.
-struct Place {
-    directory: File,
-}
-
-impl Place {
-    fn of(directory: &Path) -> io::Result<Self> {
-        Ok(Self { directory: File::open(directory)? })
-    }
-
-    fn path(&self) -> PathBuf {
-        Path::new("/proc/self/fd").join(self.directory.as_raw_fd().to_string()).join(NAME)
-    }
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ use super::dns::{self, Names, Searched};
 use super::link::{self, Message};
 use super::{Mode, host};
 use crate::listen::{Door, Threads, accept};
+use crate::private_socket::same_user;
 use crate::tasks;
 use crate::worker::Shared;
 
@@ -237,7 +238,7 @@ impl Gate {
         use rustix::net::{SocketFlags, accept_with};
         let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
         let socket = self.0.async_io(Interest::READABLE, |gate| Ok(accept_with(gate, flags)?)).await?;
-        link::same_user(&socket)?;
+        same_user(&socket)?;
         watched(socket)
     }
 }
