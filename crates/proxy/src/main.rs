@@ -6,6 +6,8 @@ use hms_proxy::app;
 use hms_proxy::capture::{enter, shepherd};
 use hms_proxy::settings::{Settings, SettingsError, log_filter};
 use tokio::task::LocalSet;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     // What stands beside an application does nothing else: no settings, no runtime, and no threads before it has split.
@@ -17,11 +19,8 @@ fn main() -> ExitCode {
         Err(SettingsError::Asked(text)) => return say(&mut std::io::stdout(), &text, ExitCode::SUCCESS),
         Err(error) => return say(&mut std::io::stderr(), &format!("{error}\n"), ExitCode::from(2)),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(log_filter()))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(log_filter()).with(lines).init();
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),
