@@ -19,6 +19,7 @@ mod proxies;
 mod routes;
 mod server;
 mod services;
+mod splits;
 mod status;
 mod table;
 mod tap;
@@ -147,6 +148,7 @@ fn operations() -> Vec<Operation> {
         status::operations(),
         metrics::operations(),
         services::operations(),
+        splits::operations(),
         endpoints::operations(),
         routes::operations(),
         mesh::operations(),

@@ -9,7 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
-    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Store, Tap, Up,
+    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Store,
+    Tap, Up,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -162,6 +163,9 @@ pub(crate) enum Command {
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),
+    /// Divide a service's calls among its versions, or show how they are divided
+    #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
+    Shift(Shift),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,

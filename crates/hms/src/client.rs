@@ -64,6 +64,8 @@ pub(crate) struct Client {
     address: String,
     bearer: Option<Bearer>,
     timeout: Duration,
+    /// The revision that the configuration must still have for a change.
+    expected: Option<u64>,
 }
 
 impl Client {
@@ -82,7 +84,7 @@ impl Client {
     /// A client for a known address, with the project's token.
     pub(crate) fn new(address: String, project: &Project, timeout: Duration) -> Self {
         let token = std::fs::read_to_string(crate::laptop::records::data_dir(project).join("admin.token"));
-        Self { address, bearer: token.ok().map(|token| Bearer(token.trim().to_owned())), timeout }
+        Self { address, bearer: token.ok().map(|token| Bearer(token.trim().to_owned())), timeout, expected: None }
     }
 
     /// Address and port.
@@ -103,6 +105,22 @@ impl Client {
     /// `PUT` a document, get one back.
     pub(crate) async fn put<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Result<T, Failure> {
         self.json("PUT", path, Some(encode(body))).await
+    }
+
+    /// `PUT` a document, get one back, unless the configuration is at another revision by now.
+    pub(crate) async fn put_at<T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &impl Serialize,
+        revision: u64,
+    ) -> Result<T, Failure> {
+        let expected = Self { expected: Some(revision), ..self.clone() };
+        expected.json("PUT", path, Some(encode(body))).await
+    }
+
+    /// `DELETE` something, get a document back.
+    pub(crate) async fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.json("DELETE", path, None).await
     }
 
     /// `GET`, as text.
@@ -178,6 +196,9 @@ impl Client {
             .header("accept", "application/json, application/x-ndjson, text/plain");
         if body.is_some() {
             request = request.header("content-type", "application/json");
+        }
+        if let Some(revision) = self.expected {
+            request = request.header("if-match", format!("\"{revision}\""));
         }
         if let Some(bearer) = &self.bearer {
             request = request.header("authorization", format!("Bearer {}", bearer.0));

@@ -19,6 +19,7 @@ mod proxy_run;
 mod register;
 mod routes;
 mod services;
+mod shift;
 mod status;
 mod stop;
 mod tap;
@@ -89,6 +90,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
         Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
+        Command::Shift(options) => shift::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

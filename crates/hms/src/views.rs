@@ -155,6 +155,34 @@ pub(crate) struct Breaker {
     pub(crate) seen_by: Vec<Sight>,
 }
 
+/// `GET /v1/services/SVC/split`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Split {
+    /// The service.
+    pub(crate) service: String,
+    /// The revision of the configuration.
+    pub(crate) revision: u64,
+    /// Who gets the calls.
+    pub(crate) shares: Vec<Share>,
+}
+
+/// A part of the calls.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Share {
+    /// The service that gets it.
+    pub(crate) service: String,
+    /// The version of it; none for every one.
+    pub(crate) version: Option<String>,
+    /// Its weight.
+    pub(crate) weight: u32,
+    /// The same in percent.
+    pub(crate) percent: f64,
+    /// How many endpoints it has.
+    pub(crate) endpoints: u64,
+}
+
 /// `GET /v1/egress`.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

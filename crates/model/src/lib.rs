@@ -16,6 +16,7 @@ pub mod route;
 pub mod service;
 pub mod snapshot;
 pub mod spiffe;
+pub mod split;
 pub mod standalone;
 pub mod trust;
 pub mod workload;

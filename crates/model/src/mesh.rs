@@ -10,6 +10,7 @@ use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
 use crate::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use crate::route::Route;
 use crate::service::{Entry, Service};
+use crate::split::{Share, Split};
 use crate::trust::TrustBundle;
 use crate::workload::{Endpoint, Transport};
 
@@ -70,6 +71,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     let mut defaults = Defaults::default();
     let mut declarations: BTreeMap<ServiceName, Declaration> = BTreeMap::new();
     let mut routes: BTreeMap<ServiceName, Route> = BTreeMap::new();
+    let mut splits: BTreeMap<ServiceName, Split> = BTreeMap::new();
     let mut endpoints: Vec<Endpoint> = Vec::new();
     for resource in resources {
         match resource {
@@ -84,6 +86,9 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
                 routes.insert(route.service.clone(), route);
             }
             Resource::Endpoint(endpoint) => endpoints.push(endpoint),
+            Resource::Split(split) => {
+                splits.insert(split.service.clone(), split);
+            }
             // Resolved forms are sent, never stored.
             Resource::Entry(_) | Resource::Service(_) => {}
         }
@@ -100,6 +105,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             policy: declaration.overlay.over(&defaults.policy),
             authorization: declaration.authorization.clone().unwrap_or_default(),
             ports: Vec::new(),
+            split: splits.remove(name).map(|split| split.shares).unwrap_or_default(),
             name: name.clone(),
         };
         let state = ServiceState { service, addresses, route: routes.remove(name), endpoints: BTreeMap::new() };
@@ -108,13 +114,33 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     for name in routes.keys() {
         findings.push(Finding::warning(2108, format!("the routes of `{name}` have no service")));
     }
+    for name in splits.keys() {
+        findings.push(Finding::warning(2108, format!("the split of `{name}` has no service")));
+    }
     for endpoint in endpoints {
         admit(&mut mesh, endpoint, &mut findings);
     }
     for (name, state) in &mut mesh.services {
         state.service.ports = ports(declarations.get(name), state);
     }
+    findings.extend(mesh.services.values().flat_map(|state| empty_shares(&mesh, state)));
     (mesh, findings)
+}
+
+/// Shares that nobody can take: they are left to the others, and somebody should know.
+fn empty_shares(mesh: &Mesh, state: &ServiceState) -> Vec<Finding> {
+    let taken = |share: &Share| {
+        let endpoints = mesh.services.get(&share.service).into_iter().flat_map(|service| service.endpoints.values());
+        endpoints.into_iter().any(|endpoint| share.version.is_empty() || share.version == endpoint.version)
+    };
+    let empty = state.service.split.iter().filter(|share| share.weight > 0 && !taken(share));
+    let finding = |share: &Share| {
+        let version = if share.version.is_empty() { String::new() } else { format!(" {}", share.version) };
+        let message =
+            format!("`{}` gives a share to `{}{version}`, which has no endpoint", state.service.name, share.service);
+        Finding::warning(2109, message).because("its share goes to the others as long as that is so")
+    };
+    empty.map(finding).collect()
 }
 
 /// The declared ports; else the one that `http://NAME/` dials, and those under which its applications are known.

@@ -12,6 +12,7 @@ use crate::port::{AppProtocol, Port};
 use crate::route::Route;
 use crate::service::{Entry, Service};
 use crate::spiffe::SpiffeId;
+use crate::split::Split;
 use crate::trust::TrustBundle;
 use crate::workload::Endpoint;
 
@@ -36,11 +37,13 @@ pub enum Kind {
     Gateway,
     /// [`Egress`], stored and sent to every proxy.
     Egress,
+    /// [`Split`], stored; sent as a part of its [`Service`].
+    Split,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Trust,
         Self::Defaults,
         Self::Declaration,
@@ -50,6 +53,7 @@ impl Kind {
         Self::Route,
         Self::Gateway,
         Self::Egress,
+        Self::Split,
     ];
 
     /// The word that begins a resource's name.
@@ -64,6 +68,7 @@ impl Kind {
             Self::Route => "route",
             Self::Gateway => "gateway",
             Self::Egress => "egress",
+            Self::Split => "split",
         }
     }
 }
@@ -152,6 +157,8 @@ pub enum Resource {
     Gateway(Gateway),
     /// What may leave the mesh.
     Egress(Egress),
+    /// How calls to a service are divided.
+    Split(Split),
 }
 
 impl Resource {
@@ -167,6 +174,7 @@ impl Resource {
             Self::Route(route) => ResourceKey::of(Kind::Route, &route.service),
             Self::Gateway(_) => ResourceKey::mesh(Kind::Gateway),
             Self::Egress(_) => ResourceKey::mesh(Kind::Egress),
+            Self::Split(split) => ResourceKey::of(Kind::Split, &split.service),
         }
     }
 }

@@ -7,6 +7,7 @@ use crate::names::ServiceName;
 use crate::policy::{AuthorizationPolicy, TrafficPolicy};
 use crate::port::Port;
 use crate::spiffe::SpiffeId;
+use crate::split::Share;
 
 /// A service as every proxy that calls or serves it sees it.
 #[derive(Debug, Clone, PartialEq)]
@@ -23,6 +24,8 @@ pub struct Service {
     pub authorization: AuthorizationPolicy,
     /// Its ports, by number.
     pub ports: Vec<Port>,
+    /// Who gets the calls to it; empty where its endpoints do, whatever their version.
+    pub split: Vec<Share>,
 }
 
 impl Service {

@@ -48,7 +48,7 @@ impl Snapshot {
                     };
                     snapshot.services.insert(service.name.clone(), state);
                 }
-                Resource::Declaration(_) | Resource::Endpoint(_) | Resource::Route(_) => {}
+                Resource::Declaration(_) | Resource::Endpoint(_) | Resource::Route(_) | Resource::Split(_) => {}
             }
         }
         for resource in resources {

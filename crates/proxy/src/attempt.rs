@@ -21,6 +21,7 @@ use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app::{body_idle, incomplete};
+use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::record::Exchange;
@@ -61,6 +62,8 @@ pub struct Call<'a> {
     pub port: u16,
     /// What its route says of time and retries; `None` is the service's own policy.
     pub policy: Option<&'a TrafficPolicy>,
+    /// Which endpoints it may go to.
+    pub pick: Pick<'a>,
 }
 
 /// Sends a request to `upstream`.
@@ -70,7 +73,7 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol, port, policy } = call;
+    let Call { head, body, mut edits, protocol, port, policy, pick } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
     let policy = policy.unwrap_or(&upstream.service.policy);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
@@ -89,7 +92,7 @@ pub async fn run(
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
-        let Some(index) = choose(worker, upstream, &tried, now) else {
+        let Some(index) = choose(worker, upstream, pick, &tried, now) else {
             return Err(refuse(upstream, worker.now()));
         };
         let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, worker.now())) };
@@ -118,7 +121,7 @@ pub async fn run(
             tries: exchange.attempts,
             failure,
             body: if body.can_replay() { retry::Body::Kept } else { retry::Body::Gone },
-            next: if has_other(worker, upstream, &tried) { Next::Other } else { Next::Same },
+            next: if has_other(worker, upstream, pick, &tried) { Next::Other } else { Next::Same },
             deadline,
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
@@ -300,45 +303,59 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
     }
 }
 
-/// An endpoint that may be tried: one not tried yet if there is one, else any; an ejected one only as its due probe.
-pub(crate) fn choose(worker: &Worker, upstream: &Upstream, tried: &[usize], now: Moment) -> Option<usize> {
+/// An endpoint that may be tried: of the version that was meant one not tried yet, else one of another that has a share, else any;
+/// an ejected one only as its due probe.
+pub(crate) fn choose(
+    worker: &Worker,
+    upstream: &Upstream,
+    pick: Pick<'_>,
+    tried: &[usize],
+    now: Moment,
+) -> Option<usize> {
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
-    let mut pick = |fits: &dyn Fn(usize) -> bool| {
+    let mut choose = |among: &dyn Fn(&UpstreamEndpoint) -> bool, tried: &[usize]| {
         list.clear();
-        list.extend(candidates(upstream, now, fits));
+        list.extend(candidates(upstream, now, among, tried));
         balance::choose(upstream.service.policy.balance, &list, &upstream.cells.rotor, &mut dice)
     };
-    let fresh = pick(&|index| !tried.contains(&index)).or_else(|| pick(&|_| true));
+    let (meant, others) = (|own: &_| pick.is_meant(own), |own: &_| pick.may_stand_in(upstream, own));
+    let fresh = choose(&meant, tried).or_else(|| choose(&others, tried)).or_else(|| choose(&others, &[]));
     if let Some(index) = fresh {
         return Some(index);
     }
     drop(dice);
     upstream.endpoints.iter().position(|endpoint| {
-        endpoint.endpoint.health == Health::Healthy
+        pick.may_stand_in(upstream, endpoint)
+            && endpoint.endpoint.health == Health::Healthy
             && endpoint.cells.health.force_probe_due(now)
             && endpoint.cells.health.admit(now) == Admission::Probe
     })
 }
 
+/// Those that can be called now of the endpoints this proxy uses `among` these, but for those `tried`.
 fn candidates<'a>(
     upstream: &'a Upstream,
     now: Moment,
-    fits: &'a dyn Fn(usize) -> bool,
+    among: &'a dyn Fn(&UpstreamEndpoint) -> bool,
+    tried: &'a [usize],
 ) -> impl Iterator<Item = Candidate> + 'a {
     let usable = move |endpoint: &UpstreamEndpoint| {
-        endpoint.endpoint.health == Health::Healthy && endpoint.cells.health.phase(now) == Phase::Closed
+        endpoint.endpoint.health == Health::Healthy
+            && endpoint.cells.health.phase(now) == Phase::Closed
+            && among(endpoint)
     };
     let subset = upstream.subset(usable);
-    subset.filter(move |(index, _)| fits(*index)).map(move |(index, endpoint)| Candidate {
+    subset.filter(move |(index, _)| !tried.contains(index)).map(move |(index, endpoint)| Candidate {
         index,
         in_flight: endpoint.cells.in_flight.load(Relaxed),
         latency: endpoint.cells.latency.value(now),
     })
 }
 
-pub(crate) fn has_other(worker: &Worker, upstream: &Upstream, tried: &[usize]) -> bool {
-    candidates(upstream, worker.now(), &|index| !tried.contains(&index)).next().is_some()
+pub(crate) fn has_other(worker: &Worker, upstream: &Upstream, pick: Pick<'_>, tried: &[usize]) -> bool {
+    let among = |own: &UpstreamEndpoint| pick.may_stand_in(upstream, own);
+    candidates(upstream, worker.now(), &among, tried).next().is_some()
 }
 
 pub(crate) fn is_open(worker: &Worker, upstream: &Upstream) -> bool {

@@ -362,6 +362,7 @@ fn state(
         policy,
         authorization: AuthorizationPolicy::default(),
         ports: vec![port],
+        split: Vec::new(),
         name,
     };
     ServiceState { service, addresses: Vec::new(), route: None, endpoints }

@@ -6,6 +6,7 @@
 mod details;
 mod exit;
 mod hosts;
+pub mod split;
 
 use std::cell::{OnceCell, RefCell};
 use std::net::SocketAddr;
@@ -25,6 +26,7 @@ use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 
 pub(crate) use self::details::details;
+use self::split::Pick;
 use crate::attempt::{self, Call};
 use crate::body::Body;
 use crate::egress;
@@ -218,11 +220,12 @@ async fn outbound(
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
     let asked_host = head.authority.host();
-    let upstream = match pinned {
+    let asked_service = match pinned {
         Some(name) => details(worker, runtime, name).await?,
         None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
             let edits = Edits::default();
-            let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
+            let protocol = downstream.protocol;
+            let call = Call { head, body, edits, protocol, port, policy: None, pick: Pick::default() };
             let place = match dialled {
                 Some(dialled) => (Some(dialled.ip()), dialled.port()),
                 None => (None, head.authority.port().unwrap_or(DEFAULT_PORT)),
@@ -234,22 +237,18 @@ async fn outbound(
     };
     let port = match pinned {
         // Whoever dialled an address meant this port and no other.
-        Some(name) if port != 0 && upstream.service.port(port).is_none() => {
+        Some(name) if port != 0 && asked_service.service.port(port).is_none() => {
             return Err(Refusal::new(Reason::NoPort, format!("{name} has no port {port}")));
         }
         Some(_) => port,
         None => head.authority.port().unwrap_or(DEFAULT_PORT),
     };
+    let (upstream, pick) = split::follow(worker, runtime, &asked_service).await?;
     let port = named_port(&upstream, port);
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    attempt::run(
-        worker,
-        &upstream,
-        Call { head, body, edits, protocol: downstream.protocol, port, policy: None },
-        exchange,
-    )
-    .await
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None, pick };
+    attempt::run(worker, &upstream, call, exchange).await
 }
 
 /// From outside to a service.
@@ -265,10 +264,11 @@ async fn gateway(
     };
     let mut edits = Edits::default();
     let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
-    let upstream = details(worker, runtime, &name).await?;
+    let asked_service = details(worker, runtime, &name).await?;
+    let (upstream, pick) = split::follow(worker, runtime, &asked_service).await?;
     exchange.pass_trace(&mut edits);
     let port = named_port(&upstream, DEFAULT_PORT);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None, pick };
     let response = attempt::run(worker, &upstream, call, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);

@@ -206,6 +206,10 @@ impl Subscription {
             // Whoever calls out first should not wait for it.
             let _surplus = self.client.subscribe([Scope::Service(gateway)]).is_empty();
         }
+        let shares = snapshot.services.values().flat_map(|state| &state.service.split);
+        let shared: BTreeSet<Scope> = shares.map(|share| Scope::Service(share.service.clone())).collect();
+        // Before the first call goes there.
+        let _surplus = self.client.subscribe(shared).is_empty();
         let Some(own) = snapshot.services.get(&self.shared.settings.service) else { return };
         let sources: BTreeSet<Scope> = own
             .service

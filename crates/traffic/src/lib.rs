@@ -26,5 +26,6 @@ pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 pub mod routing;
+pub mod split;
 pub mod subset;
 mod window;

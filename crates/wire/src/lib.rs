@@ -13,6 +13,7 @@ mod port;
 mod resource;
 mod route;
 mod service;
+mod split;
 mod standalone;
 mod trust;
 mod workload;

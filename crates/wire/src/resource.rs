@@ -4,6 +4,7 @@ use hms_model::policy::Egress;
 use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
 use hms_model::route::Route;
 use hms_model::service::{Entry, Service};
+use hms_model::split::Split;
 use hms_model::trust::TrustBundle;
 use hms_model::workload::Endpoint;
 use prost::Message as _;
@@ -29,6 +30,7 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
         Resource::Route(route) => Kind::Route(route.to_wire()),
         Resource::Gateway(gateway) => Kind::Gateway(gateway.to_wire()),
         Resource::Egress(egress) => Kind::Egress(egress.to_wire()),
+        Resource::Split(split) => Kind::Split(split.to_wire()),
     };
     v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
 }
@@ -39,6 +41,8 @@ fn requires(kind: &Kind) -> u32 {
     match kind {
         // Who overlooks it lets calls out past the gateway.
         Kind::Egress(egress) if egress.through_gateway => 2,
+        // Who overlooks it calls versions that shall not be called.
+        Kind::Service(service) if !service.split.is_empty() => 2,
         _ => 1,
     }
 }
@@ -64,5 +68,6 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
         Kind::Route(message) => Resource::Route(Route::from_wire(message)?),
         Kind::Gateway(message) => Resource::Gateway(Gateway::from_wire(message)?),
         Kind::Egress(message) => Resource::Egress(Egress::from_wire(message)?),
+        Kind::Split(message) => Resource::Split(Split::from_wire(message)?),
     })
 }

@@ -9,7 +9,7 @@ use hms_model::spiffe::SpiffeId;
 
 use crate::bounds::{each, host, required};
 use crate::proto::hms::v1;
-use crate::{Wire, WireError, port};
+use crate::{Wire, WireError, port, split};
 
 const IDENTITIES: usize = 256;
 
@@ -69,7 +69,7 @@ impl Wire for Service {
     type Message = v1::Service;
 
     fn to_wire(&self) -> v1::Service {
-        let Self { name, identities, sni, policy, authorization, ports } = self;
+        let Self { name, identities, sni, policy, authorization, ports, split } = self;
         v1::Service {
             name: Some(name.to_wire()),
             identities: identities.iter().map(Wire::to_wire).collect(),
@@ -77,11 +77,12 @@ impl Wire for Service {
             policy: Some(policy.to_wire()),
             authorization: Some(authorization.to_wire()),
             ports: ports.iter().map(Wire::to_wire).collect(),
+            split: split.iter().map(Wire::to_wire).collect(),
         }
     }
 
     fn from_wire(message: v1::Service) -> Result<Self, WireError> {
-        let v1::Service { name, identities, sni, policy, authorization, ports } = message;
+        let v1::Service { name, identities, sni, policy, authorization, ports, split } = message;
         Ok(Self {
             name: ServiceName::from_wire(required(name, "service.name")?)?,
             identities: each(identities, "service.identities", IDENTITIES, SpiffeId::from_wire)?.into_iter().collect(),
@@ -90,6 +91,7 @@ impl Wire for Service {
             // An absent policy must not read as "everybody may call"; that is a present one without rules.
             authorization: AuthorizationPolicy::from_wire(required(authorization, "service.authorization")?)?,
             ports: port::ports(ports, "service.ports")?,
+            split: split::shares(split, "service.split")?,
         })
     }
 }

@@ -17,6 +17,7 @@ use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::{Match, Route, Rule};
 use hms_model::service::{Entry, Service};
 use hms_model::spiffe::{SpiffeId, TrustDomain};
+use hms_model::split::{MOST_SHARES, MOST_WEIGHT, Share, Split};
 use hms_model::trust::TrustBundle;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_wire::hello::{HELLO_BYTES, Outside, PeerHello};
@@ -210,16 +211,16 @@ fn resource() -> impl Strategy<Value = Resource> {
                 ports,
             },
         );
-    let service = (name(), vec(identity(), 0..3), "[a-z0-9.-]{1,30}", policy(), authorization(), ports()).prop_map(
-        |(name, identities, sni, policy, authorization, ports)| Service {
+    let service = (name(), vec(identity(), 0..3), "[a-z0-9.-]{1,30}", policy(), authorization(), ports(), shares(0))
+        .prop_map(|(name, identities, sni, policy, authorization, ports, split)| Service {
             name,
             identities: identities.into_iter().collect(),
             sni,
             policy,
             authorization,
             ports,
-        },
-    );
+            split,
+        });
     let addresses =
         vec(prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)], 0..4);
     let entry = (name(), vec("[a-z0-9.-]{1,30}", 0..3), addresses, ports())
@@ -234,7 +235,15 @@ fn resource() -> impl Strategy<Value = Resource> {
         route().prop_map(Resource::Route),
         gateway().prop_map(Resource::Gateway),
         egress().prop_map(Resource::Egress),
+        (name(), shares(1)).prop_map(|(service, shares)| Resource::Split(Split { service, shares })),
     ]
+}
+
+/// At least so many; one of them has a weight.
+fn shares(least: usize) -> impl Strategy<Value = Vec<Share>> {
+    let share = (name(), "[ -~]{0,63}", 1..=MOST_WEIGHT);
+    let share = share.prop_map(|(service, version, weight)| Share { service, version, weight });
+    vec(share, least..MOST_SHARES)
 }
 
 fn egress() -> impl Strategy<Value = Egress> {
@@ -369,6 +378,7 @@ fn service() -> v1::Service {
             allow: vec![AllowRule { source: Source::Any, matches: Vec::new(), origin: String::new() }],
         },
         ports: Vec::new(),
+        split: Vec::new(),
     };
     hms_wire::Wire::to_wire(&service)
 }

@@ -191,7 +191,7 @@ pub(super) fn registered_answer(registered: Vec<String>, revision: Revision, fin
 }
 
 /// A revision as an entity tag (RFC 9110 §8.8.3).
-fn etag(revision: Revision) -> HeaderValue {
+pub(super) fn etag(revision: Revision) -> HeaderValue {
     HeaderValue::try_from(format!("\"{revision}\"")).unwrap_or(HeaderValue::from_static("\"0\""))
 }
 

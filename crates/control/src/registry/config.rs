@@ -188,7 +188,8 @@ impl Registry {
             | Resource::Defaults(_)
             | Resource::Route(_)
             | Resource::Gateway(_)
-            | Resource::Egress(_) => {}
+            | Resource::Egress(_)
+            | Resource::Split(_) => {}
             Resource::Entry(_) | Resource::Service(_) | Resource::Endpoint(_) => {
                 return Err(Box::new(Finding::error(2322, format!("`{key}` cannot be configured"))));
             }

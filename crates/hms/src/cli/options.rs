@@ -127,6 +127,20 @@ pub(crate) struct OneService {
     pub(crate) service: String,
 }
 
+/// `hms shift`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Shift {
+    /// The service
+    #[arg(value_name = "SVC")]
+    pub(crate) service: String,
+    /// A version with its percent of the calls; the others keep their proportions in what is left
+    #[arg(value_name = "VERSION=PERCENT", conflicts_with = "clear")]
+    pub(crate) shares: Vec<String>,
+    /// Let every version be called again, each instance as much as the others
+    #[arg(long)]
+    pub(crate) clear: bool,
+}
+
 /// `hms proxy`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Proxy {

@@ -10,6 +10,7 @@ use http::Method;
 
 use crate::attempt;
 use crate::endpoint::{self, Opening};
+use crate::pipeline::split;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{InFlight, Upstream, UpstreamEndpoint};
 use crate::transport::buffer::ReadBuffer;
@@ -31,7 +32,11 @@ pub struct Dialled {
 
 /// Dials endpoints of `upstream` until one has its application on the line. Whatever failed has not seen a byte, so any may be
 /// tried again, within the bounds that requests have.
-pub async fn dial(worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> Result<Dialled, Refusal> {
+pub async fn dial(worker: &Rc<Worker>, asked: &Arc<Upstream>, port: u16) -> Result<Dialled, Refusal> {
+    let runtime = worker.shared.current.load();
+    let (upstream, pick) = split::follow(worker, &runtime, asked).await?;
+    drop(runtime);
+    let upstream = &upstream;
     let policy = &upstream.service.policy;
     let mut now = worker.now();
     let deadline = policy.timeouts.request.map(|timeout| now.plus(timeout));
@@ -39,7 +44,7 @@ pub async fn dial(worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> R
     let mut tried: Vec<usize> = Vec::new();
     let mut attempts = 0;
     loop {
-        let chosen = attempt::choose(worker, upstream, &tried, now);
+        let chosen = attempt::choose(worker, upstream, pick, &tried, now);
         let chosen = chosen.and_then(|index| upstream.endpoints.get(index).map(|endpoint| (index, endpoint)));
         let Some((index, endpoint)) = chosen else { return Err(attempt::refuse(upstream, worker.now())) };
         attempts += 1;
@@ -62,7 +67,7 @@ pub async fn dial(worker: &Rc<Worker>, upstream: &Arc<Upstream>, port: u16) -> R
             tries: attempts,
             failure: Failure::NotProcessed(why),
             body: Body::Untouched,
-            next: if attempt::has_other(worker, upstream, &tried) { Next::Other } else { Next::Same },
+            next: if attempt::has_other(worker, upstream, pick, &tried) { Next::Other } else { Next::Same },
             deadline,
             idempotency_key: false,
             is_retry: false,

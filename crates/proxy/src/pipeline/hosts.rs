@@ -8,6 +8,7 @@ use hms_model::standalone::{HostRoute, VirtualHost};
 use hms_traffic::hosts::HostSelection;
 
 use super::Asked;
+use super::split::Pick;
 use crate::attempt::{self, Call};
 use crate::filters::forwarded;
 use crate::refusal::{Reason, Refusal};
@@ -38,7 +39,7 @@ pub(super) async fn serve(
     forwarded::at_a_listener(head, downstream.peer, &mut edits);
     exchange.pass_trace(&mut edits);
     let policy = Some(&route.policy);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port: 0, policy };
+    let call = Call { head, body, edits, protocol: downstream.protocol, port: 0, policy, pick: Pick::default() };
     attempt::run(worker, upstream, call, exchange).await
 }
 

@@ -316,6 +316,7 @@ impl Prepared {
         let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
         self.resources.push(Resource::Entry(entry));
         self.resources.push(Resource::Service(Service {
+            split: Vec::new(),
             name: name.clone(),
             identities: std::collections::BTreeSet::new(),
             sni: "s".to_owned(),

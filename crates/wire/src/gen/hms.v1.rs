@@ -7,7 +7,7 @@ pub struct Resource {
     /// what it governs, because protobuf would silently skip what it does not know.
     #[prost(uint32, tag = "1")]
     pub requires: u32,
-    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10")]
+    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<resource::Kind>,
 }
 /// Nested message and enum types in `Resource`.
@@ -32,6 +32,8 @@ pub mod resource {
         Gateway(super::Gateway),
         #[prost(message, tag = "10")]
         Egress(super::Egress),
+        #[prost(message, tag = "11")]
+        Split(super::Split),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -134,6 +136,28 @@ pub struct Service {
     pub authorization: ::core::option::Option<Authorization>,
     #[prost(message, repeated, tag = "6")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
+    /// Who gets the calls to it; empty where its endpoints do, whatever their version. Needs level 2.
+    #[prost(message, repeated, tag = "7")]
+    pub split: ::prost::alloc::vec::Vec<Share>,
+}
+/// How the calls to a service are divided.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Split {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceName>,
+    #[prost(message, repeated, tag = "2")]
+    pub shares: ::prost::alloc::vec::Vec<Share>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Share {
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceName>,
+    /// Empty for any.
+    #[prost(string, tag = "2")]
+    pub version: ::prost::alloc::string::String,
+    /// As much of all as this is of the sum.
+    #[prost(uint32, tag = "3")]
+    pub weight: u32,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct TrafficPolicy {
