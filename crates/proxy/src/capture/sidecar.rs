@@ -68,9 +68,9 @@ impl Captured {
         Self { mode, ..Self::default() }
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether there is a shepherd to wait for.
     pub fn is_expected(&self) -> bool {
-        self.mode.is_some()
+        self.mode.is_some_and(|mode| mode != Mode::Joined)
     }
 
     /// Connects to the application. One in a network of its own is reached from inside it: whatever listens at the same port of the
@@ -104,7 +104,7 @@ impl Captured {
     /// What the application dialled when it opened this connection; `None` if it dialled our own listener.
     pub async fn original(&self, stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         match self.mode? {
-            Mode::Netns => redirected_from(stream),
+            Mode::Netns | Mode::Joined => redirected_from(stream),
             Mode::Notify => self.told_origin(peer.port()).await,
             Mode::None => None,
         }
