@@ -14,7 +14,7 @@ const INBOUND: u16 = 15006;
 const ADMIN: u16 = 15020;
 /// Asks the sidecar whether it is ready, with what every image of Debian has.
 const READY: &str = "exec 3<>/dev/tcp/127.0.0.1/15020 && \
-                     printf 'GET /ready HTTP/1.1\\r\\nhost: hms\\r\\nconnection: close\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && \
+                     printf 'GET /ready HTTP/1.1\\r\\nhost: localhost\\r\\nconnection: close\\r\\n\\r\\n' >&3 && read -r _ status _ <&3 && \
                      test $$status = 200";
 
 /// What sidecars are told of the mesh they join.

@@ -1,10 +1,11 @@
 //! `hms up`: from a folder to a running mesh, and back to nothing.
 
+mod contained;
 mod plain;
 pub(crate) mod summary;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use hms_model::names::ServiceName;
 use tokio::time::Instant;
 
 use super::app;
+use super::containers;
 use super::control_plane::{self, Choice, ControlPlane};
 use super::detach::{self, Report};
 use super::intercept::{self, Capture};
@@ -42,6 +44,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Starts the project; returns when it is told to end, or at once with `-d`.
 pub(crate) async fn up(settings: &Settings, options: &cli::Up, output: &Output) -> Result<Exit, Failure> {
     let project = project_of(settings, options)?;
+    if options.dry_run {
+        return contained::dry_run(settings, options, &project, output);
+    }
     project.prepare()?;
     if options.detach && !options.detached {
         detach::start(output, &project, "hms.log", &detached_arguments(options)).await?;
@@ -95,6 +100,8 @@ struct Held {
     control: Option<ControlPlane>,
     /// Until others can see what was started; after a failure until all of it has ended, so that nobody joins what goes away.
     lock: Option<StartLock>,
+    /// Whether containers may have been started.
+    contained: bool,
 }
 
 async fn live(
@@ -147,6 +154,9 @@ async fn live(
     finish_or_kill(supervisor, &mut interrupts).await;
     // The gateway is gone; its record would only be swept later.
     remove_own_gateway(project);
+    if held.contained {
+        end_containers(settings, project, &mut interrupts, report).await;
+    }
     if let Some(control) = held.control {
         control_plane::shutdown(control).await;
     }
@@ -170,7 +180,9 @@ async fn start(
     for finding in &plan.findings {
         report.note(&hms_formats::render(std::slice::from_ref(finding), false));
     }
-    ensure_control(settings, options, project, (&mut held.control, report)).await?;
+    let engine = contained::prepare(settings, project, plan, report).await?;
+    let address = engine.as_ref().map(|engine| engine.address);
+    ensure_control(settings, options, project, (&mut held.control, address, report)).await?;
     let client = Client::find(settings, project)?;
     let record = ControlRecord::read(project);
     let trust_domain = match &record {
@@ -188,14 +200,30 @@ async fn start(
         await_gateway(settings, project, &client, &gateway).await?;
     }
     held.lock = None;
-    await_services(&client, &handles, report).await
+    await_services(&client, &handles, report).await?;
+    if let Some(engine) = &engine {
+        held.contained = true;
+        contained::start(options, project, plan, (engine, supervisor, &client), (&around.program, report)).await?;
+    }
+    Ok(())
+}
+
+/// Ends the containers; a further interrupt leaves them to `hms down`.
+async fn end_containers(settings: &Settings, project: &Project, interrupts: &mut Interrupts, report: &mut Report<'_>) {
+    let ended = tokio::select! {
+        ended = containers::down(settings, project) => ended.map(drop),
+        _ = interrupts.next() => Ok(report.note("containers are left; they end with: hms down")),
+    };
+    if let Err(failure) = ended {
+        report.note(&format!("containers are left ({failure}: {}); they end with: hms down", failure.why()));
+    }
 }
 
 async fn ensure_control(
     settings: &Settings,
     options: &cli::Up,
     project: &Project,
-    (control, report): (&mut Option<ControlPlane>, &mut Report<'_>),
+    (control, address, report): (&mut Option<ControlPlane>, Option<IpAddr>, &mut Report<'_>),
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let done = report.output().mark(Mark::Ok);
@@ -207,7 +235,11 @@ async fn ensure_control(
     }
     report.waiting("control plane");
     let first = !project.control_dir().join("ca").exists();
-    let (choice, remarks) = Choice::of_laptop(project, options.ports);
+    let (mut choice, remarks) = Choice::of_laptop(project, options.ports);
+    if let Some(address) = address {
+        // Proxies of this machine come by the socket, so nobody misses the loopback address.
+        choice.grpc.set_ip(address);
+    }
     for remark in remarks {
         report.note(&remark);
     }
