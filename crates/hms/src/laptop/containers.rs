@@ -69,6 +69,8 @@ pub(crate) struct Containers {
     compose: Compose,
     plan: Plan,
     folder: PathBuf,
+    /// What runs programs that end with us, and how it knows that we did.
+    shepherd: (PathBuf, PathBuf),
     states: Mutex<BTreeMap<String, State>>,
 }
 
@@ -97,7 +99,13 @@ impl Containers {
         write_file(&record_file(project), &text, false)
             .map_err(|error| crate::project::unreadable(&record_file(project), &error))?;
         let compose = docker.compose(&[&plan.file, &overriding]);
-        let containers = Self { compose, folder: join::folder(project), states: Mutex::default(), plan: plan.clone() };
+        let containers = Self {
+            compose,
+            folder: join::folder(project),
+            shepherd: (facts.proxy.to_path_buf(), facts.lifeline.to_path_buf()),
+            states: Mutex::default(),
+            plan: plan.clone(),
+        };
         let mut words = vec!["up", "--detach"];
         // Without names Compose also starts what is not joined.
         let names = plan.names();
@@ -137,7 +145,7 @@ impl Containers {
     /// Follows what happens to the containers, whoever does it, for as long as this process lives.
     pub(crate) async fn follow(&self) {
         loop {
-            match self.compose.events() {
+            match self.compose.events(&self.shepherd.0, &self.shepherd.1) {
                 Ok(mut events) => {
                     // What happened before is seen, what happens from now on is heard.
                     self.look(None).await;

@@ -203,7 +203,7 @@ async fn start(
     await_services(&client, &handles, report).await?;
     if let Some(engine) = &engine {
         held.contained = true;
-        contained::start(options, project, plan, (engine, supervisor, &client), (&around.program, report)).await?;
+        contained::start(options, project, plan, (engine, supervisor, &client), (&around, report)).await?;
     }
     Ok(())
 }

@@ -75,9 +75,8 @@ impl Docker {
         })?;
         let docker = Self { program, environment: Vec::new() };
         let said = docker.run(&["compose", "version", "--short"], ANSWER).await.map_err(|failure| {
-            Failure::new(Exit::Failed, 1402, "docker has no Compose")
-                .because(failure.why().to_owned())
-                .fix("install docker-compose-plugin")
+            let why = format!("`docker compose version` failed: {}", failure.why());
+            Failure::new(Exit::Failed, 1402, "docker has no Compose").because(why).fix("install docker-compose-plugin")
         })?;
         match version(&said) {
             Some(found) if found < LEAST => {
@@ -125,7 +124,9 @@ impl Docker {
         }
         let said = String::from_utf8_lossy(&output.stderr);
         let lines: Vec<String> = said.lines().map(crate::output::clean).filter(|line| !line.is_empty()).collect();
-        let last = lines.last().cloned().unwrap_or_else(|| output.status.to_string());
+        // Docker ends with advice about its options; what is wrong stands before.
+        let telling = lines.iter().rev().find(|line| !line.starts_with("Run '"));
+        let last = telling.cloned().unwrap_or_else(|| output.status.to_string());
         let from = lines.len().saturating_sub(SHOWN);
         Err(failed(last).log(lines.into_iter().skip(from).collect()))
     }
@@ -193,9 +194,12 @@ impl Compose {
         Ok(said.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// What happens to the project's containers from now on.
-    pub(super) fn events(&self) -> std::io::Result<Events> {
-        let mut command = self.docker.command(&self.words(&["events", "--json"]));
+    /// What happens to the project's containers from now on. It runs for as long as we do, however we end: under a shepherd.
+    pub(super) fn events(&self, proxy: &Path, lifeline: &Path) -> std::io::Result<Events> {
+        let mut command = Command::new(proxy);
+        command.args(["__shepherd", "--mode", "none", "--own-group", "--lifeline"]).arg(lifeline).arg("--");
+        command.arg(&self.docker.program).args(self.words(&["events", "--json"]));
+        command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::null()).spawn()?;
         let stdout = child.stdout.take().ok_or(std::io::ErrorKind::BrokenPipe)?;
         Ok(Events { _child: child, lines: BufReader::new(stdout).lines() })

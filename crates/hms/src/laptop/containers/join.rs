@@ -28,6 +28,8 @@ pub(crate) struct Facts<'f> {
     pub(crate) proxy: &'f Path,
     /// Where the control plane takes proxies, `IP:PORT`.
     pub(crate) control: &'f str,
+    /// The supervisor's lifeline.
+    pub(crate) lifeline: &'f Path,
     /// The mesh's trust domain.
     pub(crate) trust_domain: &'f str,
     /// Whether only some services were asked for.
@@ -63,7 +65,8 @@ fn joining(project: &Project, facts: Facts<'_>) -> Joining {
 /// The override as it would be, where nothing runs: what only a running mesh knows is a variable.
 pub(crate) fn dry_run(settings: &Settings, project: &Project, plan: &Plan) -> Result<String, Failure> {
     let proxy = find_program(settings)?;
-    let facts = Facts { proxy: &proxy, control: "CONTROL", trust_domain: "TRUST-DOMAIN", some: false };
+    let (control, trust_domain) = ("CONTROL", "TRUST-DOMAIN");
+    let facts = Facts { proxy: &proxy, lifeline: Path::new(""), control, trust_domain, some: false };
     Ok(plan.compose.overriding(&plan.mesh, &joining(project, facts)))
 }
 

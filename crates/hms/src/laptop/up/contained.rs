@@ -1,7 +1,6 @@
 //! `hms up -f compose.yaml`: the part that is about containers.
 
 use std::net::IpAddr;
-use std::path::Path;
 use std::sync::Arc;
 
 use tokio::time::Instant;
@@ -14,6 +13,7 @@ use crate::failure::Failure;
 use crate::laptop::containers::{self, Containers, Docker, Facts};
 use crate::laptop::detach::Report;
 use crate::laptop::plan::Plan;
+use crate::laptop::sidecar::Surroundings;
 use crate::laptop::supervise::Supervisor;
 use crate::output::{Mark, Output};
 use crate::project::Project;
@@ -78,14 +78,19 @@ pub(super) async fn start(
     project: &Project,
     plan: &Plan,
     (engine, supervisor, client): (&Engine, &Supervisor, &Client),
-    (proxy, report): (&Path, &mut Report<'_>),
+    (around, report): (&Surroundings, &mut Report<'_>),
 ) -> Result<(), Failure> {
     let Some(plan) = &plan.containers else { return Ok(()) };
     let begun = Instant::now();
     report.waiting("docker compose up");
     let record = ControlRecord::read(project).ok_or_else(|| crate::client::absent(project))?;
-    let facts =
-        Facts { proxy, control: &record.grpc, trust_domain: &record.trust_domain, some: !options.services.is_empty() };
+    let facts = Facts {
+        proxy: &around.program,
+        lifeline: &around.lifeline,
+        control: &record.grpc,
+        trust_domain: &record.trust_domain,
+        some: !options.services.is_empty(),
+    };
     let started = Containers::start(&engine.docker, (project, client), plan.clone(), facts).await?;
     let started = Arc::new(started);
     supervisor.adopt(Arc::clone(&started));
