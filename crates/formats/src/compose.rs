@@ -29,7 +29,7 @@ pub const NAMES: [&str; 4] = ["compose.yaml", "compose.yml", "docker-compose.yam
 /// The extension key that is ours.
 pub(crate) const OURS: &str = "x-hms";
 /// What a sidecar's name has after that of its service.
-const SIDECAR: &str = "-hms";
+pub const SIDECAR: &str = "-hms";
 /// Keys of a service that belong to whoever owns the network, with what takes them away from the service.
 const MOVED: [(&str, &str); 11] = [
     ("ports", "!reset []"),

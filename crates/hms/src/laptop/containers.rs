@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use hms_formats::compose::ComposeFile;
+use hms_formats::compose::{ComposeFile, SIDECAR};
 use hms_formats::mesh_yaml::MeshFile;
 use hms_model::names::ServiceName;
 use parking_lot::Mutex;
@@ -112,7 +112,10 @@ impl Containers {
         if !names.is_empty() && facts.some {
             words.extend(names);
         }
-        containers.compose.run(&words, STARTING).await?;
+        if let Err(failure) = containers.compose.run(&words, STARTING).await {
+            let said = containers.last_lines().await;
+            return Err(failure.log(said));
+        }
         containers.look(None).await;
         Ok(containers)
     }
@@ -150,6 +153,7 @@ impl Containers {
                     // What happened before is seen, what happens from now on is heard.
                     self.look(None).await;
                     while let Some(happened) = events.next().await {
+                        self.bring_along(&happened).await;
                         self.look(Some(&happened)).await;
                     }
                 }
@@ -157,6 +161,26 @@ impl Containers {
             }
             tokio::time::sleep(AGAIN).await;
         }
+    }
+
+    /// A sidecar that starts again has a new network, and its application lives in the old one, in which nothing is left.
+    async fn bring_along(&self, happened: &Happened) {
+        let Some(service) = happened.service.strip_suffix(SIDECAR).filter(|_| happened.action == "start") else {
+            return;
+        };
+        let runs = self.states.lock().get(service).is_some_and(|state| state.seen.state == "running");
+        if runs && self.plan.names().contains(&service) {
+            tracing::warn!(service, "its sidecar was started again, and it follows");
+            if let Err(failure) = self.compose.run(&["restart", "--no-deps", service], STOPPING).await {
+                tracing::warn!(service, %failure, why = failure.why(), "it could not be started again");
+            }
+        }
+    }
+
+    /// What the containers of a service and of its sidecar said last.
+    async fn last_lines(&self) -> Vec<String> {
+        let said = self.compose.run(&["logs", "--no-color", "--tail", "8"], STOPPING).await.unwrap_or_default();
+        said.lines().map(crate::output::clean).collect()
     }
 
     /// Looks at the containers, after something happened to one.
@@ -237,6 +261,19 @@ pub(crate) fn keep_following(containers: &std::sync::Arc<Containers>) -> tokio::
     tasks::spawn("containers", async move { containers.follow().await })
 }
 
+/// What containers of the project said last, for a start that took too long.
+pub(crate) async fn last_lines(settings: &Settings, project: &Project) -> Vec<String> {
+    let Some(record) = record(project) else { return Vec::new() };
+    let Ok(docker) = Docker::find(settings).await else { return Vec::new() };
+    let files: Vec<&Path> = record.files.iter().map(PathBuf::as_path).collect();
+    let said = docker.compose(&files).run(&["logs", "--no-color", "--tail", "8"], STOPPING).await.unwrap_or_default();
+    said.lines().map(crate::output::clean).collect()
+}
+
+fn record(project: &Project) -> Option<Record> {
+    serde_json::from_str(&std::fs::read_to_string(record_file(project)).ok()?).ok()
+}
+
 /// Whether containers of the project may run.
 pub(crate) fn are_known(project: &Project) -> bool {
     record_file(project).is_file()
@@ -244,14 +281,12 @@ pub(crate) fn are_known(project: &Project) -> bool {
 
 /// Ends the containers of the project, whoever started them; nothing if there are none. The record stays until all are gone.
 pub(crate) async fn down(settings: &Settings, project: &Project) -> Result<bool, Failure> {
-    let path = record_file(project);
-    let Ok(text) = std::fs::read_to_string(&path) else { return Ok(false) };
-    let Ok(record) = serde_json::from_str::<Record>(&text) else { return Ok(false) };
+    let Some(record) = record(project) else { return Ok(false) };
     let docker = Docker::find(settings).await?;
     // A file that its author has removed meanwhile is not needed to end what it described, but Compose wants one.
     let files: Vec<&Path> = record.files.iter().map(PathBuf::as_path).filter(|file| file.is_file()).collect();
     docker.compose(&files).run(&["down", "--remove-orphans"], STOPPING).await?;
     docker.remove_network(&record.network).await?;
-    drop(std::fs::remove_file(&path));
+    drop(std::fs::remove_file(record_file(project)));
     Ok(true)
 }

@@ -146,6 +146,9 @@ async fn live(
             follow(&supervisor, &mut interrupts, report).await
         }
         Ok(Err(failure)) => Err(failure),
+        Err(_) if held.contained => Err(late(options.wait, &supervisor)
+            .because("containers are being started, or do not serve yet; images may still be fetched")
+            .log(containers::last_lines(settings, project).await)),
         Err(_) => Err(late(options.wait, &supervisor)),
     };
     if report.output().is_for_people() && matches!(report, Report::Terminal { .. }) {
@@ -154,7 +157,8 @@ async fn live(
     finish_or_kill(supervisor, &mut interrupts).await;
     // The gateway is gone; its record would only be swept later.
     remove_own_gateway(project);
-    if held.contained {
+    // Those of a mesh that goes on are not ours to end.
+    if held.contained && held.control.is_some() {
         end_containers(settings, project, &mut interrupts, report).await;
     }
     if let Some(control) = held.control {

@@ -160,6 +160,15 @@ fn the_same_lab_runs_with_the_engine_of_this_machine() {
     scenario(LIMIT, async {
         let stage = Stage::of_engine(&image);
         lab(&stage).await;
+        // Its network goes with a sidecar, and its application would stay behind in the old one.
+        let started = stage.started("calc-svc").await;
+        stage.docker(&["restart", &stage.named("calc-svc-hms")]).await;
+        wait::until("its application follows", SOON, || async {
+            let now = stage.started("calc-svc").await;
+            if now == started { Err(now) } else { Ok(()) }
+        })
+        .await;
+        stage.until("200").await;
         stage.down().await;
     });
 }

@@ -132,10 +132,27 @@ impl Stage {
         let unit = self.unit(service).await;
         let number = unit["container"].as_str().unwrap();
         let name = if self.engine { number } else { service };
+        let _name = self.docker(&["stop", name]).await;
+    }
+
+    /// The engine's name of a service's container.
+    pub(crate) fn named(&self, service: &str) -> String {
+        // Compose takes the folder's name for the project's.
+        format!("{}-{service}-1", self.mesh.project().file_name().unwrap().to_str().unwrap())
+    }
+
+    /// Runs docker.
+    pub(crate) async fn docker(&self, words: &[&str]) -> String {
         let mut command = self.mesh.command("docker");
-        command.args(["stop", name]);
+        command.args(words);
         let said = self.mesh.run(command).await;
         assert_eq!(said.code, 0, "{said:?}");
+        said.out
+    }
+
+    /// When a service's container was started.
+    pub(crate) async fn started(&self, service: &str) -> String {
+        self.docker(&["inspect", "--format", "{{.State.StartedAt}}", &self.named(service)]).await
     }
 
     /// What the docker without an engine remembers.
