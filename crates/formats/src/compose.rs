@@ -63,12 +63,26 @@ pub struct Container {
     pub port: Option<u16>,
     /// Its ports that the file publishes: who comes there goes around the mesh.
     pub published: Vec<u16>,
-    /// Keys that its sidecar gets in its place, as they are written.
+    /// What its sidecar takes over.
+    pub network: Network,
+}
+
+/// What belongs to whoever owns the network of a service, as it is written.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Network {
+    /// Keys that its sidecar gets in its place.
     moved: Vec<(&'static str, String)>,
-    /// The networks it is in, with what is said of each.
-    networks: Vec<(String, Vec<(String, String)>)>,
-    /// Whether it is started with these profiles alone, as written.
+    /// The networks it is in.
+    joined: Vec<Membership>,
+    /// Whether it is started with these profiles alone.
     profiles: Option<String>,
+}
+
+/// A network with what is said of the service in it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Membership {
+    name: String,
+    said: Vec<(String, String)>,
 }
 
 /// Whether this is a Compose file: it has services, and one of them says of what its container is made. One that cannot be read is
@@ -166,7 +180,7 @@ fn container(reader: &mut Reader<'_>, field: &Field<'_>, beside: Option<&MeshFil
     }
     refuse(reader, field, &table);
     let ports = Ports::read(reader, &table);
-    let port = ports.of_service(reader, field, &table, known.and_then(|service| service.port))?;
+    let listens = ports.of_service(reader, field, &table, known.and_then(|service| service.port))?;
     for (published, span) in &ports.published {
         let message = format!("port {published} of `{name}` is published, and leads around the mesh");
         let finding = Finding::warning(2141, message).because("who comes there has no identity, and no rule holds");
@@ -174,11 +188,13 @@ fn container(reader: &mut Reader<'_>, field: &Field<'_>, beside: Option<&MeshFil
     }
     let moved = MOVED.iter().filter_map(|(key, _)| Some((*key, flow(table.field(key)?.node)))).collect();
     Some(Container {
-        port,
+        port: listens.port(),
         published: ports.published.iter().map(|(port, _)| *port).collect(),
-        moved,
-        networks: networks(&table),
-        profiles: table.field("profiles").map(|field| flow(field.node)),
+        network: Network {
+            moved,
+            joined: networks(&table),
+            profiles: table.field("profiles").map(|field| flow(field.node)),
+        },
         name,
     })
 }
@@ -236,7 +252,7 @@ pub(crate) fn cannot(reader: &mut Reader<'_>, at: &Field<'_>, service: &str, why
 }
 
 /// The networks of a service, each with what is said of it.
-fn networks(table: &Table<'_>) -> Vec<(String, Vec<(String, String)>)> {
+fn networks(table: &Table<'_>) -> Vec<Membership> {
     let said = |node: &Node| match &node.value {
         Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), flow(&entry.value))).collect(),
         _ => Vec::new(),
@@ -244,13 +260,16 @@ fn networks(table: &Table<'_>) -> Vec<(String, Vec<(String, String)>)> {
     match table.field("networks").map(|field| &field.node.value) {
         Some(Value::List(items)) => {
             let name = |item: &Node| match &item.value {
-                Value::Scalar(name, _) => Some((name.clone(), Vec::new())),
+                Value::Scalar(name, _) => Some(Membership { name: name.clone(), said: Vec::new() }),
                 _ => None,
             };
             items.iter().filter_map(name).collect()
         }
-        Some(Value::Map(entries)) => entries.iter().map(|entry| (entry.key.clone(), said(&entry.value))).collect(),
-        _ => vec![("default".to_owned(), Vec::new())],
+        Some(Value::Map(entries)) => {
+            let member = |entry: &Entry| Membership { name: entry.key.clone(), said: said(&entry.value) };
+            entries.iter().map(member).collect()
+        }
+        _ => vec![Membership { name: "default".to_owned(), said: Vec::new() }],
     }
 }
 
@@ -281,7 +300,9 @@ pub(crate) fn unfold(node: &mut Node) {
                     own.extend(brought);
                 }
             }
-            own.iter_mut().for_each(|entry| unfold(&mut entry.value));
+            for entry in &mut own {
+                unfold(&mut entry.value);
+            }
             *entries = own;
         }
     }

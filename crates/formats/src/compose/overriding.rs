@@ -3,7 +3,7 @@
 use std::fmt::Write as _;
 
 use super::written::{literal, quoted};
-use super::{ComposeFile, Container, MOVED, SIDECAR};
+use super::{ComposeFile, Container, MOVED, Membership, SIDECAR};
 use crate::mesh_yaml::{MeshFile, ServiceFile};
 
 /// The image in which sidecars run unless the file names another: a C library, and nothing of ours.
@@ -73,19 +73,19 @@ impl ComposeFile {
             literal(&joining.proxy),
             literal(&folder),
         );
-        let _ = write!(
+        let _ = writeln!(
             out,
-            "    healthcheck: {{test: [\"CMD\", \"bash\", \"-c\", {}], interval: 1s, timeout: 3s, retries: 60}}\n",
+            "    healthcheck: {{test: [\"CMD\", \"bash\", \"-c\", {}], interval: 1s, timeout: 3s, retries: 60}}",
             quoted(READY)
         );
-        if let Some(profiles) = &container.profiles {
+        if let Some(profiles) = &container.network.profiles {
             let _ = writeln!(out, "    profiles: {profiles}");
         }
-        if !container.moved.iter().any(|(key, _)| *key == "hostname") {
+        if !container.network.moved.iter().any(|(key, _)| *key == "hostname") {
             let _ = writeln!(out, "    hostname: {}", quoted(name));
         }
         let elsewhere = ["networks", "network_mode", "expose"];
-        for (key, value) in container.moved.iter().filter(|(key, _)| !elsewhere.contains(key)) {
+        for (key, value) in container.network.moved.iter().filter(|(key, _)| !elsewhere.contains(key)) {
             let _ = writeln!(out, "    {key}: {value}");
         }
         networks(out, container);
@@ -101,7 +101,7 @@ fn application(out: &mut String, container: &Container) {
         "  {name}:\n    network_mode: {sidecar}\n    \
          depends_on: {{{name}{SIDECAR}: {{condition: service_healthy, restart: true}}}}\n"
     );
-    for (key, _) in &container.moved {
+    for (key, _) in &container.network.moved {
         if let Some((_, reset)) = MOVED.iter().find(|(moved, reset)| moved == key && !reset.is_empty()) {
             let _ = writeln!(out, "    {key}: {reset}");
         }
@@ -112,7 +112,7 @@ fn application(out: &mut String, container: &Container) {
 fn networks(out: &mut String, container: &Container) {
     let name = container.name.name();
     out.push_str("    networks:\n");
-    for (network, said) in &container.networks {
+    for Membership { name: network, said } in &container.network.joined {
         let mut aliases = format!("[{}]", quoted(name));
         let mut keys = String::new();
         for (key, value) in said {
@@ -133,7 +133,7 @@ fn networks(out: &mut String, container: &Container) {
 fn arguments(container: &Container, service: Option<&ServiceFile>, joining: &Joining) -> Vec<String> {
     let name = &container.name;
     let version = service.and_then(|service| service.version.as_deref());
-    let pairs = [
+    let mut pairs = vec![
         ("--service", format!("{}.{}", name.name(), name.namespace())),
         ("--workload-id", version.map_or_else(|| "1".to_owned(), |version| format!("{version}-1"))),
         ("--control", format!("https://{}", joining.control)),
@@ -149,7 +149,6 @@ fn arguments(container: &Container, service: Option<&ServiceFile>, joining: &Joi
         ("--drain", "5".to_owned()),
         ("--access-log", "-".to_owned()),
     ];
-    let mut pairs: Vec<(&str, String)> = pairs.into_iter().collect();
     if !container.published.is_empty() {
         let ports: Vec<String> = container.published.iter().map(u16::to_string).collect();
         pairs.push(("--open", ports.join(",")));

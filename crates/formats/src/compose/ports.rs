@@ -17,6 +17,25 @@ pub(super) struct Ports {
     unknown: bool,
 }
 
+/// Where a service is to be found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Listens {
+    /// At this port of its container.
+    At(u16),
+    /// It only calls.
+    Nowhere,
+}
+
+impl Listens {
+    /// Its port.
+    pub(super) fn port(self) -> Option<u16> {
+        match self {
+            Self::At(port) => Some(port),
+            Self::Nowhere => None,
+        }
+    }
+}
+
 /// What one line says.
 enum Said {
     Tcp(u16),
@@ -49,29 +68,28 @@ impl Ports {
         ports
     }
 
-    /// The port of the service: what `x-hms` says, else `mesh.yaml`, else the only one there is. Answers `None` after a finding, and
-    /// with `Some(None)` if it serves nothing.
+    /// The port of the service: what `x-hms` says, else `mesh.yaml`, else the only one there is. `None` after a finding.
     pub(super) fn of_service(
         &self,
         reader: &mut Reader<'_>,
         service: &Field<'_>,
         table: &Table<'_>,
         beside: Option<u16>,
-    ) -> Option<Option<u16>> {
+    ) -> Option<Listens> {
         let ours = table.field(super::OURS).filter(|field| matches!(field.node.value, Value::Map(_)));
         let ours = ours.and_then(|field| reader.open_table(field.node, &field.path));
         if let Some(field) = ours.as_ref().and_then(|ours| ours.field("port")) {
             return match &field.node.value {
-                Value::Scalar(text, _) if text == "none" => Some(None),
-                _ => reader.port(field).map(Some),
+                Value::Scalar(text, _) if text == "none" => Some(Listens::Nowhere),
+                _ => reader.port(field).map(Listens::At),
             };
         }
-        if beside.is_some() {
-            return Some(beside);
+        if let Some(port) = beside {
+            return Some(Listens::At(port));
         }
         let all: BTreeSet<u16> = self.published.iter().map(|(port, _)| *port).chain(self.exposed.clone()).collect();
         match (all.len(), all.first()) {
-            (1, Some(only)) => Some(Some(*only)),
+            (1, Some(only)) => Some(Listens::At(*only)),
             (0, _) if self.unknown => None,
             (0, _) => {
                 let fix = "write x-hms: {port: 8000}; {port: none} if it only calls; x-hms: false to leave it out";

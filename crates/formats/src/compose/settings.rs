@@ -2,7 +2,7 @@
 
 use hms_model::finding::Finding;
 
-use super::ports::Ports;
+use super::ports::{Listens, Ports};
 use super::{OURS, is_left_out, unfold};
 use crate::document::{Entry, Form, Node, Value, short};
 use crate::mesh_yaml::{self, Lookup, MeshFile};
@@ -52,16 +52,16 @@ pub(crate) fn as_mesh(reader: &mut Reader<'_>, mut root: Node) -> Node {
     for entry in top {
         match (entry.key.as_str(), entry.value.value) {
             (OURS, Value::Map(ours)) => {
-                out.extend(ours.into_iter().filter(|entry| entry.key != "image").filter_map(|entry| {
-                    if entry.key == "services" || entry.key == "intercept" {
-                        not_here(reader, &entry)
+                for ours in ours.into_iter().filter(|ours| ours.key != "image") {
+                    if ours.key == "services" || ours.key == "intercept" {
+                        not_here(reader, &ours);
                     } else {
-                        Some(entry)
+                        out.push(ours);
                     }
-                }))
+                }
             }
             ("services", Value::Map(services)) => {
-                let services = services.into_iter().filter_map(|entry| service(reader, entry)).collect();
+                let services = services.iter().filter_map(|entry| service(reader, entry)).collect();
                 out.push(Entry { value: Node { span: entry.value.span, value: Value::Map(services) }, ..entry });
             }
             _ => {}
@@ -71,7 +71,7 @@ pub(crate) fn as_mesh(reader: &mut Reader<'_>, mut root: Node) -> Node {
 }
 
 /// One service, with its port if it has one.
-fn service(reader: &mut Reader<'_>, entry: Entry) -> Option<Entry> {
+fn service(reader: &mut Reader<'_>, entry: &Entry) -> Option<Entry> {
     if is_left_out(&entry.value) {
         return None;
     }
@@ -79,15 +79,19 @@ fn service(reader: &mut Reader<'_>, entry: Entry) -> Option<Entry> {
     let mut silent = Reader::default();
     let field = Field { path: entry.key.clone(), name: &entry.key, key: entry.span, node: &entry.value };
     let table = silent.open_table(&entry.value, &entry.key)?;
-    let port = Ports::read(&mut silent, &table).of_service(&mut silent, &field, &table, None).flatten();
+    let port = Ports::read(&mut silent, &table).of_service(&mut silent, &field, &table, None).and_then(Listens::port);
     let ours = table.field(OURS).map(|field| field.node.value.clone());
     let mut keys = match ours {
         Some(Value::Map(keys)) => keys,
         _ => Vec::new(),
     };
     keys.retain(|key| {
+        let foreign = NOT_HERE.contains(&key.key.as_str());
+        if foreign {
+            not_here(reader, key);
+        }
         let says_none = key.key == "port" && matches!(&key.value.value, Value::Scalar(text, _) if text == "none");
-        !says_none && (!NOT_HERE.contains(&key.key.as_str()) || not_here(reader, key).is_some())
+        !foreign && !says_none
     });
     if let Some(port) = port.filter(|_| !keys.iter().any(|key| key.key == "port")) {
         let value = Node { span: entry.span, value: Value::Scalar(port.to_string(), Form::Plain) };
@@ -98,9 +102,8 @@ fn service(reader: &mut Reader<'_>, entry: Entry) -> Option<Entry> {
 }
 
 /// The finding for a key that has no place in a Compose file.
-fn not_here(reader: &mut Reader<'_>, entry: &Entry) -> Option<Entry> {
+fn not_here(reader: &mut Reader<'_>, entry: &Entry) {
     let finding = Finding::error(2103, format!("`{}` has no place in a Compose file", short(&entry.key)))
         .because("Compose makes the containers, and starts what is in them");
     reader.report(entry.span, finding.fix("leave it out; Compose has keys of its own for it"));
-    None
 }

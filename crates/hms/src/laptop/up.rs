@@ -126,7 +126,7 @@ async fn live(
             for line in records::sweep(project) {
                 report.note(&line);
             }
-            start(settings, options, project, &plan, (&supervisor, &mut held, report)).await
+            Box::pin(start(settings, options, project, &plan, (&supervisor, &mut held, report))).await
         };
         tokio::select! {
             started = tokio::time::timeout(options.wait, work) => started,
@@ -207,7 +207,7 @@ async fn start(
     await_services(&client, &handles, report).await?;
     if let Some(engine) = &engine {
         held.contained = true;
-        contained::start(options, project, plan, (engine, supervisor, &client), (&around, report)).await?;
+        Box::pin(contained::start(options, project, plan, (engine, supervisor, &client), (&around, report))).await?;
     }
     Ok(())
 }
@@ -216,7 +216,7 @@ async fn start(
 async fn end_containers(settings: &Settings, project: &Project, interrupts: &mut Interrupts, report: &mut Report<'_>) {
     let ended = tokio::select! {
         ended = containers::down(settings, project) => ended.map(drop),
-        _ = interrupts.next() => Ok(report.note("containers are left; they end with: hms down")),
+        _ = interrupts.next() => return report.note("containers are left; they end with: hms down"),
     };
     if let Err(failure) = ended {
         report.note(&format!("containers are left ({failure}: {}); they end with: hms down", failure.why()));
