@@ -13,7 +13,10 @@ const STEPS: &[Step] = &[
     Step { name: "deny", action: Action::Own(deny) },
     Step { name: "codegen", action: Action::Own(|| codegen::run(&["--check".to_owned()])) },
     Step { name: "tidy", action: Action::Own(|| tidy::run(&[])) },
-    Step { name: "units", action: Action::Cargo(&["test", "--workspace", "--exclude", "hms-testkit"]) },
+    Step {
+        name: "units",
+        action: Action::Cargo(&["test", "--no-fail-fast", "--workspace", "--exclude", "hms-testkit"]),
+    },
     Step { name: "loom", action: Action::Own(loom) },
     Step { name: "fuzz", action: Action::Own(fuzz::smoke) },
     Step { name: "size", action: Action::Own(size::measure) },
@@ -73,7 +76,8 @@ fn tools() -> Outcome {
 fn mesh() -> Outcome {
     let venv = Venv::with(&python::TESTS)?;
     process::run(&mut cargo_command(&["build", "-p", "hms", "-p", "hms-proxy"]))?;
-    let mut command = cargo_command(&["test", "-p", "hms-testkit"]);
+    // One run tells everything that fails.
+    let mut command = cargo_command(&["test", "--no-fail-fast", "-p", "hms-testkit"]);
     command
         .env("HMS_TEST_BIN", target().join("debug"))
         .env("HMS_TEST_PYTHON", venv.python())

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::Stream;
+use hms_model::listener::Role;
 use hms_model::spiffe::SpiffeId;
 use hms_wire::proto::envoy::service::discovery::v3::aggregated_discovery_service_server::AggregatedDiscoveryServiceServer;
 use hms_wire::proto::hms::v1::authority_server::AuthorityServer;
@@ -17,7 +18,7 @@ use tokio::sync::watch;
 use tonic::{Request, Status};
 
 use crate::ca::attest::{Attestation, Attestations, PeerIdentity};
-use crate::ca::service::{AuthorityService, GATEWAY, SYSTEM_NAMESPACE};
+use crate::ca::service::{AuthorityService, EGRESS, GATEWAY, SYSTEM_NAMESPACE};
 use crate::live::Live;
 use crate::registry::Registry;
 
@@ -116,7 +117,11 @@ fn identity_of<T>(request: &Request<T>) -> Result<SpiffeId, Status> {
     })
 }
 
-/// Whether this is a gateway's identity.
-fn is_gateway(identity: &SpiffeId) -> bool {
-    identity.namespace() == SYSTEM_NAMESPACE && identity.name() == GATEWAY
+/// The one kind of proxy that an identity may be.
+fn role_of(identity: &SpiffeId) -> Role {
+    match (identity.namespace(), identity.name()) {
+        (SYSTEM_NAMESPACE, GATEWAY) => Role::Gateway,
+        (SYSTEM_NAMESPACE, EGRESS) => Role::Egress,
+        _ => Role::Sidecar,
+    }
 }

@@ -202,12 +202,12 @@ impl Live {
         self.0.proxies.lock().values().filter_map(|proxy| proxy.certificate.clone()).collect()
     }
 
-    /// Hosts outside of the mesh that were asked for, with who asked.
-    pub fn outside(&self) -> Vec<(String, OutsideReport)> {
+    /// Hosts outside of the mesh that were asked for, with who asked; of an egress gateway, which asked for others, `None`.
+    pub fn outside(&self) -> Vec<(Option<String>, OutsideReport)> {
         let proxies = self.0.proxies.lock();
         let reports = proxies.values().flat_map(|proxy| {
-            let caller = &proxy.hello.identity;
-            proxy.outside.iter().map(move |report| (caller.name().to_owned(), report.clone()))
+            let caller = (proxy.hello.role != Role::Egress).then(|| proxy.hello.identity.name().to_owned());
+            proxy.outside.iter().map(move |report| (caller.clone(), report.clone()))
         });
         reports.collect()
     }

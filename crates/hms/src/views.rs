@@ -161,6 +161,10 @@ pub(crate) struct Breaker {
 pub(crate) struct Egress {
     /// allow, listed or deny.
     pub(crate) default: String,
+    /// sidecar or gateway.
+    pub(crate) through: String,
+    /// Egress gateways that are connected.
+    pub(crate) gateways: u64,
     /// The hosts that are listed.
     pub(crate) hosts: Vec<ListedHost>,
     /// What was asked for.

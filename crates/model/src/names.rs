@@ -9,6 +9,8 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub const SYSTEM_NAMESPACE: &str = "hms-system";
 /// The name of every gateway within it.
 pub const GATEWAY: &str = "gateway";
+/// The name of every egress gateway within it.
+pub const EGRESS: &str = "egress";
 
 /// Why a text is not a name.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -133,6 +135,11 @@ impl ServiceName {
     /// Whether this is the gateway, the one service of the mesh's own namespace that is dialled.
     pub fn is_gateway(&self) -> bool {
         self.namespace() == SYSTEM_NAMESPACE && self.name() == GATEWAY
+    }
+
+    /// Whether this is the egress gateway.
+    pub fn is_egress(&self) -> bool {
+        self.namespace() == SYSTEM_NAMESPACE && self.name() == EGRESS
     }
 
     /// The host name that stands in metrics on a laptop: `calc-svc.mesh`, elsewhere `calc-svc.NAMESPACE.mesh`.

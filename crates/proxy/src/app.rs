@@ -31,7 +31,7 @@ use crate::clock::Clock;
 use crate::credentials::Holder;
 use crate::drain::{self, Cause, Drainer};
 use crate::egress::Outside;
-use crate::listen::bind::{Bound, HTTPS, Sockets, bind, bind_static};
+use crate::listen::bind::{Bound, HTTPS, INBOUND, Sockets, bind, bind_static};
 use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
@@ -133,9 +133,14 @@ fn keep_names(shared: &Arc<Shared>, file: Standalone, dice: Dice, configured: wa
     tasks::spawn("hosts", standalone::Names::new(Arc::clone(shared), file, dice, configured).run())
 }
 
-/// The application of a gateway: its own door.
-fn own_door(sockets: &Sockets) -> Option<SocketAddr> {
-    sockets.get(HTTPS).and_then(|socket| socket.local_addr().ok())
+/// The application of a gateway: its own door, towards the outside or, where calls leave, towards the mesh.
+fn own_door(role: Role, sockets: &Sockets) -> Option<SocketAddr> {
+    let door = match role {
+        Role::Gateway => HTTPS,
+        Role::Egress => INBOUND,
+        Role::Sidecar | Role::Node | Role::Standalone => return None,
+    };
+    sockets.get(door).and_then(|socket| socket.local_addr().ok())
 }
 
 /// What answers names, for captured applications and where the settings say so.
@@ -181,7 +186,7 @@ async fn open(settings: &mut Settings, file: Option<&Standalone>) -> io::Result<
         None => bind(settings, inherited),
         Some(file) => bind_static(settings, file, inherited),
     }?;
-    settings.app = settings.app.or_else(|| own_door(&bound.sockets));
+    settings.app = settings.app.or_else(|| own_door(settings.role, &bound.sockets));
     Ok((predecessor, bound))
 }
 

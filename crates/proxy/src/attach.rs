@@ -174,7 +174,8 @@ impl Attachment {
     /// Whether there was a workload to tell of.
     async fn tell_health(&self, reporting: &mut Reporting, health: Health) -> Result<bool, Failure> {
         let settings = &self.shared.settings;
-        let serves = matches!(settings.role, Role::Sidecar | Role::Gateway) && self.shared.app.is_known();
+        let serves =
+            matches!(settings.role, Role::Sidecar | Role::Gateway | Role::Egress) && self.shared.app.is_known();
         let Some(app) = settings.app.filter(|_| serves) else { return Ok(false) };
         let state = WorkloadState {
             service: Some(settings.service.to_wire()),

@@ -189,7 +189,7 @@ async fn once(
         (source @ (Source::Broken | Source::Malformed), Sent::Broken(_) | Sent::TimedOut) => {
             (Outcome::Ignored, Tried::Refused(incomplete(source)))
         }
-        (_, sent) => judge(sent, endpoint),
+        (_, sent) => judge(sent, endpoint, upstream.beyond.is_some()),
     };
     if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
@@ -215,7 +215,7 @@ pub(crate) fn note(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndp
 }
 
 /// What a try says about the endpoint, and about trying again.
-fn judge(sent: Sent, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
+fn judge(sent: Sent, endpoint: &UpstreamEndpoint, is_beyond: bool) -> (Outcome, Tried) {
     match sent {
         Sent::TimedOut => {
             let failed = Tried::Failed(Failure::Timeout, format!("{} did not answer in time", endpoint.address));
@@ -237,6 +237,8 @@ fn judge(sent: Sent, endpoint: &UpstreamEndpoint) -> (Outcome, Tried) {
             (Outcome::GatewayFailure(FailureKind::Reset), Tried::Failed(failure, error.message))
         }
         Sent::Refused(refusal) => (Outcome::Ignored, Tried::Refused(refusal)),
+        // An egress gateway has tried what there was to try; whatever it brings back says nothing about the gateway.
+        Sent::Answered(response) if is_beyond => (Outcome::Success, Tried::Answered(response, None)),
         Sent::Answered(response) => judge_answer(response, endpoint),
     }
 }

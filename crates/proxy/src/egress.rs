@@ -2,14 +2,16 @@
 //!
 //! [`hms_traffic::egress`] decides; here the host becomes an [`Upstream`] with plain endpoints, so that everything that holds for
 //! calls to services holds for it too: retries, breakers, limits, series, taps. [`names`] knows which names an application was
-//! told an address for, [`origin`] begins TLS in its stead, [`seen`] counts what the mesh does not manage.
+//! told an address for, [`origin`] begins TLS in its stead, [`gateway`] leads to the host through another proxy, [`seen`] counts what
+//! the mesh does not manage.
 
+pub mod gateway;
 pub mod names;
 pub mod origin;
 pub mod seen;
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, SocketAddr};
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,7 +19,7 @@ use std::time::Duration;
 use hms_model::mesh::ServiceState;
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::egress::EgressHost;
-use hms_model::policy::{AuthorizationPolicy, Egress, TrafficPolicy};
+use hms_model::policy::{AuthorizationPolicy, TrafficPolicy};
 use hms_model::port::{AppProtocol, Port};
 use hms_model::service::Service;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
@@ -32,7 +34,7 @@ use crate::attempt::{self, Call};
 use crate::capture::dns::resolver::Resolver;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::Runtime;
-use crate::runtime::upstream::Upstream;
+use crate::runtime::upstream::{Beyond, Upstream};
 use crate::telemetry::record::Exchange;
 use crate::transport::Response;
 use crate::worker::{Shared, Worker};
@@ -83,9 +85,20 @@ struct Place {
     port: u16,
 }
 
+impl Place {
+    /// The name that it has as a service.
+    fn service(&self) -> Result<ServiceName, Refusal> {
+        let label = if self.label.is_empty() { UNMANAGED } else { &self.label };
+        ServiceName::in_namespace(NAMESPACE, label)
+            .map_err(|error| Refusal::new(Reason::NoConfiguration, format!("{label}: {error}")))
+    }
+}
+
 #[derive(Debug)]
 struct Known {
     upstream: Arc<Upstream>,
+    /// The egress gateway that its endpoints were taken from.
+    gateway: Option<Arc<Upstream>>,
     /// What it was made of.
     listed: Option<EgressHost>,
     until: Moment,
@@ -111,24 +124,27 @@ pub fn is_outside(runtime: &Runtime, host: &str, namespace: &str, dialled: bool)
     }
 }
 
-/// Sends a request out of the mesh. `dialled` is the address that a captured application chose.
+/// Sends a request out of the mesh, to a port. The address is the one that a captured application chose.
 pub async fn forward(
     worker: &Rc<Worker>,
     runtime: &Runtime,
-    call: Call<'_>,
-    dialled: Option<SocketAddr>,
+    mut call: Call<'_>,
+    (dialled, port): (Option<IpAddr>, u16),
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let host = decide::plain(call.head.authority.host());
     let literal = decide::literal(host);
-    let asked = Asked {
-        name: Some(host).filter(|host| literal.is_none() && !host.is_empty()),
-        address: dialled.map(|dialled| dialled.ip()).or(literal),
-        port: dialled.map_or_else(|| call.head.authority.port().unwrap_or(80), |dialled| dialled.port()),
-    };
-    let found = find(worker, &runtime.snapshot.egress, asked).await;
+    let name = Some(host).filter(|host| literal.is_none() && !host.is_empty());
+    let asked = Asked { name, address: dialled.or(literal), port };
+    let found = find(worker, runtime, asked).await;
     worker.shared.outside.seen().note(asked, found.as_ref().ok().map(|found| &*found.label));
-    attempt::run(worker, &found?.upstream, Call { port: 0, ..call }, exchange).await
+    let upstream = found?.upstream;
+    // Of a host itself only one port is dialled; a gateway is told which.
+    call.port = if upstream.beyond.is_some() { port } else { 0 };
+    if upstream.beyond.is_some() {
+        exchange.pass_trace(&mut call.edits);
+    }
+    attempt::run(worker, &upstream, call, exchange).await
 }
 
 /// A host outside that may be called.
@@ -140,8 +156,24 @@ pub struct Found {
     pub label: String,
 }
 
-/// Decides, and finds out where the host is.
-pub async fn find(worker: &Rc<Worker>, egress: &Egress, asked: Asked<'_>) -> Result<Found, Refusal> {
+impl Found {
+    /// The same for bytes that nobody reads, to a port. An application that began TLS itself gets a connection on which nobody else
+    /// does, unless the port is one from which TLS is begun in its stead.
+    pub fn for_bytes(self, has_tls: bool, port: u16) -> Result<Self, Refusal> {
+        if !has_tls || !self.upstream.originates_tls() {
+            return Ok(self);
+        }
+        if self.upstream.service.ports.iter().any(|own| own.number == port) {
+            return Ok(Self { upstream: Arc::new(self.upstream.without_origin()), ..self });
+        }
+        let sentence = format!("{} takes no TLS on port {port}", self.upstream.host);
+        Err(Refusal::new(Reason::WrongProtocol, sentence))
+    }
+}
+
+/// Decides, and finds out where the host is, or the gateway that leads to it.
+pub async fn find(worker: &Rc<Worker>, runtime: &Runtime, asked: Asked<'_>) -> Result<Found, Refusal> {
+    let egress = &runtime.snapshot.egress;
     let name = asked.name.map(|name| decide::plain(name).to_ascii_lowercase());
     match decide::decide(egress, asked) {
         Verdict::Refused(why) => Err(refused(asked, why)),
@@ -153,13 +185,13 @@ pub async fn find(worker: &Rc<Worker>, egress: &Egress, asked: Asked<'_>) -> Res
                 dialled: None,
                 port: port.unwrap_or(asked.port),
             };
-            let upstream = upstream(worker, place, Some((label, listed))).await?;
+            let upstream = upstream(worker, runtime, place, Some((label, listed))).await?;
             Ok(Found { upstream, label: label.to_string() })
         }
         Verdict::Unmanaged => {
             let host = name.or_else(|| asked.address.map(|address| address.to_string())).unwrap_or_default();
             let place = Place { label: String::new(), host, dialled: asked.address, port: asked.port };
-            Ok(Found { upstream: upstream(worker, place, None).await?, label: String::new() })
+            Ok(Found { upstream: upstream(worker, runtime, place, None).await?, label: String::new() })
         }
     }
 }
@@ -186,28 +218,34 @@ pub fn shown(asked: Asked<'_>) -> String {
     name.or_else(|| asked.address.map(|address| address.to_string())).unwrap_or_default()
 }
 
-/// The host with its endpoints; resolved again when what is known of it has been known for long enough.
+/// The host with its endpoints; resolved again when what is known of it has been known for long enough. Where a gateway calls it,
+/// its endpoints are the gateways.
 async fn upstream(
     worker: &Rc<Worker>,
+    runtime: &Runtime,
     place: Place,
-    listed: Option<(&Label, &EgressHost)>,
+    listed: Listed<'_>,
 ) -> Result<Arc<Upstream>, Refusal> {
     let (outside, now) = (&worker.shared.outside, worker.now());
+    let gateway = gateway::of(worker, runtime).await?;
     if let Some(known) = outside.known.lock().get_mut(&place) {
         known.used = now;
-        if now < known.until && known.listed.as_ref() == listed.map(|(_, host)| host) {
+        let same_way = known.gateway.as_ref().map(Arc::as_ptr) == gateway.as_ref().map(Arc::as_ptr);
+        if now < known.until && same_way && known.listed.as_ref() == listed.map(|(_, host)| host) {
             return Ok(Arc::clone(&known.upstream));
         }
+    }
+    if let Some(gateway) = gateway {
+        return Ok(outside.remember(worker, gateway::leads_to(&gateway, place, listed)?, listed));
     }
     // Once in a while, so its future is not part of every request's.
     Box::pin(resolved(worker, place, listed)).await
 }
 
-async fn resolved(
-    worker: &Rc<Worker>,
-    place: Place,
-    listed: Option<(&Label, &EgressHost)>,
-) -> Result<Arc<Upstream>, Refusal> {
+/// A listed host with its label.
+type Listed<'a> = Option<(&'a Label, &'a EgressHost)>;
+
+async fn resolved(worker: &Rc<Worker>, place: Place, listed: Listed<'_>) -> Result<Arc<Upstream>, Refusal> {
     let outside = &worker.shared.outside;
     let (mut addresses, holds) = match place.dialled.or_else(|| decide::literal(&place.host)) {
         Some(address) => (vec![address], HOLDS.1),
@@ -235,10 +273,20 @@ async fn resolved(
         Some(tls) => Some(Arc::new(Origin::new(&outside.roots, &place.host, tls).await?)),
         None => None,
     };
-    let label = if place.label.is_empty() { UNMANAGED } else { &place.label };
-    let name = ServiceName::in_namespace(NAMESPACE, label)
-        .map_err(|error| Refusal::new(Reason::NoConfiguration, format!("{label}: {error}")))?;
-    Ok(outside.remember(worker, (name, place), (&addresses, holds), listed.map(|(_, host)| host), origin))
+    let name = place.service()?;
+    let endpoints = addresses.iter().map(|ip| plain(&name, place.port, *ip)).collect();
+    let state = state(name, &place, policy(listed.map(|(_, host)| host)), endpoints);
+    Ok(outside.remember(worker, Way { place, state, origin, beyond: None, gateway: None, holds }, listed))
+}
+
+/// How a host is called, found out anew.
+struct Way {
+    place: Place,
+    state: ServiceState,
+    origin: Option<Arc<Origin>>,
+    beyond: Option<Beyond>,
+    gateway: Option<Arc<Upstream>>,
+    holds: Duration,
 }
 
 impl Outside {
@@ -258,58 +306,60 @@ impl Outside {
         self.known.lock().values().any(|known| known.upstream.endpoints.iter().any(|e| e.cells.key == key))
     }
 
-    fn remember(
-        &self,
-        worker: &Worker,
-        (name, place): (ServiceName, Place),
-        (addresses, holds): (&[IpAddr], Duration),
-        listed: Option<&EgressHost>,
-        origin: Option<Arc<Origin>>,
-    ) -> Arc<Upstream> {
-        let now = worker.now();
+    fn remember(&self, worker: &Worker, way: Way, listed: Listed<'_>) -> Arc<Upstream> {
+        let Way { place, state, origin, beyond, gateway, holds } = way;
+        let (now, listed) = (worker.now(), listed.map(|(_, host)| host));
         let mut all = self.known.lock();
         let old = all.get(&place).filter(|known| known.listed.as_ref() == listed).map(|known| &known.upstream);
         let current = &worker.shared.current;
-        let state = state(name, &place, addresses, listed);
         let mut upstream = Upstream::build(&state, old.map(Arc::as_ref), current.caller(), current.keys());
+        if let (Some(old), Some(_)) = (old, &gateway) {
+            upstream.follow_health(old, now, &mut worker.dice.borrow_mut());
+        }
         // Names that callers made up must not become series without end.
         let named = listed.is_some() || self.seen.names(&place.host, place.port);
         upstream.host = if named { place.host.as_str() } else { seen::OTHERS }.into();
-        upstream.origin = origin;
+        (upstream.origin, upstream.beyond) = (origin, beyond);
         let upstream = Arc::new(upstream);
         if all.len() >= MOST_KNOWN && !all.contains_key(&place) {
             let oldest = all.iter().min_by_key(|(_, known)| known.used).map(|(place, _)| place.clone());
             oldest.and_then(|oldest| all.remove(&oldest));
         }
         let until = now.plus(holds.clamp(HOLDS.0, HOLDS.1));
-        let known = Known { upstream: Arc::clone(&upstream), listed: listed.cloned(), until, used: now };
+        let known = Known { upstream: Arc::clone(&upstream), gateway, listed: listed.cloned(), until, used: now };
         all.insert(place, known);
         upstream
     }
 }
 
-/// A host outside in the form of a service.
-fn state(name: ServiceName, place: &Place, addresses: &[IpAddr], listed: Option<&EgressHost>) -> ServiceState {
-    let endpoint = |ip: &IpAddr| {
-        let endpoint = Endpoint {
-            service: name.clone(),
-            id: ip.to_string(),
-            address: Address { ip: *ip, port: place.port },
-            app_port: place.port,
-            version: String::new(),
-            zone: String::new(),
-            health: Health::Healthy,
-            source: Registrar::Api,
-            transport: Transport::Plain,
-        };
-        (endpoint.id.clone(), endpoint)
+/// An address of a host outside as an endpoint.
+fn plain(name: &ServiceName, port: u16, ip: IpAddr) -> (String, Endpoint) {
+    let endpoint = Endpoint {
+        service: name.clone(),
+        id: ip.to_string(),
+        address: Address { ip, port },
+        app_port: port,
+        version: String::new(),
+        zone: String::new(),
+        health: Health::Healthy,
+        source: Registrar::Api,
+        transport: Transport::Plain,
     };
-    let endpoints = addresses.iter().map(endpoint).collect();
+    (endpoint.id.clone(), endpoint)
+}
+
+/// A host outside in the form of a service.
+fn state(
+    name: ServiceName,
+    place: &Place,
+    policy: TrafficPolicy,
+    endpoints: BTreeMap<String, Endpoint>,
+) -> ServiceState {
     let port = Port { number: place.port, name: String::new(), protocol: AppProtocol::Detect, target: None };
     let service = Service {
         identities: std::collections::BTreeSet::new(),
         sni: place.host.clone(),
-        policy: policy(listed),
+        policy,
         authorization: AuthorizationPolicy::default(),
         ports: vec![port],
         name,

@@ -11,7 +11,7 @@ use hms_traffic::clock::Moment;
 use hms_traffic::limits::Permit;
 use hms_traffic::outlier::{FailureKind, Phase};
 use hms_wire::LEVEL;
-use hms_wire::hello::PeerHello;
+use hms_wire::hello::{Outside, PeerHello};
 
 use crate::body::{Body, Frame, Replayable};
 use crate::refusal::{Reason, Refusal};
@@ -229,14 +229,16 @@ impl<'a> Target<'a> {
         let credentials = worker.shared.holder.current().ok_or("this proxy has no certificate yet")?;
         let config = credentials.client(identity, protocol).map_err(|error| error.to_string())?;
         let settings = &worker.shared.settings;
+        let beyond = upstream.beyond.as_ref();
         let hello = PeerHello {
-            destination: upstream.service.name.clone(),
+            destination: beyond.map_or(&upstream.service.name, |beyond| &beyond.gateway).clone(),
             destination_port: self.key.port,
             source: settings.service.clone(),
             workload: settings.workload_id.clone(),
             version: settings.version.clone(),
             zone: settings.zone.clone(),
             level: LEVEL,
+            outside: beyond.map(|beyond| Outside { host: beyond.host.to_string(), has_tls: beyond.has_tls }),
         };
         let hello: Arc<[u8]> = hello.encode().map_err(|error| error.to_string())?.into();
         Ok(Some(Secured { config, sni: upstream.service.sni.clone(), hello }))

@@ -139,7 +139,10 @@ async fn connection(worker: &Rc<Worker>, stream: std::net::TcpStream, peer: Sock
     let (entrance, party, protocol, stream) = match entered {
         Entered::Http(entrance, party, protocol, stream) => (entrance, party, protocol, stream),
         Entered::Inbound(arrived) => {
-            Box::pin(opaque::inbound(worker, *arrived, peer)).await;
+            match arrived.outside {
+                Some(_) => Box::pin(opaque::exit::leave(worker, *arrived, peer)).await,
+                None => Box::pin(opaque::inbound(worker, *arrived, peer)).await,
+            }
             return Ok(());
         }
         Entered::Outbound(outbound) => {
@@ -192,7 +195,10 @@ async fn enter(worker: &Rc<Worker>, stream: TcpStream, peer: SocketAddr, door: &
             if arrived.protocol == Protocol::Opaque {
                 return Ok(Entered::Inbound(Box::new(arrived)));
             }
-            let entrance = Entrance::Inbound { peer: arrived.identity, port: arrived.port };
+            let entrance = match &arrived.outside {
+                Some(_host) => Entrance::Egress { port: arrived.port },
+                None => Entrance::Inbound { peer: arrived.identity, port: arrived.port },
+            };
             Entered::Http(entrance, arrived.party, arrived.protocol, arrived.stream)
         }
         Door::Outbound(None) => {

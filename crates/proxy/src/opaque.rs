@@ -1,11 +1,12 @@
 //! Connections whose bytes nobody reads: between an application and a service, through both proxies.
 //!
 //! [`enter`] finds out whether a connection of our application is one, [`dial`] gets an endpoint on the line, [`outbound`] and
-//! [`inbound`] relay. A refusal has no words on such a connection: the caller sees a reset, and the code stands in the log, the tap
+//! [`inbound`] relay, [`exit`] does at an egress gateway. A refusal has no words on such a connection: the caller sees a reset, and the code stands in the log, the tap
 //! and the series.
 
 pub mod dial;
 pub mod enter;
+pub mod exit;
 pub mod outside;
 
 use std::io;
@@ -103,15 +104,7 @@ pub async fn inbound(worker: &Rc<Worker>, arrived: Arrived, peer: SocketAddr) {
         Err(refusal) => Err(refusal),
     };
     match app {
-        Err(refusal) => {
-            let answer = Reception::Refused(refusal.reason.code().0).encode();
-            let telling = async {
-                stream.write_all(&answer).await?;
-                stream.shutdown().await
-            };
-            let _told = tokio::time::timeout(LAST_WORD, telling).await.is_ok();
-            flow.refused(refusal.reason);
-        }
+        Err(refusal) => decline(stream, flow, &refusal).await,
         Ok(app) => {
             flow.attempts = 1;
             flow.opened();
@@ -125,6 +118,17 @@ pub async fn inbound(worker: &Rc<Worker>, arrived: Arrived, peer: SocketAddr) {
             flow.ended(ended);
         }
     }
+}
+
+/// Tells another proxy why its connection is not taken.
+async fn decline(mut stream: Stream, flow: Flow, refusal: &Refusal) {
+    let answer = Reception::Refused(refusal.reason.code().0).encode();
+    let telling = async {
+        stream.write_all(&answer).await?;
+        stream.shutdown().await
+    };
+    let _told = tokio::time::timeout(LAST_WORD, telling).await.is_ok();
+    flow.refused(refusal.reason);
 }
 
 async fn taken(stream: &mut Stream) -> io::Result<()> {

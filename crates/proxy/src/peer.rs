@@ -7,8 +7,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hms_identity::tls;
+use hms_model::listener::Role;
 use hms_model::spiffe::SpiffeId;
-use hms_wire::hello::{HELLO_BYTES, PeerHello};
+use hms_wire::hello::{HELLO_BYTES, Outside, PeerHello};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsAcceptor;
@@ -32,6 +33,8 @@ pub struct Arrived {
     pub protocol: Protocol,
     /// The port of our service that it means; 0 is the first.
     pub port: u16,
+    /// The host outside of the mesh that it means, if we are an egress gateway.
+    pub outside: Option<Outside>,
     /// The connection, after the greeting.
     pub stream: Stream,
 }
@@ -77,8 +80,11 @@ async fn authenticate(worker: &Rc<Worker>, stream: TcpStream) -> io::Result<Arri
         principal: identity.to_string(),
         version: label(&hello.version),
     };
-    let port = hello.destination_port;
-    Ok(Arrived { identity, party: Arc::new(party), protocol, port, stream: Stream::Accepted(Box::new(tls)) })
+    let (port, outside) = (hello.destination_port, hello.outside);
+    if outside.is_some() && worker.shared.settings.role != Role::Egress {
+        return Err(io::Error::other("this proxy is no egress gateway"));
+    }
+    Ok(Arrived { identity, party: Arc::new(party), protocol, port, outside, stream: Stream::Accepted(Box::new(tls)) })
 }
 
 /// A peer's own words become a label only if they look like one.

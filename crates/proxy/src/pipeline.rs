@@ -1,8 +1,10 @@
 //! One request, from its head to its answer. The order of the steps is the order of the lines.
 //!
-//! Four entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
-//! ([`gateway`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
+//! Five entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
+//! ([`gateway`]), from another proxy to the outside ([`exit`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
 
+mod details;
+mod exit;
 mod hosts;
 
 use std::cell::{OnceCell, RefCell};
@@ -22,6 +24,7 @@ use hms_traffic::routing::Selection;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 
+pub(crate) use self::details::details;
 use crate::attempt::{self, Call};
 use crate::body::Body;
 use crate::egress;
@@ -37,9 +40,6 @@ use crate::telemetry::record::Exchange;
 use crate::timer::Timer;
 use crate::transport::{BadHead, Edits, Handler, Protocol, Reply, Request, Response, grpc_status};
 use crate::worker::Worker;
-
-/// How long a first request waits for the details of a service it names.
-const DETAILS_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Where a connection came in.
 #[derive(Debug)]
@@ -62,6 +62,11 @@ pub enum Entrance {
     },
     /// From outside.
     Gateway,
+    /// From another proxy to a host outside of the mesh.
+    Egress {
+        /// The port of that host.
+        port: u16,
+    },
     /// From anybody, by a listener that a file describes.
     Static(Arc<StaticDoor>),
 }
@@ -130,7 +135,7 @@ struct Asked<'a> {
 async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Request, BadHead>, reply: impl Reply) {
     let runtime = worker.shared.current.load();
     let direction = match downstream.entrance {
-        Entrance::Inbound { .. } => Direction::Inbound,
+        Entrance::Inbound { .. } | Entrance::Egress { .. } => Direction::Inbound,
         Entrance::Outbound { .. } | Entrance::Gateway | Entrance::Static(_) => Direction::Outbound,
     };
     let (head, body) = match request {
@@ -150,6 +155,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         (Ok(asked), Entrance::Outbound { pinned, port, dialled }) => {
             let place = (pinned.as_ref(), *port, *dialled);
             outbound(worker, &runtime, asked, place, &mut exchange).await
+        }
+        (Ok(asked), Entrance::Egress { port }) => {
+            Box::pin(exit::serve(worker, &runtime, asked, *port, &mut exchange)).await
         }
         (Ok(asked), Entrance::Static(door)) => {
             Box::pin(hosts::serve(worker, &runtime, asked, door, &mut exchange)).await
@@ -215,8 +223,12 @@ async fn outbound(
         None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
             let edits = Edits::default();
             let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None };
+            let place = match dialled {
+                Some(dialled) => (Some(dialled.ip()), dialled.port()),
+                None => (None, head.authority.port().unwrap_or(DEFAULT_PORT)),
+            };
             // Its future is not part of every request's.
-            return Box::pin(egress::forward(worker, runtime, call, dialled, exchange)).await;
+            return Box::pin(egress::forward(worker, runtime, call, place, exchange)).await;
         }
         None => named(worker, runtime, downstream, asked_host).await?,
     };
@@ -450,41 +462,6 @@ fn named_port(upstream: &Upstream, number: u16) -> u16 {
     let service = &upstream.service;
     let port = service.port(number).or_else(|| service.port(0));
     port.filter(|port| port.target.is_some()).map_or(0, |port| port.number)
-}
-
-/// The details of a service, asked for when they are not there yet.
-pub(crate) async fn details(worker: &Worker, runtime: &Runtime, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
-    if let Some(upstream) = runtime.upstreams.get(name) {
-        return Ok(Arc::clone(upstream));
-    }
-    if !runtime.directory.is_empty() && runtime.directory.get(name).is_none() {
-        let detail = format!("no service is called {name}; there is {}", runtime.directory.some_names());
-        return Err(Refusal::new(Reason::NoService, detail));
-    }
-    // Once per service, so its future is not part of every request's.
-    Box::pin(first_details(worker, name)).await
-}
-
-async fn first_details(worker: &Worker, name: &ServiceName) -> Result<Arc<Upstream>, Refusal> {
-    let current = &worker.shared.current;
-    let mut changes = current.watch();
-    // A full queue means that somebody else's wish is about to be sent; ours is repeated with the next request.
-    let _asked = worker.shared.wanted.try_send(name.clone()).is_ok();
-    let arrived = async {
-        loop {
-            if let Some(upstream) = current.load().upstreams.get(name) {
-                return Some(Arc::clone(upstream));
-            }
-            changes.changed().await.ok()?;
-        }
-    };
-    match tokio::time::timeout(DETAILS_DEADLINE, arrived).await {
-        Ok(Some(upstream)) => Ok(upstream),
-        _ => {
-            Err(Refusal::new(Reason::NoConfiguration, format!("nothing is known of {name} yet"))
-                .after(DETAILS_DEADLINE))
-        }
-    }
 }
 
 /// An answer without content.

@@ -25,7 +25,7 @@ const SWEEP: Duration = Duration::from_secs(1);
 pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
     let shared = &worker.shared;
     let Some(address) = shared.settings.app else { return };
-    if shared.settings.role == Role::Gateway {
+    if matches!(shared.settings.role, Role::Gateway | Role::Egress) {
         // Its application is its own door, which is open as long as this process is.
         shared.app.note(true);
         changes.send_replace(true);

@@ -125,7 +125,7 @@ impl From<lexopt::Error> for SettingsError {
 
 const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `hms up` or `hms run`.
 
-  --role sidecar|gateway        which kind of proxy (sidecar)
+  --role sidecar|gateway|egress which kind of proxy (sidecar)
   --service NAME[.NAMESPACE]    the service served
   --control unix:PATH           the control plane's socket, or
   --control https://IP:PORT --bundle FILE.pem [--join-token-file FILE]
@@ -251,11 +251,15 @@ impl Raw {
         let role = match self.values.remove("role").as_deref() {
             None | Some("sidecar") => Role::Sidecar,
             Some("gateway") => Role::Gateway,
-            Some(other) => return Err(SettingsError::Bad(format!("`{other}` is no role (sidecar, gateway)"))),
+            Some("egress") => Role::Egress,
+            Some(other) => {
+                return Err(SettingsError::Bad(format!("`{other}` is no role (sidecar, gateway, egress)")));
+            }
         };
         let service = match (self.values.remove("service"), role) {
             (Some(name), _) => service_name(&name)?,
             (None, Role::Gateway) => service_name("gateway.hms-system")?,
+            (None, Role::Egress) => service_name("egress.hms-system")?,
             (None, _) => return Err(SettingsError::Bad("--service is missing".to_owned())),
         };
         let trust_domain = self.required("trust-domain")?;
@@ -379,7 +383,7 @@ impl Raw {
     /// A sidecar has one data thread, a gateway as many as the processors it may use (its CPU quota counts).
     fn workers(&mut self, role: Role) -> Result<usize, SettingsError> {
         let processors = || std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-        let default = if role == Role::Gateway { processors() } else { 1 };
+        let default = if matches!(role, Role::Gateway | Role::Egress) { processors() } else { 1 };
         let asked = self.number("workers", u64::try_from(default).unwrap_or(1), 256)?;
         Ok(usize::try_from(asked).unwrap_or(1).max(1))
     }

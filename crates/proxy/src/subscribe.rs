@@ -10,6 +10,7 @@ use std::time::Duration;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use hms_model::policy::authorization::Source;
+use hms_model::policy::egress::Through;
 use hms_model::resource::{Kind, Resource, ResourceKey};
 use hms_model::snapshot::{Scope, Snapshot};
 use hms_traffic::backoff::Backoff;
@@ -23,6 +24,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
 
 use crate::control_channel;
+use crate::egress;
 use crate::last_good::{self, Held};
 use crate::worker::Shared;
 
@@ -198,6 +200,12 @@ impl Subscription {
 
     /// An allow rule speaks of other services' identities, so these services are needed too.
     fn subscribe_to_sources(&mut self, snapshot: &Snapshot) {
+        if snapshot.egress.through == Through::Gateway
+            && let Ok(gateway) = egress::gateway::name()
+        {
+            // Whoever calls out first should not wait for it.
+            let _surplus = self.client.subscribe([Scope::Service(gateway)]).is_empty();
+        }
         let Some(own) = snapshot.services.get(&self.shared.settings.service) else { return };
         let sources: BTreeSet<Scope> = own
             .service

@@ -16,7 +16,7 @@ use crate::{binaries, wait};
 pub struct Plan {
     /// The program; the debug build unless a test measures the release build.
     pub program: PathBuf,
-    /// `sidecar` or `gateway`.
+    /// `sidecar`, `gateway` or `egress`.
     pub role: &'static str,
     /// The service.
     pub service: String,
@@ -58,6 +58,11 @@ impl Plan {
     /// A gateway.
     pub fn gateway() -> Self {
         Self { role: "gateway", ..Self::client("gateway.hms-system") }
+    }
+
+    /// An egress gateway.
+    pub fn egress() -> Self {
+        Self { role: "egress", ..Self::client("egress.hms-system") }
     }
 
     /// The same as another workload of the service.

@@ -1,6 +1,8 @@
 //! What captured programs may reach outside of the mesh: real servers on an address of a network namespace that the test makes, with
 //! names that a real resolver answers.
 
+#[path = "egress/gateway.rs"]
+mod gateway;
 #[path = "egress/outside.rs"]
 mod outside;
 

@@ -14,7 +14,7 @@ use hms_testkit::mesh::Mesh;
 use hms_testkit::sidecar::{Plan, Proxy};
 use hms_testkit::tls::{Identity, impersonate, speak};
 use hms_testkit::{figure, scenario, wait};
-use hms_wire::hello::PeerHello;
+use hms_wire::hello::{Outside, PeerHello};
 use http::Method;
 use parking_lot::Mutex;
 use rustls::version::{TLS12, TLS13};
@@ -114,20 +114,65 @@ fn only_a_proven_member_of_the_mesh_is_let_in() {
     });
 }
 
+#[test]
+fn a_member_gets_nothing_out_of_the_mesh_by_saying_so_itself() {
+    scenario(Duration::from_mins(2), async {
+        let three = Three::start(&[]).await;
+        let open = std::net::TcpListener::bind("127.0.0.1:0").expect("a listener");
+        open.set_nonblocking(true).expect("not blocking");
+        let local = open.local_addr().expect("an address").port();
+        let egress =
+            format!("{MESH}\negress: {{through: gateway, hosts: {{near: {{host: 127.0.0.1, ports: [{local}]}}}}}}");
+        let _applied = three.mesh.rest().apply(&egress).await;
+        let gateway = Proxy::start(&three.mesh, Plan::egress()).await;
+        gateway.until_ready().await;
+        let thief = || Some(Identity::stolen_from(&three.client.folder));
+        let asks = |host: &str, port: u16| {
+            let outside = Some(Outside { host: host.to_owned(), has_tls: false });
+            let mut bytes = hello("egress.hms-system", port, outside);
+            bytes.extend_from_slice(format!("GET / HTTP/1.1\r\nHost: {host}\r\n\r\n").as_bytes());
+            bytes
+        };
+        let address = gateway.address("inbound");
+        for (host, port, why) in [
+            ("169.254.169.254", 80, "not listed"),
+            ("api.fema.test", 80, "not listed"),
+            // Listed, and still nobody's way to what is special to the gateway's machine.
+            ("127.0.0.1", local, "special"),
+            ("127.0.0.1", local ^ 1, "is not listed; add it to egress.hosts.near.ports"),
+        ] {
+            let answer = Box::pin(speak(address, thief(), &[&TLS13], &asks(host, port))).await.expect("an answer");
+            let answer = String::from_utf8_lossy(&answer).into_owned();
+            assert!(answer.starts_with("HTTP/1.1 403") && answer.contains("HMS-3202"), "{host}:{port}: {answer}");
+            assert!(answer.contains(why), "{host}:{port}: {answer}");
+        }
+        assert!(open.accept().is_err(), "nobody came");
+        // A proxy that is no egress gateway takes nothing of the kind.
+        let to_sidecar = asks("169.254.169.254", 80);
+        let refused = Box::pin(speak(three.server.address("inbound"), thief(), &[&TLS13], &to_sidecar)).await;
+        assert!(refused.as_ref().map_or(true, Vec::is_empty), "{refused:?}");
+    });
+}
+
 /// A greeting and a request, as our proxies send them in one flight.
 fn request() -> Vec<u8> {
+    let mut bytes = hello("calc-svc", 0, None);
+    bytes.extend_from_slice(b"GET /echo HTTP/1.1\r\nHost: calc-svc\r\n\r\n");
+    bytes
+}
+
+fn hello(destination: &str, destination_port: u16, outside: Option<Outside>) -> Vec<u8> {
     let hello = PeerHello {
-        destination: ServiceName::new("calc-svc").expect("a name"),
-        destination_port: 0,
+        outside,
+        destination_port,
+        destination: ServiceName::from_host(destination, "default").expect("a name"),
         source: ServiceName::new("portal").expect("a name"),
         workload: "1".to_owned(),
         version: String::new(),
         zone: String::new(),
         level: 1,
     };
-    let mut bytes = hello.encode().expect("short texts");
-    bytes.extend_from_slice(b"GET /echo HTTP/1.1\r\nHost: calc-svc\r\n\r\n");
-    bytes
+    hello.encode().expect("short texts")
 }
 
 #[test]

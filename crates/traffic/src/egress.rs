@@ -143,7 +143,7 @@ mod tests {
         let fema = EgressHost { tls: Some(Origination::default()), ..host("api.fema.gov", &[443]) };
         let hosts = [("fema", fema), ("db", host("db.example.com", &[5432])), ("box", host("10.1.2.3", &[22]))];
         let hosts = hosts.into_iter().map(|(label, host)| (Label::new(label).unwrap(), host)).collect();
-        Egress { unlisted, hosts }
+        Egress { unlisted, hosts, ..Egress::default() }
     }
 
     fn asked<'a>(name: Option<&'a str>, address: &str, port: u16) -> Asked<'a> {

@@ -1,5 +1,6 @@
 //! Bounds of what is taken from outside, and the checks that hold them.
 
+use std::net::IpAddr;
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
@@ -47,6 +48,11 @@ pub(crate) fn host(value: String, field: &'static str) -> Result<String, WireErr
         return Err(WireError::field(field, &format!("`{}` is no host name", value.escape_debug())));
     }
     Ok(value)
+}
+
+/// A host name, or an IP address.
+pub(crate) fn host_or_address(value: String, field: &'static str) -> Result<String, WireError> {
+    if value.parse::<IpAddr>().is_ok() { Ok(value) } else { host(value, field) }
 }
 
 /// Reads a list of at most `limit` entries.

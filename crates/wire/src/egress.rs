@@ -1,14 +1,13 @@
 //! What may leave the mesh.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
 
 use hms_model::names::Label;
 use hms_model::policy::Egress;
-use hms_model::policy::egress::{EgressHost, MOST_HOSTS, MOST_PORTS, Origination, Unlisted};
+use hms_model::policy::egress::{EgressHost, MOST_HOSTS, MOST_PORTS, Origination, Through, Unlisted};
 use hms_model::resource::Overlay;
 
-use crate::bounds::{each, host, number, required, text};
+use crate::bounds::{each, host_or_address, number, required, text};
 use crate::proto::hms::v1;
 use crate::{Wire, WireError};
 
@@ -19,7 +18,7 @@ impl Wire for Egress {
     type Message = v1::Egress;
 
     fn to_wire(&self) -> v1::Egress {
-        let Self { unlisted, hosts } = self;
+        let Self { unlisted, through, hosts } = self;
         let unlisted = match unlisted {
             None => v1::Unlisted::Unsaid,
             Some(Unlisted::Allowed) => v1::Unlisted::Allowed,
@@ -37,11 +36,11 @@ impl Wire for Egress {
                 overlay: Some(overlay.to_wire()),
             }
         });
-        v1::Egress { unlisted: unlisted.into(), hosts: hosts.collect() }
+        v1::Egress { unlisted: unlisted.into(), hosts: hosts.collect(), through_gateway: *through == Through::Gateway }
     }
 
     fn from_wire(message: v1::Egress) -> Result<Self, WireError> {
-        let v1::Egress { unlisted, hosts } = message;
+        let v1::Egress { unlisted, hosts, through_gateway } = message;
         let unlisted = match v1::Unlisted::try_from(unlisted) {
             Ok(v1::Unlisted::Unsaid) => None,
             Ok(v1::Unlisted::Allowed) => Some(Unlisted::Allowed),
@@ -55,14 +54,15 @@ impl Wire for Egress {
         if hosts.len() != count {
             return Err(WireError::field("egress.hosts", &"a label twice"));
         }
-        Ok(Self { unlisted, hosts })
+        let through = if through_gateway { Through::Gateway } else { Through::Sidecar };
+        Ok(Self { unlisted, through, hosts })
     }
 }
 
 fn listed(message: v1::EgressHost) -> Result<(Label, EgressHost), WireError> {
     let v1::EgressHost { label, host: name, ports, local, tls, overlay } = message;
     let label = Label::new(&label).map_err(|error| WireError::field("egress.label", &error))?;
-    let name = if name.parse::<IpAddr>().is_ok() { name } else { host(name, "egress.host")?.to_ascii_lowercase() };
+    let name = host_or_address(name, "egress.host")?.to_ascii_lowercase();
     let ports = each(ports, "egress.ports", MOST_PORTS, |port| number(port, "egress.ports", 1..=65535))?;
     if ports.is_empty() {
         return Err(WireError::Missing("egress.ports"));

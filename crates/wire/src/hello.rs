@@ -9,7 +9,7 @@
 use hms_model::names::ServiceName;
 use prost::Message as _;
 
-use crate::bounds::{WORD_BYTES, number, required, text};
+use crate::bounds::{WORD_BYTES, host_or_address, number, required, text};
 use crate::proto::hms::v1;
 use crate::{Wire, WireError};
 
@@ -74,6 +74,17 @@ pub struct PeerHello {
     pub zone: String,
     /// The level of the calling proxy.
     pub level: u32,
+    /// The host outside of the mesh that is meant, at an egress gateway.
+    pub outside: Option<Outside>,
+}
+
+/// A host outside of the mesh, at an egress gateway; its port is that of the greeting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outside {
+    /// Its name or address; at most 253 bytes.
+    pub host: String,
+    /// The application began TLS itself, so nobody else shall.
+    pub has_tls: bool,
 }
 
 impl PeerHello {
@@ -108,7 +119,7 @@ impl Wire for PeerHello {
     type Message = v1::PeerHello;
 
     fn to_wire(&self) -> v1::PeerHello {
-        let Self { destination, destination_port, source, workload, version, zone, level } = self;
+        let Self { destination, destination_port, source, workload, version, zone, level, outside } = self;
         v1::PeerHello {
             destination: Some(destination.to_wire()),
             destination_port: u32::from(*destination_port),
@@ -117,11 +128,27 @@ impl Wire for PeerHello {
             version: version.clone(),
             zone: zone.clone(),
             level: *level,
+            outside: outside.as_ref().map(|outside| outside.host.clone()).unwrap_or_default(),
+            outside_tls: outside.as_ref().is_some_and(|outside| outside.has_tls),
         }
     }
 
     fn from_wire(message: v1::PeerHello) -> Result<Self, WireError> {
-        let v1::PeerHello { destination, destination_port, source, workload, version, zone, level } = message;
+        let v1::PeerHello {
+            destination,
+            destination_port,
+            source,
+            workload,
+            version,
+            zone,
+            level,
+            outside,
+            outside_tls: has_tls,
+        } = message;
+        let outside = match outside {
+            host if host.is_empty() => None,
+            host => Some(Outside { host: host_or_address(host, "hello.outside")?, has_tls }),
+        };
         Ok(Self {
             destination: ServiceName::from_wire(required(destination, "hello.destination")?)?,
             destination_port: number(destination_port, "hello.destination_port", 0..=65_535)?,
@@ -130,6 +157,7 @@ impl Wire for PeerHello {
             version: text(version, "hello.version", 0..=WORD_BYTES)?,
             zone: text(zone, "hello.zone", 0..=WORD_BYTES)?,
             level,
+            outside,
         })
     }
 }

@@ -15,7 +15,7 @@ use crate::{RESOURCE_BYTES, Wire as _, WireError};
 pub const TYPE_URL: &str = "type.googleapis.com/hms.v1.Resource";
 
 /// What this release can apply. It rises when a field is added that an older release must not overlook.
-pub const LEVEL: u32 = 1;
+pub const LEVEL: u32 = 2;
 
 /// The bytes of a resource; equal resources have equal bytes.
 pub fn encode(resource: &Resource) -> Vec<u8> {
@@ -33,10 +33,14 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
     v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
 }
 
-/// The level a proxy must have to apply this, computed from the fields used. Every field of today belongs to the first level;
-/// a later one is looked for here: present means its level, absent means that older proxies may go on.
-fn requires(_kind: &Kind) -> u32 {
-    1
+/// The level a proxy must have to apply this, computed from the fields used: a later field that is present means its level,
+/// absent means that older proxies may go on.
+fn requires(kind: &Kind) -> u32 {
+    match kind {
+        // Who overlooks it lets calls out past the gateway.
+        Kind::Egress(egress) if egress.through_gateway => 2,
+        _ => 1,
+    }
 }
 
 /// Reads a resource. The level comes first: of a resource made for a newer release nothing else is believed.

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::{AllowRule, Source};
-use hms_model::policy::egress::{EgressHost, Origination, Unlisted};
+use hms_model::policy::egress::{EgressHost, Origination, Through, Unlisted};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
@@ -19,7 +19,7 @@ use hms_model::service::{Entry, Service};
 use hms_model::spiffe::{SpiffeId, TrustDomain};
 use hms_model::trust::TrustBundle;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
-use hms_wire::hello::{HELLO_BYTES, PeerHello};
+use hms_wire::hello::{HELLO_BYTES, Outside, PeerHello};
 use hms_wire::proto::hms::v1::{self, resource::Kind};
 use hms_wire::{LEVEL, WireError, decode, encode};
 use proptest::collection::{btree_map, vec};
@@ -249,13 +249,21 @@ fn egress() -> impl Strategy<Value = Egress> {
         .prop_map(|(host, ports, local, tls, overlay)| EgressHost { host, ports, local, tls, overlay });
     let label = "[a-z]([a-z0-9-]{0,61}[a-z0-9])?".prop_map(|label| Label::new(&label).expect("a label"));
     let unlisted = option::of(select(Unlisted::ALL.map(|(_, unlisted)| unlisted).to_vec()));
-    (unlisted, btree_map(label, host, 0..4)).prop_map(|(unlisted, hosts)| Egress { unlisted, hosts })
+    let through = select(Through::ALL.map(|(_, through)| through).to_vec());
+    (unlisted, through, btree_map(label, host, 0..4)).prop_map(|(unlisted, through, hosts)| Egress {
+        unlisted,
+        through,
+        hosts,
+    })
 }
 
 fn hello() -> impl Strategy<Value = PeerHello> {
     let words = ("[ -~]{0,128}", "[ -~]{0,128}", "[ -~]{0,128}");
-    (name(), any::<u16>(), name(), words, any::<u32>()).prop_map(
-        |(destination, destination_port, source, (workload, version, zone), level)| PeerHello {
+    let outside =
+        prop_oneof!["[a-z0-9.-]{1,253}", any::<[u8; 16]>().prop_map(|octets| IpAddr::from(octets).to_string())];
+    let outside = option::of((outside, any::<bool>()).prop_map(|(host, has_tls)| Outside { host, has_tls }));
+    (name(), any::<u16>(), name(), words, any::<u32>(), outside).prop_map(
+        |(destination, destination_port, source, (workload, version, zone), level, outside)| PeerHello {
             destination,
             destination_port,
             source,
@@ -263,6 +271,7 @@ fn hello() -> impl Strategy<Value = PeerHello> {
             version,
             zone,
             level,
+            outside,
         },
     )
 }
@@ -422,6 +431,15 @@ fn a_higher_level_and_an_unknown_kind_are_refused_by_name() {
 }
 
 #[test]
+fn calls_that_shall_leave_by_a_gateway_are_refused_by_a_proxy_that_would_overlook_it() {
+    let level = |through| {
+        let egress = Egress { through, ..Egress::default() };
+        v1::Resource::decode(&*encode(&Resource::Egress(egress))).unwrap().requires
+    };
+    assert_eq!((level(Through::Sidecar), level(Through::Gateway)), (1, 2));
+}
+
+#[test]
 fn an_unknown_field_of_the_same_level_is_skipped() {
     let resource =
         Resource::Entry(Entry { name: calc(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() });
@@ -480,6 +498,7 @@ fn a_greeting_beyond_its_bound_is_refused_from_its_length_alone() {
         version: String::new(),
         zone: String::new(),
         level: LEVEL,
+        outside: None,
     };
     assert!(matches!(hello.encode(), Err(WireError::TooLarge { .. })));
 }

@@ -16,7 +16,7 @@ use super::problem::{Kind, Problem};
 use super::table::Operation;
 use super::tokens::{IssuedToken, life};
 use crate::ca::attest::AttestError;
-use crate::ca::service::{GATEWAY, SYSTEM_NAMESPACE};
+use crate::ca::service::{EGRESS, GATEWAY, SYSTEM_NAMESPACE};
 use crate::ca::tokens::{JoinError, LONGEST_LIFE};
 
 /// RFC 8555 §9.1.
@@ -74,7 +74,7 @@ struct AttestationRequest {
     /// The process; it must run as the control plane's own user.
     #[schemars(range(min = 1, max = 4_194_304))]
     process_id: u32,
-    /// The service it stands beside; `gateway` for a gateway.
+    /// The service it stands beside; `gateway` for a gateway, `egress` for an egress gateway.
     service: String,
     /// What kind of proxy it is.
     role: RoleWord,
@@ -88,6 +88,8 @@ enum RoleWord {
     Sidecar,
     /// Where traffic from outside enters.
     Gateway,
+    /// Where traffic to the outside leaves.
+    Egress,
 }
 
 async fn root(State(context): State<Context>) -> Response {
@@ -128,6 +130,7 @@ async fn attest(
     let role = match request.role {
         RoleWord::Sidecar => Role::Sidecar,
         RoleWord::Gateway => Role::Gateway,
+        RoleWord::Egress => Role::Egress,
     };
     let identity = context.identity(&workload(&named, role)?)?;
     let attested = context.parts().attestations.attest(request.process_id, identity.clone(), role);
@@ -140,15 +143,16 @@ async fn attest(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Whose proxy it is: the mesh's own namespace belongs to gateways alone, and gateways to it.
+/// Whose proxy it is: the mesh's own namespace belongs to gateways of both kinds alone, and they to it.
 fn workload(named: &ServiceName, role: Role) -> Result<ServiceName, Problem> {
     let own = named.namespace() == SYSTEM_NAMESPACE;
-    match role {
-        Role::Gateway if named.name() == GATEWAY => {
-            ServiceName::in_namespace(SYSTEM_NAMESPACE, GATEWAY).map_err(|error| Problem::internal(&error))
+    match (role, named.name()) {
+        (Role::Gateway, GATEWAY) | (Role::Egress, EGRESS) => {
+            ServiceName::in_namespace(SYSTEM_NAMESPACE, named.name()).map_err(|error| Problem::internal(&error))
         }
-        Role::Sidecar if !own => Ok(named.clone()),
-        _ => Err(Problem::new(Kind::Shape, format!("`/service`: a {role} is none of `{named}`"))
-            .because(format!("gateways are `{GATEWAY}`, and `{SYSTEM_NAMESPACE}` has no others"))),
+        (Role::Sidecar, _) if !own => Ok(named.clone()),
+        _ => Err(Problem::new(Kind::Shape, format!("`/service`: a {role} is none of `{named}`")).because(format!(
+            "gateways are `{GATEWAY}`, egress gateways `{EGRESS}`, and `{SYSTEM_NAMESPACE}` has no others"
+        ))),
     }
 }

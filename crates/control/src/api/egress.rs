@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use axum::Json;
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
+use hms_model::listener::Role;
 use hms_model::policy::egress::Unlisted;
 use schemars::JsonSchema;
 use serde::Serialize;
@@ -24,6 +25,10 @@ pub(super) fn operations() -> Vec<Operation> {
 struct EgressView {
     /// What becomes of hosts that are not listed: `allow`, `listed` (they are refused) or `deny` (so are those listed).
     default: &'static str,
+    /// Which proxy calls them: the `sidecar` beside the caller, or an egress `gateway`.
+    through: &'static str,
+    /// Egress gateways that are connected.
+    gateways: usize,
     /// The hosts that are listed.
     hosts: Vec<ListedView>,
     /// Hosts that were asked for since the proxies began. Those without a label are unmanaged.
@@ -64,7 +69,7 @@ struct SeenView {
 
 async fn show(State(context): State<Context>) -> Json<EgressView> {
     let view = context.parts().registry.view();
-    let egress = &view.mesh.egress;
+    let (egress, live) = (&view.mesh.egress, &context.parts().live);
     let hosts = egress.hosts.iter().map(|(label, host)| ListedView {
         label: label.to_string(),
         host: host.host.clone(),
@@ -73,15 +78,19 @@ async fn show(State(context): State<Context>) -> Json<EgressView> {
     });
     Json(EgressView {
         default: egress.unlisted.unwrap_or(Unlisted::Refused).as_str(),
+        through: egress.through.as_str(),
+        gateways: live.proxies().iter().filter(|proxy| proxy.hello.role == Role::Egress).count(),
         hosts: hosts.collect(),
-        seen: together(context.parts().live.outside()),
+        seen: together(live.outside()),
     })
 }
 
-/// One row for each host and port, whoever called.
-fn together(reports: Vec<(String, OutsideReport)>) -> Vec<SeenView> {
+/// One row for each host and port, whoever called. What an egress gateway let through was counted by its callers' proxies already;
+/// what it refused had been let through by them.
+fn together(reports: Vec<(Option<String>, OutsideReport)>) -> Vec<SeenView> {
     let mut seen: BTreeMap<(String, u16), SeenView> = BTreeMap::new();
-    for (caller, report) in reports {
+    let (called, passed): (Vec<_>, Vec<_>) = reports.into_iter().partition(|(caller, _)| caller.is_some());
+    for (caller, report) in called.into_iter().chain(passed) {
         let OutsideReport { host, port, label, allowed, refused } = report;
         let view = seen.entry((host.clone(), port)).or_insert_with(|| SeenView {
             host,
@@ -94,9 +103,12 @@ fn together(reports: Vec<(String, OutsideReport)>) -> Vec<SeenView> {
         if !label.is_empty() {
             view.label = Some(label);
         }
-        view.allowed = view.allowed.saturating_add(allowed);
+        view.allowed = match &caller {
+            Some(_) => view.allowed.saturating_add(allowed),
+            None => view.allowed.saturating_sub(refused),
+        };
         view.refused = view.refused.saturating_add(refused);
-        view.callers.insert(caller);
+        view.callers.extend(caller);
     }
     seen.into_values().collect()
 }
@@ -114,9 +126,17 @@ mod tests {
             allowed,
             refused: 1,
         };
-        let seen = together(vec![("web".to_owned(), report("", 2)), ("batch".to_owned(), report("a", 3))]);
+        let seen = together(vec![
+            (None, report("a", 4)),
+            (Some("web".to_owned()), report("", 2)),
+            (Some("batch".to_owned()), report("a", 3)),
+        ]);
         let [row] = seen.as_slice() else { panic!("{seen:?}") };
-        assert_eq!((row.allowed, row.refused, row.label.as_deref()), (5, 2, Some("a")));
+        assert_eq!(
+            (row.allowed, row.refused, row.label.as_deref()),
+            (4, 3, Some("a")),
+            "the gateway refused one of five"
+        );
         assert_eq!(row.callers, ["batch".to_owned(), "web".to_owned()].into());
     }
 }

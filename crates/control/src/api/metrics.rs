@@ -98,7 +98,7 @@ fn proxies(page: &mut Page, context: &Context) {
         "hms_control_proxies",
         "Connected proxies.",
         "role",
-        [Role::Sidecar, Role::Gateway].map(|role| (role.as_str(), count(role))),
+        [Role::Sidecar, Role::Gateway, Role::Egress].map(|role| (role.as_str(), count(role))),
     );
     let behind = proxies.iter().filter(|proxy| proxy.acknowledged.is_none_or(|reached| reached < revision)).count();
     page.gauge("hms_control_proxies_behind", "Proxies that have not acknowledged the newest revision.", behind);

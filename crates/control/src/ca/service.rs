@@ -16,7 +16,7 @@ use super::issuer::requested_key;
 use super::tokens::{JoinError, JoinTokens};
 use super::{Ca, IssueError, Issued};
 
-pub use hms_model::names::{GATEWAY, SYSTEM_NAMESPACE};
+pub use hms_model::names::{EGRESS, GATEWAY, SYSTEM_NAMESPACE};
 
 /// The name of the control plane within the mesh's own namespace.
 pub const CONTROL: &str = "control";

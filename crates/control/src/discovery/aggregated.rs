@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_model::listener::Role;
 use hms_model::snapshot::Scope;
 use hms_model::spiffe::SpiffeId;
 use hms_wire::delta::server::{Desired, Server};
@@ -14,7 +15,7 @@ use tokio::time::Instant;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{STALLED, identity_of, is_gateway, stop};
+use super::{STALLED, identity_of, role_of, stop};
 use crate::compile::Part;
 use crate::live::{Live, ProxyKey, RefusedReport};
 use crate::registry::{Registry, View};
@@ -144,7 +145,7 @@ impl Stream {
             let stream = self.live.subscriber_began(&key);
             self.node = Some((key, stream));
         }
-        if events.subscribed.contains(&Scope::Gateway) && !is_gateway(&self.identity) {
+        if events.subscribed.contains(&Scope::Gateway) && role_of(&self.identity) != Role::Gateway {
             tracing::warn!(target: "audit", identity = %self.identity, "refused a gateway's configuration");
             return Err(Status::permission_denied("HMS-4216: only a gateway may have a gateway's configuration"));
         }

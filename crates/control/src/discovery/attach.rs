@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use super::connection::Caller;
-use super::{STALLED, identity_of, is_gateway, stop};
+use super::{STALLED, identity_of, role_of, stop};
 use crate::live::{Live, ProxyHello, Session};
 use crate::registry::{LeaseId, Peer, Registry, RegistryError};
 use crate::tasks;
@@ -210,9 +210,10 @@ fn read_hello(hello: v1::Hello, identity: &SpiffeId) -> Result<ProxyHello, Statu
     let role = match hello.role.as_str() {
         "sidecar" => Role::Sidecar,
         "gateway" => Role::Gateway,
+        "egress" => Role::Egress,
         other => return Err(Status::invalid_argument(format!("`{}` is no role", other.escape_debug()))),
     };
-    if (role == Role::Gateway) != is_gateway(identity) {
+    if role != role_of(identity) {
         tracing::warn!(target: "audit", %identity, %role, "refused a proxy in a role that is not its own");
         return Err(Status::permission_denied(format!("HMS-4216: {identity} is no {role}")));
     }

@@ -5,14 +5,14 @@ use std::net::IpAddr;
 
 use hms_model::finding::Finding;
 use hms_model::names::Label;
-use hms_model::policy::egress::{CLEAR_PORT, EgressHost, MOST_HOSTS, MOST_PORTS, Origination, Unlisted};
+use hms_model::policy::egress::{CLEAR_PORT, EgressHost, MOST_HOSTS, MOST_PORTS, Origination, Through, Unlisted};
 use hms_model::policy::{Egress, Limits, TrafficPolicy};
 
 use crate::document::{Value, short};
 use crate::mesh_yaml::policy;
 use crate::read::{Field, Keys, Reader};
 
-const KEYS: Keys = Keys { known: &["default", "hosts"], later: &["through"] };
+const KEYS: Keys = Keys::new(&["default", "through", "hosts"]);
 const HOST: Keys = Keys::new(&[
     "host",
     "ports",
@@ -44,8 +44,9 @@ const CLIENT_CERTIFICATES: [(&str, bool); 2] = [("mesh", true), ("none", false)]
 pub(crate) fn read(reader: &mut Reader<'_>, field: &Field<'_>, base: &TrafficPolicy) -> Egress {
     let Some(table) = reader.table(field.node, &field.path, KEYS) else { return Egress::default() };
     let unlisted = table.field("default").and_then(|field| reader.word(field, &Unlisted::ALL));
+    let through = table.field("through").and_then(|field| reader.word(field, &Through::ALL)).unwrap_or_default();
     let hosts = table.field("hosts").cloned().map(|field| hosts(reader, &field, base)).unwrap_or_default();
-    Egress { unlisted, hosts }
+    Egress { unlisted, through, hosts }
 }
 
 fn hosts(reader: &mut Reader<'_>, field: &Field<'_>, base: &TrafficPolicy) -> BTreeMap<Label, EgressHost> {

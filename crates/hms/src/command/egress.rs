@@ -6,8 +6,8 @@ use super::Context;
 use super::services::read;
 use crate::exit::Exit;
 use crate::failure::Failure;
-use crate::output::Tone;
 use crate::output::table::{Cell, Table};
+use crate::output::{Mark, Tone};
 use crate::views::Egress;
 
 pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
@@ -17,6 +17,15 @@ pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
     }
     let egress: Egress = read(document)?;
     context.output.line(sentence(&egress.default));
+    match (egress.through.as_str(), egress.gateways) {
+        ("gateway", 0) => context.output.note(&format!(
+            "{} calls leave through an egress gateway, and none runs, so nothing leaves; next: hms up -d",
+            context.output.mark(Mark::Failed)
+        )),
+        ("gateway", 1) => context.output.line("through the egress gateway"),
+        ("gateway", many) => context.output.line(&format!("through {many} egress gateways")),
+        _ => {}
+    }
     let rows = table(&egress);
     if egress.hosts.is_empty() && egress.seen.is_empty() {
         context.output.note("no host is listed, and none was called");

@@ -15,7 +15,10 @@ use crate::laptop::trust::GatewayRecord;
 use crate::laptop::up::summary::words;
 use crate::output::table::{Cell, Table};
 use crate::output::{Mark, Tone};
-use crate::views::{Items, Service, Summary};
+use crate::views::{Egress, Items, OutsideHost, Service, Summary};
+
+/// Hosts outside that are named.
+const SHOWN: usize = 3;
 
 pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
     let project = context.project()?;
@@ -26,12 +29,14 @@ pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
     let document: Value = client.get("/v1/services").await?;
     let summary: Value = client.get("/v1/summary").await?;
     let units: Vec<UnitReport> = all_units(&project).await.into_iter().map(|(_, unit)| unit).collect();
-    let whole = json!({"summary": summary, "items": document.get("items"), "units": units});
+    let outside: Value = client.get("/v1/egress").await?;
+    let whole = json!({"summary": summary, "items": document.get("items"), "egress": outside, "units": units});
     if context.output.document("Status", &whole) {
         return Ok(Exit::Ok);
     }
     let services: Items<Service> = read(document)?;
     let summary: Summary = read(summary)?;
+    let outside: Egress = read(outside)?;
     let wide = context.output.format() == Format::Wide;
     if services.items.is_empty() {
         context.output.line("no services yet; next: hms register FILE, or hms run NAME -- CMD");
@@ -41,7 +46,8 @@ pub(super) async fn run(context: Context<'_>) -> Result<Exit, Failure> {
     }
     context.output.line("");
     context.output.line(&context.output.tint(Tone::Strong, "Health"));
-    for (mark, line) in health(&services.items, &summary, &units, GatewayRecord::read(&project).as_ref()) {
+    let lines = health(&services.items, &summary, &units, GatewayRecord::read(&project).as_ref());
+    for (mark, line) in lines.into_iter().chain(egress(&outside)) {
         context.output.line(&format!("  {} {}", context.output.mark(mark), crate::output::clean(&line)));
     }
     Ok(Exit::Ok)
@@ -158,6 +164,30 @@ fn health(
     lines
 }
 
+/// What leaves the mesh and nobody listed, what was refused, and a gateway that is missing.
+fn egress(egress: &Egress) -> Vec<(Mark, String)> {
+    let mut lines = Vec::new();
+    match (egress.through.as_str(), egress.gateways) {
+        ("gateway", 0) => {
+            let line = "calls leave the mesh through an egress gateway, and none runs; next: hms up -d";
+            lines.push((Mark::Failed, line.to_owned()));
+        }
+        ("gateway", _) => lines.push((Mark::Ok, "calls leave the mesh through the egress gateway".to_owned())),
+        _ => {}
+    }
+    let named = |what: &str, kept: &dyn Fn(&OutsideHost) -> bool| {
+        let hosts: Vec<String> =
+            egress.seen.iter().filter(|seen| kept(seen)).map(|seen| format!("{}:{}", seen.host, seen.port)).collect();
+        let more = hosts.len().saturating_sub(SHOWN);
+        let more = if more == 0 { String::new() } else { format!(" and {more} more") };
+        let shown = hosts.get(..SHOWN.min(hosts.len())).unwrap_or_default().join(", ");
+        (!hosts.is_empty()).then(|| (Mark::Warning, format!("{what}: {shown}{more}; next: hms egress")))
+    };
+    lines.extend(named("called outside of the mesh, and not listed", &|seen| seen.label.is_none() && seen.allowed > 0));
+    lines.extend(named("refused outside of the mesh", &|seen| seen.refused > 0));
+    lines
+}
+
 /// The tone of a service's or endpoint's state.
 pub(super) fn state_tone(state: &str) -> Tone {
     match state {
@@ -242,6 +272,32 @@ mod tests {
         Warning mTLS: ON, Retries: 0, Breaker: OPEN   revision 42, 3 proxies
         Warning no gateway runs here; next: hms up -d
         Failed calc-svc ended with code 1 (ModuleNotFoundError: fastapi); next: hms restart calc-svc
+        ");
+    }
+
+    #[test]
+    fn what_leaves_the_mesh_is_told_in_a_line_or_two() {
+        let seen = |host: &str, label: Option<&str>, allowed: u64, refused: u64| {
+            json!({"host": host, "port": 443,
+            "label": label, "allowed": allowed, "refused": refused, "callers": ["a"]})
+        };
+        let rows =
+            [seen("api.fema.gov", Some("fema"), 9, 0), seen("a.example", None, 1, 0), seen("b.example", None, 0, 2)];
+        let text = |through: &str, gateways: u64, rows: &[Value]| {
+            let view: Egress = read(json!({"through": through, "gateways": gateways, "seen": rows})).unwrap();
+            let lines = egress(&view).into_iter().map(|(mark, line)| format!("{mark:?} {line}"));
+            lines.collect::<Vec<_>>().join("\n")
+        };
+        assert_eq!(text("sidecar", 0, &[]), "", "nothing to say");
+        insta::assert_snapshot!(text("gateway", 0, &rows), @r"
+        Failed calls leave the mesh through an egress gateway, and none runs; next: hms up -d
+        Warning called outside of the mesh, and not listed: a.example:443; next: hms egress
+        Warning refused outside of the mesh: b.example:443; next: hms egress
+        ");
+        let many: Vec<Value> = ["a", "b", "c", "d", "e"].map(|host| seen(host, None, 1, 0)).into();
+        insta::assert_snapshot!(text("gateway", 2, &many), @r"
+        Ok calls leave the mesh through the egress gateway
+        Warning called outside of the mesh, and not listed: a:443, b:443, c:443 and 2 more; next: hms egress
         ");
     }
 

@@ -10,6 +10,7 @@ use hms_formats::mesh_yaml::HealthFile;
 use hms_formats::mesh_yaml::{self, Intercept, MeshFile, Tokens};
 use hms_model::finding::{Finding, did_you_mean};
 use hms_model::names::ServiceName;
+use hms_model::policy::egress::Through;
 use serde::Serialize;
 
 use super::app::{self, Program};
@@ -36,6 +37,8 @@ pub(crate) struct Plan {
     pub(crate) detected: Option<String>,
     /// The gateway's port, if the files say.
     pub(crate) https: Option<u16>,
+    /// Whether calls leave the mesh through an egress gateway.
+    pub(crate) egress_gateway: bool,
     /// Warnings.
     pub(crate) findings: Vec<Finding>,
     /// The containers, if the file is Compose's.
@@ -84,6 +87,7 @@ impl Plan {
             services: Vec::new(),
             detected: None,
             https: None,
+            egress_gateway: false,
             findings: Vec::new(),
             containers: None,
         }
@@ -148,6 +152,7 @@ impl Plan {
             services: services(settings, project, &meaning, containers.as_ref()),
             containers,
             https: meaning.gateway.https,
+            egress_gateway: meaning.egress.through == Through::Gateway,
             detected,
             findings,
             request: Request {

@@ -115,11 +115,12 @@ impl Supervisor {
         self.inner.shutdown.notified().await;
     }
 
-    /// Ends everything: the gateways drain, then each sidecar drains and its application ends.
+    /// Ends everything: the gateways drain, then each sidecar drains and its application ends, then what they called out by.
     pub(crate) async fn finish(self) {
         let (gateways, others): (Vec<Handle>, Vec<Handle>) =
             self.units().into_iter().partition(|handle| handle.plan.role == Role::Gateway);
-        for group in [gateways, others] {
+        let (egress, sidecars) = others.into_iter().partition(|handle| handle.plan.role == Role::Egress);
+        for group in [gateways, sidecars, egress] {
             for result in join_all(group.iter().map(|handle| handle.order(Order::Finish))).await {
                 if let Err(failure) = result {
                     tracing::debug!(%failure, "unit had ended already");

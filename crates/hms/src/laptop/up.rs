@@ -12,7 +12,7 @@ use std::time::Duration;
 
 use hms_formats::mesh_yaml::HealthFile;
 use hms_model::listener::Role;
-use hms_model::names::ServiceName;
+use hms_model::names::{EGRESS, GATEWAY, SYSTEM_NAMESPACE, ServiceName};
 use tokio::time::Instant;
 
 use super::app;
@@ -199,9 +199,15 @@ async fn start(
     let around = supervisor.surroundings(trust_domain)?;
     let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.service).collect();
     let gateway = start_gateway(options, project, plan, (supervisor, &around, report))?;
+    let egress = start_egress(plan, &running, (supervisor, &around))?;
     let handles = start_services((settings, options), plan, &running, (supervisor, &around, &client, report)).await?;
     if let Some(gateway) = gateway {
         await_gateway(settings, project, &client, &gateway).await?;
+    }
+    if let Some(egress) = egress
+        && let Phase::Failed(failure) = egress.settled().await.phase
+    {
+        return Err(failure);
     }
     held.lock = None;
     await_services(&client, &handles, report).await?;
@@ -283,24 +289,43 @@ fn start_gateway(
     if let Some(remark) = remark {
         report.note(&remark);
     }
-    let service = ServiceName::in_namespace("hms-system", "gateway")
+    let plan = unit::Plan { https: Some(ports::loopback(port)), ..own_proxy(Role::Gateway, GATEWAY)? };
+    let journal = Journal::open(&project.sidecar_dir(), GATEWAY, None);
+    Ok(Some(supervisor.add(around, plan, journal)))
+}
+
+/// Where calls leave the mesh, if the files want it and nobody has started it yet.
+fn start_egress(
+    plan: &Plan,
+    running: &[String],
+    (supervisor, around): (&Supervisor, &Arc<Surroundings>),
+) -> Result<Option<Handle>, Failure> {
+    let unit = own_proxy(Role::Egress, EGRESS)?;
+    if !plan.egress_gateway || running.contains(&unit.service.to_string()) {
+        return Ok(None);
+    }
+    let journal = Journal::open(&around.project.sidecar_dir(), EGRESS, None);
+    Ok(Some(supervisor.add(around, unit, journal)))
+}
+
+/// A proxy of the mesh's own, beside no program.
+fn own_proxy(role: Role, name: &str) -> Result<unit::Plan, Failure> {
+    let service = ServiceName::in_namespace(SYSTEM_NAMESPACE, name)
         .map_err(|error| Failure::new(Exit::Failed, 1017, "the gateway has no name").because(error.to_string()))?;
-    let plan = unit::Plan {
+    Ok(unit::Plan {
         service,
         workload: "1".to_owned(),
         version: None,
-        role: Role::Gateway,
+        role,
         app: None,
         port: 0,
         must_listen: false,
         health: HealthFile { start_within: Duration::from_secs(10), ..HealthFile::default() },
         upstreams: Vec::new(),
-        https: Some(ports::loopback(port)),
+        https: None,
         publish: None,
         meshed: true,
-    };
-    let journal = Journal::open(&project.sidecar_dir(), "gateway", None);
-    Ok(Some(supervisor.add(around, plan, journal)))
+    })
 }
 
 async fn start_services(

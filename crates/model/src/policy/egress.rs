@@ -16,8 +16,33 @@ pub struct Egress {
     /// What holds for hosts that are not listed. `None` when nobody said: the control plane decides by where it runs, and a proxy
     /// that is told nothing takes [`Unlisted::Refused`].
     pub unlisted: Option<Unlisted>,
+    /// Which proxy calls them.
+    pub through: Through,
     /// The hosts that are listed, by what people call them.
     pub hosts: BTreeMap<Label, EgressHost>,
+}
+
+/// Which proxy calls a host outside of the mesh.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Through {
+    /// `sidecar`: the one beside the caller.
+    #[default]
+    Sidecar,
+    /// `gateway`: an egress gateway, over mutual TLS, with its own identity.
+    Gateway,
+}
+
+impl Through {
+    /// Every choice, with the word of files.
+    pub const ALL: [(&'static str, Self); 2] = [("sidecar", Self::Sidecar), ("gateway", Self::Gateway)];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Sidecar => "sidecar",
+            Self::Gateway => "gateway",
+        }
+    }
 }
 
 /// What becomes of a host that is not listed.

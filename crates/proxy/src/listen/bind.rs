@@ -22,6 +22,9 @@ const BACKLOG: u32 = 4096;
 /// The name of a gateway's listener for the outside.
 pub const HTTPS: &str = "https";
 
+/// The name of the listener for other proxies.
+pub const INBOUND: &str = "inbound";
+
 /// Listening sockets by name: `admin`, `inbound`, `outbound`, `https`, `upstream:NAME.NAMESPACE`, `listener:NAME`.
 pub type Sockets = BTreeMap<String, std::net::TcpListener>;
 
@@ -53,15 +56,20 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
     match settings.role {
         Role::Gateway => {
             // Workloads reach it as any other service; what its own door expects is inside.
-            let mesh = binding.open("inbound", settings.inbound)?;
+            let mesh = binding.open(INBOUND, settings.inbound)?;
             inbound = mesh.local_addr()?;
             doors.push((mesh, Door::Inbound));
             doors.push((binding.open(HTTPS, settings.https)?, Door::Gateway));
         }
+        Role::Egress => {
+            let mesh = binding.open(INBOUND, settings.inbound)?;
+            inbound = mesh.local_addr()?;
+            doors.push((mesh, Door::Inbound));
+        }
         // Its file names its listeners: [`bind_static`].
         Role::Standalone => {}
-        Role::Sidecar | Role::Egress | Role::Node => {
-            let mesh = binding.open("inbound", settings.inbound)?;
+        Role::Sidecar | Role::Node => {
+            let mesh = binding.open(INBOUND, settings.inbound)?;
             inbound = mesh.local_addr()?;
             doors.push((mesh, Door::Inbound));
             doors.push((binding.open("outbound", settings.outbound)?, Door::Outbound(None)));
@@ -87,7 +95,7 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
     let told = |name: &str| address(name).map(|address| address.to_string());
     let ports = json!({
         "pid": std::process::id(),
-        "admin": told("admin"), "inbound": told("inbound"), "outbound": told("outbound"), "https": told("https"),
+        "admin": told("admin"), "inbound": told(INBOUND), "outbound": told("outbound"), "https": told("https"),
         "publish": told("publish"),
         "upstreams": upstreams,
     });

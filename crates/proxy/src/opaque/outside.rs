@@ -3,7 +3,6 @@
 use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
-use std::sync::Arc;
 use std::time::Duration;
 
 use hms_model::listener::Direction;
@@ -15,7 +14,7 @@ use super::enter::{Decided, Entered, Far, read_hello};
 use super::{IDLE, Outbound};
 use crate::detect;
 use crate::egress::{self, Found};
-use crate::refusal::{Reason, Refusal};
+use crate::refusal::Refusal;
 use crate::telemetry::flow::Flow;
 use crate::timer::within;
 use crate::transport::Protocol;
@@ -97,14 +96,14 @@ impl Connection {
 
 async fn find(worker: &Rc<Worker>, asked: Asked<'_>) -> Result<Found, Refusal> {
     let runtime = worker.shared.current.load();
-    egress::find(worker, &runtime.snapshot.egress, asked).await
+    egress::find(worker, &runtime, asked).await
 }
 
 /// Waits for whoever speaks first. The host is dialled at once, in case that it is the one, unless its callers were the first before.
 async fn first_word(worker: &Rc<Worker>, stream: &TcpStream, found: &Found, port: u16) -> io::Result<(Decided, Far)> {
     let upstream = &found.upstream;
     let learned = upstream.cells.learned(port);
-    let wait = upstream.origin.is_some() || matches!(learned.seen(), Some(Seen::Http | Seen::ClientFirst));
+    let wait = upstream.originates_tls() || matches!(learned.seen(), Some(Seen::Http | Seen::ClientFirst));
     let mut far = if wait { Far::resting() } else { Far::dial(worker, upstream, port) };
     let deciding = async {
         tokio::select! {
@@ -135,19 +134,8 @@ async fn tls(
     let asked = Asked { name: server_name.as_deref().or(nameless.name), ..nameless };
     let found = find(worker, asked).await;
     worker.shared.outside.seen().note(asked, found.as_ref().ok().map(|found| &*found.label));
-    let found = match found {
-        Ok(found) if found.upstream.origin.is_none() => found,
-        Ok(found) if found.upstream.service.ports.iter().any(|port| port.number == nameless.port) => {
-            // It begins TLS itself, so nobody else does.
-            Found { upstream: Arc::new(found.upstream.without_origin()), ..found }
-        }
-        Ok(found) => {
-            let sentence = format!("{} takes no TLS on port {}", found.upstream.host, nameless.port);
-            if let Some(far) = far {
-                far.discard();
-            }
-            return Ok(refuse(worker, connection, asked, &Refusal::new(Reason::WrongProtocol, sentence)));
-        }
+    let found = match found.and_then(|found| found.for_bytes(true, nameless.port)) {
+        Ok(found) => found,
         Err(refusal) => {
             if let Some(far) = far {
                 far.discard();

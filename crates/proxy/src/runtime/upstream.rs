@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering::Relaxed};
 
 use hms_model::mesh::ServiceState;
+use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
 use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
@@ -42,8 +43,23 @@ pub struct Upstream {
     pub rules: Vec<Arc<str>>,
     /// TLS that is begun to its plain endpoints, if it is a host outside of the mesh that wants it.
     pub origin: Option<Arc<Origin>>,
+    /// The host outside of the mesh that its endpoints, egress gateways, shall call.
+    pub beyond: Option<Beyond>,
     /// What is remembered of the service as a whole.
     pub cells: Arc<Cells>,
+}
+
+/// A host outside of the mesh, as an egress gateway is told of it.
+#[derive(Debug, Clone)]
+pub struct Beyond {
+    /// The egress gateway.
+    pub gateway: ServiceName,
+    /// The host's name or address.
+    pub host: Arc<str>,
+    /// Whether the gateway begins TLS to it.
+    pub originates_tls: bool,
+    /// Whether the application did.
+    pub has_tls: bool,
 }
 
 /// What is remembered of a service as a whole.
@@ -120,6 +136,7 @@ impl Upstream {
             is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
             origin: None,
+            beyond: None,
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
         }
     }
@@ -155,7 +172,7 @@ impl Upstream {
         }
     }
 
-    /// The same without TLS of its own, for an application that begins it.
+    /// The same without TLS that a proxy begins, for an application that does.
     #[must_use]
     pub fn without_origin(&self) -> Self {
         Self {
@@ -166,14 +183,22 @@ impl Upstream {
             is_http2: self.is_http2,
             rules: self.rules.clone(),
             origin: None,
+            beyond: self.beyond.clone().map(|beyond| Beyond { has_tls: true, ..beyond }),
             cells: Arc::clone(&self.cells),
         }
+    }
+
+    /// Whether a proxy begins TLS to it.
+    pub fn originates_tls(&self) -> bool {
+        self.origin.is_some() || self.beyond.as_ref().is_some_and(|beyond| beyond.originates_tls && !beyond.has_tls)
     }
 
     /// Whether connections to both lead to the same addresses in the same way.
     pub fn leads_where(&self, other: &Self) -> bool {
         let addresses = |of: &Self| of.endpoints.iter().map(|endpoint| endpoint.address).collect::<Vec<_>>();
-        self.origin.is_none() && other.origin.is_none() && addresses(self) == addresses(other)
+        let host = |of: &Self| of.beyond.as_ref().map(|beyond| Arc::clone(&beyond.host));
+        let plain = !self.originates_tls() && !other.originates_tls();
+        plain && host(self) == host(other) && addresses(self) == addresses(other)
     }
 
     /// The state of the service's breaker (ruling R3).

@@ -22,7 +22,7 @@ fn policy(unlisted: Unlisted, outside: &Upstream, local: bool) -> Resource {
         overlay: Overlay::default(),
     };
     let hosts = BTreeMap::from([(Label::new("fema").unwrap(), host)]);
-    Resource::Egress(Egress { unlisted: Some(unlisted), hosts })
+    Resource::Egress(Egress { unlisted: Some(unlisted), hosts, ..Egress::default() })
 }
 
 #[test]

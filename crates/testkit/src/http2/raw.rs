@@ -151,6 +151,21 @@ impl Raw {
         }
         Outcome::Closed
     }
+
+    /// Waits for the end of a stream whose answer has begun: with its last frame it gives its place to another. `false` if the
+    /// connection ends before, or the stream is reset.
+    pub async fn finished(&mut self, stream: u32) -> bool {
+        while let Some(seen) = self.next().await {
+            match seen.kind {
+                wire::DATA | wire::HEADERS if seen.stream == stream && seen.flags & wire::END_STREAM != 0 => {
+                    return true;
+                }
+                wire::RST_STREAM if seen.stream == stream => return false,
+                _ => {}
+            }
+        }
+        false
+    }
 }
 
 async fn read(mut reader: ReadHalf<Box<dyn Both>>, told: mpsc::UnboundedSender<Seen>) {

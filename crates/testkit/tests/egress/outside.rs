@@ -138,6 +138,14 @@ impl Outside {
         mesh.run(command).await
     }
 
+    /// A program in the namespace itself.
+    pub(crate) async fn exec_host(&self, mesh: &Mesh, words: &str) -> Said {
+        let mut words = words.split(' ');
+        let mut command = entered(mesh, &self.holder, words.next().unwrap());
+        command.args(words);
+        mesh.run(command).await
+    }
+
     /// A program beside `caller`.
     pub(crate) async fn exec(&self, mesh: &Mesh, words: &str) -> Said {
         self.hms(mesh, &format!("exec caller -- {words}")).await

@@ -217,6 +217,7 @@ fn streams_above_the_limit_are_refused_from_the_first_frame() {
         assert_eq!(refused, (100..300).map(stream).collect::<Vec<_>>(), "exactly those above the limit");
         assert!(raw.send(&frame(DATA, 1, stream(0), b"the body")).await);
         assert_eq!(raw.outcome_of(stream(0)).await, Outcome::Status(200), "the connection lives");
+        assert!(raw.finished(stream(0)).await, "the whole answer comes");
         let next = headers(stream(300), true, asking.block(1));
         assert!(raw.send(&next).await);
         assert_eq!(raw.outcome_of(stream(300)).await, Outcome::Status(200), "a place is free again");

@@ -313,6 +313,9 @@ pub struct Egress {
     pub unlisted: i32,
     #[prost(message, repeated, tag = "2")]
     pub hosts: ::prost::alloc::vec::Vec<EgressHost>,
+    /// They are called by an egress gateway, not by the proxy beside the caller. Needs level 2.
+    #[prost(bool, tag = "3")]
+    pub through_gateway: bool,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct EgressHost {
@@ -835,6 +838,12 @@ pub struct PeerHello {
     pub zone: ::prost::alloc::string::String,
     #[prost(uint32, tag = "7")]
     pub level: u32,
+    /// The host outside of the mesh that is meant, at an egress gateway; `destination_port` is its port then.
+    #[prost(string, tag = "8")]
+    pub outside: ::prost::alloc::string::String,
+    /// Nobody shall begin TLS to it: the application did.
+    #[prost(bool, tag = "9")]
+    pub outside_tls: bool,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]

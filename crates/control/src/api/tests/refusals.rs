@@ -73,7 +73,8 @@ fn cases() -> Vec<Case> {
         (post.clone(), "/v1/certificates/rotate", json!({ "validity_seconds": 1 }), 400, "out of bounds"),
         (post.clone(), "/v1/certificates/rotate", json!({ "service": "ghost" }), 404, "no service"),
         (post.clone(), "/v1/attestations", attestation(2_147_483_647, "a", "sidecar"), 422, "no process"),
-        (post.clone(), "/v1/attestations", attestation(1, "a", "egress"), 400, "`/role`"),
+        (post.clone(), "/v1/attestations", attestation(1, "a", "node"), 400, "`/role`"),
+        (post.clone(), "/v1/attestations", attestation(1, "a", "egress"), 400, "`/service`"),
         (post.clone(), "/v1/attestations", attestation(1, "a", "gateway"), 400, "`/service`"),
         (post, "/v1/attestations", attestation(1, "control.hms-system", "sidecar"), 400, "`/service`"),
     ]
