@@ -53,10 +53,18 @@ impl Plan {
 /// What was started, for a command that finds nobody else to ask.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 struct Record {
-    /// The files that Compose was given.
+    /// The files that Compose was given; none before it was.
     files: Vec<PathBuf>,
     /// The network that was made.
     network: String,
+}
+
+/// Writes down what is about to be made: whatever happens next, `hms down` finds it.
+pub(crate) fn remember(project: &Project, files: Vec<PathBuf>) -> Result<(), Failure> {
+    let record = Record { files, network: network_name(project) };
+    let text = serde_json::to_string(&record).unwrap_or_default();
+    write_file(&record_file(project), &text, false)
+        .map_err(|error| crate::project::unreadable(&record_file(project), &error))
 }
 
 fn record_file(project: &Project) -> PathBuf {
@@ -91,13 +99,8 @@ impl Containers {
         plan: Plan,
         facts: Facts<'_>,
     ) -> Result<Self, Failure> {
-        let network = network_name(project);
         let overriding = join::join(project, client, &plan, facts).await?;
-        let record = Record { files: vec![plan.file.clone(), overriding.clone()], network };
-        let text = serde_json::to_string(&record).unwrap_or_default();
-        // Before anything is started: whatever happens next, hms down finds it.
-        write_file(&record_file(project), &text, false)
-            .map_err(|error| crate::project::unreadable(&record_file(project), &error))?;
+        remember(project, vec![plan.file.clone(), overriding.clone()])?;
         let compose = docker.compose(&[&plan.file, &overriding]);
         let containers = Self {
             compose,
@@ -285,7 +288,10 @@ pub(crate) async fn down(settings: &Settings, project: &Project) -> Result<bool,
     let docker = Docker::find(settings).await?;
     // A file that its author has removed meanwhile is not needed to end what it described, but Compose wants one.
     let files: Vec<&Path> = record.files.iter().map(PathBuf::as_path).filter(|file| file.is_file()).collect();
-    docker.compose(&files).run(&["down", "--remove-orphans"], STOPPING).await?;
+    // Containers that were not started by us are not ours to end.
+    if !files.is_empty() {
+        docker.compose(&files).run(&["down", "--remove-orphans"], STOPPING).await?;
+    }
     docker.remove_network(&record.network).await?;
     drop(std::fs::remove_file(record_file(project)));
     Ok(true)

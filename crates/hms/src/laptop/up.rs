@@ -158,7 +158,7 @@ async fn live(
     // The gateway is gone; its record would only be swept later.
     remove_own_gateway(project);
     // Those of a mesh that goes on are not ours to end.
-    if held.contained && held.control.is_some() {
+    if held.contained && held.control.is_some() && containers::are_known(project) {
         end_containers(settings, project, &mut interrupts, report).await;
     }
     if let Some(control) = held.control {
@@ -184,6 +184,7 @@ async fn start(
     for finding in &plan.findings {
         report.note(&hms_formats::render(std::slice::from_ref(finding), false));
     }
+    held.contained = plan.containers.is_some();
     let engine = contained::prepare(settings, project, plan, report).await?;
     let address = engine.as_ref().map(|engine| engine.address);
     ensure_control(settings, options, project, (&mut held.control, address, report)).await?;
@@ -212,7 +213,6 @@ async fn start(
     held.lock = None;
     await_services(&client, &handles, report).await?;
     if let Some(engine) = &engine {
-        held.contained = true;
         Box::pin(contained::start(options, project, plan, (engine, supervisor, &client), (&around, report))).await?;
     }
     Ok(())

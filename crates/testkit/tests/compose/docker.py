@@ -187,7 +187,11 @@ def compose(words):
         case ["version", "--short"]:
             print((HERE.parent / "version").read_text() if (HERE.parent / "version").exists() else "2.36.2")
         case ["up", "--detach", *_]:
+            if (HERE.parent / "broken").exists():
+                sys.exit("no space left on device")
             up(files)
+        case ["logs", *_]:
+            print("calc-svc-hms-1  | the last thing it said")
         case ["ps", *_]:
             for name, one in load()["containers"].items():
                 running = alive(one["pid"])

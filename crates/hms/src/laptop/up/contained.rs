@@ -60,6 +60,9 @@ pub(super) async fn prepare(
     }
     report.waiting("docker");
     let docker = Docker::find(settings).await?;
+    if !containers::are_known(project) {
+        containers::remember(project, Vec::new())?;
+    }
     let address = docker.network(&containers::network_name(project), &project.id).await?;
     if !containers::is_local(address) {
         return Err(Failure::new(Exit::Failed, 1404, "containers cannot reach the control plane")
