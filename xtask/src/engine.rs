@@ -45,7 +45,7 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     let plugins = compose(&folder)?;
     let image = image(&folder)?;
     start(&mut cargo_command(&["build", "-p", "hms", "-p", "hms-proxy"]))?;
-    start(&mut cargo_command(&["test", "-p", "hms-testkit", "--test", "compose", "--no-run"]))?;
+    start(&mut cargo_command(&["test", "-p", "hms-testkit", "--test", "engine", "--no-run"]))?;
     // Sockets have short paths, and what an engine keeps is of no use to the next.
     let state = PathBuf::from(format!("/tmp/hms-engine-{}", std::process::id()));
     fs::create_dir(&state).map_err(|error| format!("{}: {error}", state.display()))?;
@@ -71,7 +71,7 @@ fn with_engine(state: &Path, programs: &[PathBuf], plugins: &Path, image: &Path)
         "sh",
     ]);
     command.arg(state).arg(image).arg("cargo");
-    command.args(["test", "--offline", "-p", "hms-testkit", "--test", "compose", "the_same_lab", "--", "--ignored"]);
+    command.args(["test", "--offline", "-p", "hms-testkit", "--test", "engine"]);
     command.current_dir(crate::settings::root());
     command.env("DOCKER_HOST", format!("unix://{}/docker.sock", state.display()));
     command.env("DOCKER_CONFIG", plugins).env("HMS_TEST_ENGINE_IMAGE", IMAGE).env("PATH", path_after(programs)?);

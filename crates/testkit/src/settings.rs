@@ -33,8 +33,7 @@ pub fn full_size() -> bool {
     path("HMS_TEST_FULL").is_some()
 }
 
-/// `HMS_TEST_ENGINE_IMAGE`: an image with bash, python3 and curl that the engine behind `docker` has; the test of containers then runs
-/// with that engine as well, which needs Compose 2.24.
+/// `HMS_TEST_ENGINE_IMAGE`: an image with bash, python3 and curl that the engine behind `docker` has, for the test that needs one.
 pub fn engine_image() -> Option<String> {
     path("HMS_TEST_ENGINE_IMAGE").map(|image| image.to_string_lossy().into_owned())
 }

@@ -1,60 +1,22 @@
-//! Containers of a Compose file in the mesh: by a docker program without an engine, whose containers are network namespaces, and by the
-//! machine's own engine (`cargo xtask engine`).
+//! Containers of a Compose file in the mesh, by a docker program without an engine, whose containers are network namespaces.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "a test that breaks fails")]
 
+mod fake;
+mod lab;
 mod stage;
 
 use std::time::Duration;
 
 use hms_testkit::capture::{Capture, contains};
 use hms_testkit::processes::signal;
-use hms_testkit::{namespace, scenario, settings, wait};
+use hms_testkit::{namespace, scenario, wait};
 use nix::sys::signal::Signal;
 
+use lab::lab;
 use stage::Stage;
 
 const LIMIT: Duration = Duration::from_mins(4);
 const SOON: Duration = Duration::from_secs(45);
-
-/// The seed's lab (S4-23), through whatever docker there is.
-async fn lab(stage: &Stage) {
-    let shown = stage.up().await;
-    assert!(shown.contains("calc-svc ready"), "{shown}");
-    for service in ["calc-svc", "caller"] {
-        let unit = stage.unit(service).await;
-        assert_eq!(
-            (unit["phase"].as_str(), unit["capture"]["mode"].as_str()),
-            (Some("running"), Some("joined")),
-            "{unit}"
-        );
-    }
-    let answer = stage.curl(&[]).await;
-    assert!(answer.starts_with("200 "), "{answer}");
-    assert!(answer.contains("sa/calc-svc;URI=spiffe://") && answer.contains("sa/caller"), "mutual TLS: {answer}");
-
-    stage.docker_stop("calc-svc").await;
-    let refused = stage.until("503").await;
-    assert!(refused.contains("HMS-30"), "{refused}");
-    wait::until("the breaker is open", SOON, || async {
-        let answer = stage.curl(&[]).await;
-        if answer.contains("HMS-3001") { Ok(()) } else { Err(answer) }
-    })
-    .await;
-    let third = stage.curl(&["-o", "/dev/null", "-w", "\n%{http_code} %{time_total}"]).await;
-    let took: f64 = third.strip_prefix("503 ").unwrap_or(&third).trim().parse().unwrap();
-    assert!(took < 1.0, "instantly: {third}");
-    stage.until_phase("calc-svc", "stopped").await;
-    assert_eq!(stage.unit("caller").await["phase"], "running");
-    assert!(stage.mesh.hms(&["start", "calc-svc"]).await.contains("ready"));
-    stage.until("200").await;
-    stage.until_phase("calc-svc", "running").await;
-
-    assert!(stage.mesh.hms(&["stop", "calc-svc"]).await.contains("stopped"));
-    stage.until("503").await;
-    assert_eq!(stage.unit("calc-svc").await["phase"], "stopped");
-    assert!(stage.mesh.hms(&["restart", "calc-svc"]).await.contains("ready"));
-    stage.until("200").await;
-}
 
 #[test]
 fn a_stopped_container_is_a_stopped_service_and_nothing_else() {
@@ -62,7 +24,7 @@ fn a_stopped_container_is_a_stopped_service_and_nothing_else() {
         scenario(LIMIT, async {
             let stage = Stage::new();
             lab(&stage).await;
-            stage.down().await;
+            stage.all_down().await;
         });
     });
 }
@@ -74,7 +36,7 @@ fn nothing_gets_past_a_sidecar_that_has_no_rights() {
             let stage = Stage::new();
             let mut names = stage.host_names();
             let shown = stage.up().await;
-            let sniffer = Capture::start_at(stage::CABLE, stage.mesh.root(), "tcp port 15006 or tcp port 8000").await;
+            let sniffer = Capture::start_at(fake::CABLE, stage.mesh.root(), "tcp port 15006 or tcp port 8000").await;
             for more in [&[][..], &["-4"], &["--http2-prior-knowledge"]] {
                 let answer = stage.curl(more).await;
                 assert!(answer.starts_with("200 "), "{more:?}: {answer}\n{shown}");
@@ -106,7 +68,7 @@ fn nothing_gets_past_a_sidecar_that_has_no_rights() {
                 assert!(status.contains("Gid:\t2102\t2102\t2102\t2102"), "{status}");
             }
             let _code = names.terminate().await;
-            stage.down().await;
+            stage.all_down().await;
         });
     });
 }
@@ -127,7 +89,7 @@ fn a_killed_hms_leaves_containers_that_work_and_end_with_hms_down() {
             let container = stage.container("caller");
             let answer = stage.in_container(&container, &["curl", "-sS", "-m", "10", "http://calc-svc/sum/2/3"]).await;
             assert!(answer.out.contains("\"sum\": 5"), "{answer:?}");
-            stage.down().await;
+            stage.all_down().await;
         });
     });
 }
@@ -144,12 +106,12 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_started() {
             let said = stage.mesh.try_hms(&["up", "-f", "compose.yaml", "--ports", "auto"]).await;
             assert!(said.code != 0 && said.err.contains("HMS-1404"), "its control plane is on loopback: {said:?}");
             let _code = control.terminate().await;
-            stage.down().await;
+            stage.all_down().await;
             stage.mesh.write("../bin/broken", "");
             let said = stage.mesh.try_hms(&["up", "-f", "compose.yaml", "--ports", "auto"]).await;
             assert!(said.code != 0 && said.err.contains("no space left on device"), "{said:?}");
             assert!(said.err.contains("the last thing it said"), "{said:?}");
-            stage.down().await;
+            stage.all_down().await;
             stage.mesh.write("../bin/version", "2.23.3");
             let said = stage.mesh.try_hms(&["up", "-f", "compose.yaml"]).await;
             assert!(said.code != 0 && said.err.contains("HMS-1402") && said.err.contains("2.24"), "{said:?}");
@@ -161,25 +123,5 @@ fn what_is_missing_or_wrong_is_said_before_anything_is_started() {
             assert!(said.err.contains("HMS-2140") && said.err.contains("compose.yaml:1:"), "{said:?}");
             stage.mesh.until_nothing_runs().await;
         });
-    });
-}
-
-#[test]
-#[ignore = "it needs an engine: cargo xtask engine"]
-fn the_same_lab_runs_with_the_engine_of_this_machine() {
-    let image = settings::engine_image().unwrap();
-    scenario(LIMIT, async {
-        let stage = Stage::of_engine(&image);
-        lab(&stage).await;
-        // Its network goes with a sidecar, and its application would stay behind in the old one.
-        let started = stage.started("calc-svc").await;
-        stage.docker(&["restart", &stage.named("calc-svc-hms")]).await;
-        wait::until("its application follows", SOON, || async {
-            let now = stage.started("calc-svc").await;
-            if now == started { Err(now) } else { Ok(()) }
-        })
-        .await;
-        stage.until("200").await;
-        stage.down().await;
     });
 }

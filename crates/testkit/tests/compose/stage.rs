@@ -1,18 +1,13 @@
 //! A project with a Compose file, and the docker that its containers come from.
 
-use std::os::unix::fs::PermissionsExt as _;
 use std::time::Duration;
 
 use hms_testkit::mesh::{Mesh, Said};
-use hms_testkit::processes::Process;
-use hms_testkit::{binaries, settings, wait};
+use hms_testkit::{binaries, wait};
 use serde_json::{Value, json};
-use tokio::process::Command;
 
-/// The cable of the first container that the docker without an engine makes.
-pub(crate) const CABLE: &str = "v10";
-const DOCKER: &str = include_str!("docker.py");
-const SOON: Duration = Duration::from_secs(45);
+/// How long anything may take.
+pub(crate) const SOON: Duration = Duration::from_secs(45);
 /// Adds two numbers of the path, and tells what it heard.
 const APP: &str = r#"
 import http.server, json, sys
@@ -33,32 +28,12 @@ http.server.ThreadingHTTPServer(("0.0.0.0", int(sys.argv[1])), Handler).serve_fo
 pub(crate) struct Stage {
     pub(crate) mesh: Mesh,
     /// Whether containers are an engine's.
-    engine: bool,
+    pub(crate) engine: bool,
 }
 
 impl Stage {
-    /// With a docker program that has no engine.
-    pub(crate) fn new() -> Self {
-        let mut mesh = Mesh::new();
-        let folder = mesh.root().join("bin");
-        std::fs::create_dir(&folder).unwrap();
-        let program = folder.join("docker");
-        std::fs::write(&program, DOCKER).unwrap();
-        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
-        mesh.search_first(&folder);
-        Self::write(mesh, "none", false)
-    }
-
-    /// With the machine's own docker.
-    pub(crate) fn of_engine(image: &str) -> Self {
-        let mut mesh = Mesh::new();
-        for (name, value) in settings::engine() {
-            mesh.set(name, &value);
-        }
-        Self::write(mesh, image, true)
-    }
-
-    fn write(mesh: Mesh, image: &str, engine: bool) -> Self {
+    /// A project in this folder, with this image.
+    pub(crate) fn write(mesh: Mesh, image: &str, engine: bool) -> Self {
         let app = |port: &str| {
             json!({"image": image, "command": ["/usr/bin/python3", "-u", "/app/app.py", port], "volumes": [".:/app:ro"],
                    "stop_grace_period": "1s"})
@@ -83,9 +58,6 @@ impl Stage {
     pub(crate) async fn down(&self) {
         let _said = self.mesh.hms(&["down"]).await;
         self.mesh.until_nothing_runs().await;
-        if !self.engine {
-            assert_eq!(self.state(), json!({"networks": [], "containers": {}}));
-        }
     }
 
     /// Runs a program beside `caller`.
@@ -135,12 +107,6 @@ impl Stage {
         let _name = self.docker(&["stop", name]).await;
     }
 
-    /// The engine's name of a service's container.
-    pub(crate) fn named(&self, service: &str) -> String {
-        // Compose takes the folder's name for the project's.
-        format!("{}-{service}-1", self.mesh.project().file_name().unwrap().to_str().unwrap())
-    }
-
     /// Runs docker.
     pub(crate) async fn docker(&self, words: &[&str]) -> String {
         let mut command = self.mesh.command("docker");
@@ -148,48 +114,6 @@ impl Stage {
         let said = self.mesh.run(command).await;
         assert_eq!(said.code, 0, "{said:?}");
         said.out
-    }
-
-    /// When a service's container was started.
-    pub(crate) async fn started(&self, service: &str) -> String {
-        self.docker(&["inspect", "--format", "{{.State.StartedAt}}", &self.named(service)]).await
-    }
-
-    /// What the docker without an engine remembers.
-    fn state(&self) -> Value {
-        let path = self.mesh.root().join("bin/engine/state.json");
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
-
-    /// One of its containers.
-    pub(crate) fn container(&self, name: &str) -> Value {
-        self.state()["containers"][name].clone()
-    }
-
-    /// Runs a program in the network of one.
-    pub(crate) async fn in_container(&self, container: &Value, words: &[&str]) -> Said {
-        let mut command = self.mesh.command("docker");
-        let number = format!("{:0<64}", "caller");
-        assert_eq!(container["address"], self.container("caller")["address"]);
-        command.args(["exec", "-i", &number]).args(words);
-        self.mesh.run(command).await
-    }
-
-    /// How curl ends that dials a container's port from the host.
-    pub(crate) async fn raw(&self, container: &Value, port: u16) -> i32 {
-        let mut command = self.mesh.command("curl");
-        let address = container["address"].as_str().unwrap();
-        command.args(["-sS", "-m", "10", &format!("http://{address}:{port}/sum/1/1")]);
-        self.mesh.run(command).await.code
-    }
-
-    /// The host's resolver, which knows one name.
-    pub(crate) fn host_names(&self) -> Process {
-        let mut command: Command = self.mesh.command("dnsmasq");
-        command.args(["--keep-in-foreground", "--conf-file=/dev/null", "--no-hosts", "--no-resolv", "--port=53"]);
-        command.args(["--user=root", "--group=root", "--local=/#/", "--host-record=www.example.test,192.0.2.80"]);
-        command.arg("--pid-file=");
-        Process::start(command, self.mesh.root().join("host-names.log"))
     }
 }
 
