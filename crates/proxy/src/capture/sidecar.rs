@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -76,6 +76,16 @@ impl Captured {
     /// Connects to the application. One in a network of its own is reached from inside it: whatever listens at the same port of the
     /// host is not our application.
     pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if self.mode == Some(Mode::Joined) && address == SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())) {
+            // Some programs take "localhost" for one of the two families.
+            return match TcpStream::connect(address).await {
+                Ok(stream) => Ok(stream),
+                Err(error) => {
+                    let six = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+                    TcpStream::connect(six).await.map_err(|_both_refused| error)
+                }
+            };
+        }
         if self.mode != Some(Mode::Netns) {
             return TcpStream::connect(address).await;
         }

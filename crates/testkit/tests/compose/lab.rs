@@ -20,6 +20,9 @@ pub(crate) async fn lab(stage: &Stage) {
     assert!(answer.starts_with("200 "), "{answer}");
     assert!(answer.contains("sa/calc-svc;URI=spiffe://") && answer.contains("sa/caller"), "mutual TLS: {answer}");
 
+    let checked = stage.mesh.try_hms(&["check"]).await;
+    assert_eq!(checked.code, 0, "{checked:?}");
+
     stage.docker_stop("calc-svc").await;
     let refused = stage.until("503").await;
     assert!(refused.contains("HMS-30"), "{refused}");
