@@ -9,5 +9,6 @@ mod identity;
 pub(crate) mod open_loop;
 mod poller;
 pub(crate) mod pump;
+mod sink;
 
 pub(crate) use identity::{Identity, Offer};

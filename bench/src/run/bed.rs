@@ -1,7 +1,10 @@
 //! What is measured: one way through one product.
 
+use std::ffi::{OsStr, OsString};
 use std::fmt;
 use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::process::Command;
 use std::time::Duration;
 
 use super::children::Program;
@@ -20,6 +23,8 @@ pub(crate) enum Hop {
     PairGrpc,
     /// The same with bytes instead of requests.
     Opaque,
+    /// The same as [`Self::Pair`], from a captured program that dials the service itself.
+    Captured,
 }
 
 /// What a single proxy is for.
@@ -62,6 +67,31 @@ pub(crate) struct Place {
     pub(crate) address: SocketAddr,
     /// Every process of every proxy on the way.
     pub(crate) pids: Vec<u32>,
+    /// What runs a program where the client must be, if that is not here.
+    pub(crate) entry: Option<Entry>,
+}
+
+/// A program that runs another one elsewhere.
+#[derive(Debug, Clone)]
+pub(crate) struct Entry {
+    /// It.
+    pub(crate) runner: PathBuf,
+    /// Its arguments, to which the other and those of the other are added.
+    pub(crate) words: Vec<OsString>,
+    /// Its environment besides our own.
+    pub(crate) environment: Vec<(OsString, OsString)>,
+    /// Where it runs.
+    pub(crate) folder: PathBuf,
+}
+
+impl Place {
+    /// A program, run where the client must be.
+    pub(crate) fn client(&self, program: impl AsRef<OsStr>) -> Command {
+        let Some(Entry { runner, words, environment, folder }) = &self.entry else { return Command::new(program) };
+        let mut command = Command::new(runner);
+        command.args(words).arg(program).current_dir(folder).env_clear().envs(environment.iter().cloned());
+        command
+    }
 }
 
 /// A proxy that nobody has used yet.

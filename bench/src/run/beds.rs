@@ -52,8 +52,9 @@ impl Beds {
         let certificates = Certificates::make()?;
         let [http1, grpc, sink] = free(3)?.try_into().map_err(|_count| "no free ports".to_owned())?;
         let backends = Backends { http1, grpc, sink };
-        let servers =
-            vec![backend(http1, &[], folder.path(), interrupt)?, backend(grpc, &["grpc"], folder.path(), interrupt)?];
+        let servers = [(http1, None), (grpc, Some("grpc")), (sink, Some("sink"))]
+            .map(|(address, word)| backend(address, word, folder.path(), interrupt));
+        let servers = servers.into_iter().collect::<Outcome<Vec<_>>>()?;
         let mut beds = BTreeMap::new();
         let mesh = |logged| Mesh::up(&options.programs, http1, logged, interrupt).map(Bed::Ours);
         say("starting our mesh");
@@ -82,7 +83,7 @@ impl Beds {
             }
             Kind::Bytes => {
                 let place = self.place(step.who, Hop::Opaque)?;
-                Ok(vec![(Metric::Cpu, measure::bytes(&place, self.backends.sink, times.short, interrupt)?)])
+                Ok(vec![(Metric::Cpu, measure::bytes(&place, times.short, interrupt)?)])
             }
             Kind::Handshakes(offer) => {
                 let identity = self.identity(step.who)?;
@@ -113,13 +114,14 @@ impl Beds {
         interrupt: &Interrupt,
     ) -> Outcome<Figures> {
         if who == Who::Direct {
-            let (p50, p99) = measure::latency(self.backends.http1, times.rate, interrupt)?;
+            let place = Place { address: self.backends.http1, pids: Vec::new(), entry: None };
+            let (p50, p99) = measure::latency(&place, times.rate, interrupt)?;
             return Ok(vec![(Metric::P50, p50), (Metric::P99, p99)]);
         }
         let place = self.place(who, hop)?;
         let mut figures = vec![(Metric::Cpu, measure::requests(&place, path, times.load, interrupt)?)];
         if latency {
-            let (p50, p99) = measure::latency(place.address, times.rate, interrupt)?;
+            let (p50, p99) = measure::latency(&place, times.rate, interrupt)?;
             figures.extend([(Metric::P50, p50), (Metric::P99, p99)]);
         }
         figures.push((Metric::Rss, float(kernel::resident(&place.pids)?)));
@@ -187,9 +189,9 @@ impl Beds {
     }
 }
 
-fn backend(address: SocketAddr, words: &[&str], folder: &Path, interrupt: &Interrupt) -> Outcome<Program> {
+fn backend(address: SocketAddr, word: Option<&str>, folder: &Path, interrupt: &Interrupt) -> Outcome<Program> {
     let mut command = Command::new(settings::own_program()?);
-    command.args(["backend", &address.to_string()]).args(words);
+    command.args(["backend", &address.to_string()]).args(word);
     let mut program = Program::start(&mut command, &folder.join(format!("backend-{}.log", address.port())))?;
     until("the backend listens", PATIENCE, interrupt, || {
         program.lives()?;

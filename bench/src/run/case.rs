@@ -146,6 +146,13 @@ pub(crate) const CASES: &[Case] = &[
     requests("pair-100b", "plain in, mutual TLS between two proxies, plain out; 100 bytes", Hop::Pair, "/", true),
     requests("pair-16k", "the same, 16 KiB", Hop::Pair, "/16k", false),
     requests("pair-1m", "the same, 1 MiB", Hop::Pair, "/1m", false),
+    requests(
+        "captured-100b",
+        "the pair, from a captured program that dials the service itself; 100 bytes",
+        Hop::Captured,
+        "/",
+        true,
+    ),
     Case {
         name: "pair-h2",
         about: "the pair for HTTP/2 clients: HTTP/2 up to the second proxy, HTTP/1.1 to the application",

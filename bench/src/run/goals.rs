@@ -17,6 +17,8 @@ enum Measure {
     Share(&'static str, Metric, Who),
     /// Our figure, divided by this.
     Own(&'static str, Metric, f64),
+    /// By how much the first of our figures is above the second.
+    Above(&'static str, &'static str, Metric),
 }
 
 /// One line of the table: what, how much at most, and the limit that may never be crossed.
@@ -62,6 +64,13 @@ const GOALS: &[Goal] = &[
     own("added p99, one plain hop", ("plain-100b", Metric::P99, 1.0), 300.0, Some(2000.0), "us"),
     own("added p50, per hop of a pair", ("pair-100b", Metric::P50, 2.0), 80.0, None, "us"),
     own("added p99, per hop of a pair", ("pair-100b", Metric::P99, 2.0), 300.0, Some(2000.0), "us"),
+    Goal {
+        figure: "added p50 of capture, a captured pair above a pair",
+        measure: Measure::Above("captured-100b", "pair-100b", Metric::P50),
+        most: 60.0,
+        floor: None,
+        unit: "us",
+    },
     own("memory of one proxy, idle", ("start", Metric::Rss, MB_IN_KIB), 6.0, Some(52.4), "MB"),
     own("memory per idle connection", ("idle-10k", Metric::Rss, 1.0), 4.0, None, "KiB"),
     own("memory per idle mTLS connection", ("idle-10k-mtls", Metric::Rss, 1.0), 16.0, None, "KiB"),
@@ -102,6 +111,9 @@ impl Goal {
                 ratio(results.of(case, metric, Who::Ours), results.of(case, metric, who))
             }
             Measure::Own(case, metric, divisor) => results.of(case, metric, Who::Ours).map(|value| value / divisor),
+            Measure::Above(case, other, metric) => {
+                Some(results.of(case, metric, Who::Ours)? - results.of(other, metric, Who::Ours)?)
+            }
         }
     }
 
@@ -129,7 +141,7 @@ mod tests {
     #[test]
     fn every_goal_is_about_a_case() {
         for goal in GOALS {
-            let (Measure::Share(case, ..) | Measure::Own(case, ..)) = goal.measure;
+            let (Measure::Share(case, ..) | Measure::Own(case, ..) | Measure::Above(case, ..)) = goal.measure;
             assert!(CASES.iter().any(|known| known.name == case), "{case}");
         }
     }

@@ -1,7 +1,6 @@
 //! One measurement: load through a place, and what it cost there.
 
 use std::io::{BufRead as _, BufReader, Write as _};
-use std::net::SocketAddr;
 use std::path::Path;
 use std::process::Command;
 use std::time::Duration;
@@ -32,7 +31,7 @@ const HOLDING: Duration = Duration::from_mins(2);
 pub(crate) fn requests(place: &Place, path: &str, time: Duration, interrupt: &Interrupt) -> Outcome<f64> {
     let url = format!("http://{}{path}", place.address);
     let wrk = |time: Duration| {
-        let mut command = Command::new("wrk");
+        let mut command = place.client("wrk");
         // wrk counts whole seconds.
         let seconds = time.as_secs().max(1);
         command.args(["-t1", &format!("-c{CONNECTIONS}"), &format!("-d{seconds}s"), &url]);
@@ -61,7 +60,7 @@ fn positive(count: Option<u64>, said: &str) -> Outcome<u64> {
 
 /// Microseconds on a processor per HTTP/2 request.
 pub(crate) fn http2(place: &Place, hop: Hop, time: Duration, folder: &Path, interrupt: &Interrupt) -> Outcome<f64> {
-    let mut command = Command::new("h2load");
+    let mut command = place.client("h2load");
     let seconds = time.as_secs().max(1);
     command.args(["-t1", "-c4", "-m8", &format!("-D{seconds}")]);
     let path = if hop == Hop::PairGrpc {
@@ -104,8 +103,10 @@ fn h2load_served(said: &str) -> Outcome<u64> {
 }
 
 /// Median and 99th percentile, in microseconds, at a fixed rate.
-pub(crate) fn latency(address: SocketAddr, time: Duration, interrupt: &Interrupt) -> Outcome<(f64, f64)> {
+pub(crate) fn latency(place: &Place, time: Duration, interrupt: &Interrupt) -> Outcome<(f64, f64)> {
+    let address = place.address;
     let answer = tool(
+        place.client(settings::own_program()?),
         &["open-loop", &address.to_string(), "/", &RATE_CONNECTIONS.to_string(), &RATE.to_string(), &seconds(time)],
         time + GRACE,
         interrupt,
@@ -126,17 +127,26 @@ pub(crate) fn handshakes(
 ) -> Outcome<f64> {
     let (address, identity) = (place.address.to_string(), identity.display().to_string());
     let before = kernel::cpu(&place.pids)?;
-    let answer =
-        tool(&["handshake", &address, &identity, &offer.to_string(), &seconds(time)], time + GRACE, interrupt)?;
+    let answer = tool(
+        place.client(settings::own_program()?),
+        &["handshake", &address, &identity, &offer.to_string(), &seconds(time)],
+        time + GRACE,
+        interrupt,
+    )?;
     let used = kernel::cpu(&place.pids)? - before;
     Ok(float(used) / 1000.0 / float(number(&answer, "done")?.max(1)))
 }
 
 /// Nanoseconds on a processor per byte.
-pub(crate) fn bytes(place: &Place, sink: SocketAddr, time: Duration, interrupt: &Interrupt) -> Outcome<f64> {
-    let (address, sink) = (place.address.to_string(), sink.to_string());
+pub(crate) fn bytes(place: &Place, time: Duration, interrupt: &Interrupt) -> Outcome<f64> {
+    let address = place.address.to_string();
     let before = kernel::cpu(&place.pids)?;
-    let answer = tool(&["pump", &address, &sink, "4", &seconds(time)], time + GRACE, interrupt)?;
+    let answer = tool(
+        place.client(settings::own_program()?),
+        &["pump", &address, "4", &seconds(time)],
+        time + GRACE,
+        interrupt,
+    )?;
     let used = kernel::cpu(&place.pids)? - before;
     Ok(float(used) / float(number(&answer, "bytes")?.max(1)))
 }
@@ -182,8 +192,8 @@ fn held(holder: &mut Program, interrupt: &Interrupt) -> Outcome<u64> {
 }
 
 /// Runs one of our tools and reads its answer.
-fn tool(words: &[&str], limit: Duration, interrupt: &Interrupt) -> Outcome<Value> {
-    let said = finish(Command::new(settings::own_program()?).args(words), limit, interrupt)?;
+fn tool(mut own: Command, words: &[&str], limit: Duration, interrupt: &Interrupt) -> Outcome<Value> {
+    let said = finish(own.args(words), limit, interrupt)?;
     serde_json::from_str(&said).map_err(|error| format!("{words:?}: {error}: {said}"))
 }
 

@@ -1,5 +1,6 @@
 //! Our mesh as a user has it: `hms up` over a project of its own, in folders of its own, on free ports.
 
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::net::SocketAddr;
 use std::os::unix::fs::PermissionsExt as _;
@@ -10,7 +11,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 
-use super::bed::{Fresh, Hop, Place, Role};
+use super::bed::{Entry, Fresh, Hop, Place, Role};
 use super::children::{Program, end, finish, until};
 use super::interrupt::Interrupt;
 use super::kernel::{self, Seen};
@@ -53,7 +54,7 @@ impl Mesh {
         finish(up.args(["up", "-d", "--wait", "--ports", "auto"]), PATIENCE, interrupt)?;
         let endpoint = json!({"host": "127.0.0.1", "port": backend.port()});
         mesh.post("/v1/services/plain-svc/endpoints", &endpoint)?;
-        for service in ["caller-svc", "bench-svc", "grpc-svc"] {
+        for service in ["caller-svc", "bench-svc", "grpc-svc", "sink-svc"] {
             let sidecar = until(service, PATIENCE, interrupt, || mesh.find(service))?;
             mesh.sidecars.push(sidecar);
         }
@@ -69,10 +70,9 @@ impl Mesh {
     pub(crate) fn place(&self, hop: Hop) -> Outcome<Option<Place>> {
         let (service, other) = match hop {
             Hop::Plain => ("plain-svc", None),
-            Hop::Pair | Hop::PairHttp2 => ("bench-svc", Some("bench-svc")),
+            Hop::Pair | Hop::PairHttp2 | Hop::Captured => ("bench-svc", Some("bench-svc")),
             Hop::PairGrpc => ("grpc-svc", Some("grpc-svc")),
-            // A later release forwards bytes without HTTP.
-            Hop::Opaque => return Ok(None),
+            Hop::Opaque => ("sink-svc", Some("sink-svc")),
         };
         let caller = self.sidecar("caller-svc")?;
         let address = address(&caller.ports, &["upstreams", service])?;
@@ -80,7 +80,25 @@ impl Mesh {
         if let Some(other) = other {
             pids.push(self.sidecar(other)?.process.pid);
         }
-        Ok(Some(Place { address, pids }))
+        if hop == Hop::Captured {
+            let entry = self.beside(caller.service)?;
+            return Ok(Some(Place { address: dialled(service, &entry)?, pids, entry: Some(entry) }));
+        }
+        Ok(Some(Place { address, pids, entry: None }))
+    }
+
+    /// Where a program runs that is captured like that of `service`.
+    fn beside(&self, service: &str) -> Outcome<Entry> {
+        let hms = self.root.path().join("bin/hms");
+        let command = self.command(&hms);
+        let set = |(name, value): (&OsStr, Option<&OsStr>)| Some((name.to_owned(), value?.to_owned()));
+        let words = ["exec", service, "--"].map(OsString::from);
+        Ok(Entry {
+            words: words.to_vec(),
+            runner: hms,
+            environment: command.get_envs().filter_map(set).collect(),
+            folder: command.get_current_dir().ok_or("a mesh has a folder")?.to_owned(),
+        })
     }
 
     /// The folder with the caller's certificate and key.
@@ -112,7 +130,8 @@ impl Mesh {
             Role::Inbound => address(&ports, &["inbound"])?,
         };
         let served = self.serves(role, place, begin, interrupt)?;
-        Ok(Fresh { place: Place { address: place, pids: program.family() }, started: served, program })
+        let place = Place { address: place, pids: program.family(), entry: None };
+        Ok(Fresh { place, started: served, program })
     }
 
     /// Has the mesh forget such a proxy at once, after its end: it would be called until its lease runs out.
@@ -241,6 +260,17 @@ impl Drop for Mesh {
     }
 }
 
+/// The address that a program there dials when it calls a service by its name.
+fn dialled(service: &str, entry: &Entry) -> Outcome<SocketAddr> {
+    let place = Place { address: SocketAddr::from(([0, 0, 0, 0], 0)), pids: Vec::new(), entry: Some(entry.clone()) };
+    let said = place.client("getent").args(["ahostsv4", service]).output();
+    let said = said.map_err(|error| format!("getent: {error}"))?;
+    let text = String::from_utf8_lossy(&said.stdout).into_owned();
+    let ip = text.split_whitespace().next().and_then(|word| word.parse().ok());
+    let ip = ip.ok_or_else(|| format!("{service} has no address: {text}{}", String::from_utf8_lossy(&said.stderr)))?;
+    Ok(SocketAddr::new(ip, 80))
+}
+
 /// The service whose proxy a further one is made after.
 fn model(role: Role) -> &'static str {
     match role {
@@ -256,6 +286,7 @@ fn mesh_file(backend: &Path) -> String {
          \x20 caller-svc: {{run: \"exec {backend} backend 127.0.0.1:$PORT\", routes: [\"GET /caller\"]}}\n\
          \x20 bench-svc: {{run: \"exec {backend} backend 127.0.0.1:$PORT\", routes: [\"GET /*\"]}}\n\
          \x20 grpc-svc: {{run: \"exec {backend} backend 127.0.0.1:$PORT grpc\", routes: [\"POST /*\"]}}\n\
+         \x20 sink-svc: {{run: \"exec {backend} backend 127.0.0.1:$PORT sink\", protocol: tcp}}\n\
          \x20 plain-svc: {{routes: [\"GET /plain\"]}}\n\
          allow: [{{from: caller-svc, to: \"*\"}}]\n"
     )

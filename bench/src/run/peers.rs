@@ -52,8 +52,8 @@ impl Peer {
     /// Whether it can take this way at all.
     pub(crate) fn can(self, hop: Hop) -> bool {
         match (self, hop) {
-            // It speaks HTTP/2 to upstreams for gRPC only.
-            (Self::Nginx, Hop::PairHttp2) => false,
+            // It speaks HTTP/2 to upstreams for gRPC only; and no peer captures programs by itself.
+            (Self::Nginx, Hop::PairHttp2) | (_, Hop::Captured) => false,
             // HAProxy alone stands for forwarding bytes.
             (_, Hop::Opaque) => self == Self::Haproxy,
             _ => true,
@@ -182,11 +182,11 @@ impl PeerBed {
         }
         let pids = match hop {
             Hop::Plain => self.plain.family(),
-            Hop::Pair | Hop::PairHttp2 | Hop::PairGrpc | Hop::Opaque => {
+            Hop::Pair | Hop::PairHttp2 | Hop::PairGrpc | Hop::Opaque | Hop::Captured => {
                 [self.outbound.family(), self.inbound.family()].concat()
             }
         };
-        Ok(Some(Place { address: self.address(hop)?, pids }))
+        Ok(Some(Place { address: self.address(hop)?, pids, entry: None }))
     }
 
     /// One more instance; returns when it has served, or, where clients need a certificate, when it listens.
@@ -217,13 +217,13 @@ impl PeerBed {
             let family = program.family();
             if family.len() >= processes { Ok(()) } else { Err(format!("{family:?}")) }
         })?;
-        Ok(Fresh { place: Place { address, pids: program.family() }, started, program })
+        Ok(Fresh { place: Place { address, pids: program.family(), entry: None }, started, program })
     }
 
     fn address(&self, hop: Hop) -> Outcome<SocketAddr> {
         let name = match hop {
             Hop::Plain => "PLAIN",
-            Hop::Pair => "PAIR",
+            Hop::Pair | Hop::Captured => "PAIR",
             Hop::PairHttp2 => "PAIR_HTTP2",
             Hop::PairGrpc => "PAIR_GRPC",
             Hop::Opaque => "OPAQUE",

@@ -3,7 +3,7 @@
 use std::fmt;
 use std::time::{Duration, Instant};
 
-use super::bed::{Hop, Who};
+use super::bed::Who;
 use super::case::{Case, Kind, Metric};
 use super::options::Options;
 use super::peers::Peer;
@@ -109,11 +109,9 @@ fn contenders(case: &Case, peers: &[Peer]) -> Vec<Who> {
     if matches!(case.kind, Kind::Requests { latency: true, .. }) {
         who.push(Who::Direct);
     }
-    if case.hop() != Some(Hop::Opaque) {
-        who.push(Who::Ours);
-        if case.logs() {
-            who.push(Who::OursQuiet);
-        }
+    who.push(Who::Ours);
+    if case.logs() {
+        who.push(Who::OursQuiet);
     }
     let able = peers.iter().filter(|peer| case.hop().is_none_or(|hop| peer.can(hop)));
     who.extend(able.map(|peer| Who::Peer(*peer)));
@@ -175,7 +173,7 @@ mod tests {
         let round = [Who::Ours, Who::OursQuiet, Who::Peer(Peer::Haproxy), Who::Peer(Peer::Envoy)];
         assert_eq!(http2, [round, round, round].concat());
         let bytes: Vec<Who> = of("opaque");
-        assert_eq!(bytes, [Who::Peer(Peer::Haproxy); 3]);
+        assert_eq!(bytes, [[Who::Ours, Who::Peer(Peer::Haproxy)]; 3].concat());
     }
 
     #[test]

@@ -9,10 +9,11 @@ use std::net::{TcpListener, TcpStream};
 use super::exchange::end_of_head;
 use super::grpc;
 use super::poller::Poller;
+use super::sink;
 use crate::Outcome;
 use crate::arguments::Positional;
 
-const USAGE: &str = "usage: hms-bench backend IP:PORT [grpc]";
+const USAGE: &str = "usage: hms-bench backend IP:PORT [grpc|sink]";
 /// The listener's own token; connections have theirs from 1 on.
 const LISTENER: usize = 0;
 /// A request of the bench fits many times.
@@ -25,6 +26,7 @@ pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
     let listener = TcpListener::bind(address).map_err(|error| format!("{address}: {error}"))?;
     let ended = match arguments.optional() {
         Some(word) if word == "grpc" => grpc::serve(listener),
+        Some(word) if word == "sink" => sink::serve(&listener),
         None => Backend::new(listener).and_then(|mut backend| backend.serve()),
         Some(_) => return Err(USAGE.to_owned()),
     };

@@ -126,6 +126,7 @@ pub(crate) fn secured(config: &Arc<ClientConfig>, stream: TcpStream) -> io::Resu
 fn greeting() -> io::Result<Vec<u8>> {
     let service = |name| ServiceName::in_namespace("default", name).map_err(io::Error::other);
     let hello = PeerHello {
+        outside: None,
         destination: service("bench-svc")?,
         destination_port: 0,
         source: service("caller-svc")?,

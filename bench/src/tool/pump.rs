@@ -1,12 +1,10 @@
-//! Bytes without meaning, in one direction, as fast as they go: sender and receiver around a proxy that only forwards.
+//! Bytes without meaning, in one direction, as fast as they go, to a sink behind a proxy that only forwards.
 
 use std::ffi::OsString;
 use std::io::{self, Read as _, Write as _};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::net::{Shutdown, SocketAddr};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::json;
 
@@ -15,50 +13,41 @@ use crate::arguments::Positional;
 use crate::clock::now;
 use crate::{Outcome, say};
 
-const USAGE: &str = "usage: hms-bench pump PROXY_IP:PORT SINK_IP:PORT CONNECTIONS SECONDS";
+const USAGE: &str = "usage: hms-bench pump PROXY_IP:PORT CONNECTIONS SECONDS";
 const CHUNK: usize = 256 * 1024;
+/// How long the far end may take to tell what it got.
+const PATIENCE: Duration = Duration::from_secs(10);
 
 /// The tool. Answers how many bytes came out at the far end.
 pub(crate) fn main(arguments: Vec<OsString>) -> Outcome {
     let mut arguments = Positional::new(arguments, USAGE);
     let proxy = arguments.address()?;
-    let sink = arguments.address()?;
     let connections: usize = arguments.take("CONNECTIONS")?;
     let time = arguments.seconds()?;
-    let listener = TcpListener::bind(sink).map_err(|error| format!("{sink}: {error}"))?;
-    let arrived = Arc::new(AtomicU64::new(0));
-    let total = Arc::clone(&arrived);
-    // Ends with the process.
-    thread::spawn(move || receive(&listener, &total));
     let end = now() + time;
     let senders: Vec<_> = (0..connections).map(|_| thread::spawn(move || send(proxy, end))).collect();
+    let mut arrived = 0;
     for sender in senders {
-        let sent = sender.join().map_err(|_panic| "a sender failed".to_owned())?;
-        sent.map_err(|error| format!("{proxy}: {error}"))?;
+        let counted = sender.join().map_err(|_panic| "a sender failed".to_owned())?;
+        arrived += counted.map_err(|error| format!("{proxy}: {error}"))?;
     }
-    say(&json!({"bytes": arrived.load(Ordering::Relaxed)}).to_string());
+    say(&json!({"bytes": arrived}).to_string());
     Ok(())
 }
 
-fn send(proxy: SocketAddr, end: Instant) -> io::Result<()> {
+/// Sends until the end, and hears how much of it came out. Every byte must have.
+fn send(proxy: SocketAddr, end: Instant) -> io::Result<u64> {
     let mut stream = connect(proxy)?;
+    stream.set_read_timeout(Some(PATIENCE))?;
     let chunk = vec![b'x'; CHUNK];
+    let mut sent: u64 = 0;
     while now() < end {
         stream.write_all(&chunk)?;
+        sent += u64::try_from(CHUNK).unwrap_or_default();
     }
-    Ok(())
-}
-
-fn receive(listener: &TcpListener, total: &Arc<AtomicU64>) {
-    for stream in listener.incoming().filter_map(Result::ok) {
-        let total = Arc::clone(total);
-        thread::spawn(move || count(stream, &total));
-    }
-}
-
-fn count(mut stream: TcpStream, total: &AtomicU64) {
-    let mut chunk = vec![0; CHUNK];
-    while let Ok(length @ 1..) = stream.read(&mut chunk) {
-        total.fetch_add(u64::try_from(length).unwrap_or_default(), Ordering::Relaxed);
-    }
+    stream.shutdown(Shutdown::Write)?;
+    let mut count = [0; 8];
+    stream.read_exact(&mut count)?;
+    let arrived = u64::from_be_bytes(count);
+    if arrived == sent { Ok(arrived) } else { Err(io::Error::other(format!("{sent} bytes in, {arrived} out"))) }
 }

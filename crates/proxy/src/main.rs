@@ -7,6 +7,8 @@ use hms_proxy::app;
 use hms_proxy::capture::{enter, joined, shepherd};
 use hms_proxy::settings::{RESOLV_CONF, Settings, SettingsError, log_filter};
 use tokio::task::LocalSet;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 fn main() -> ExitCode {
     // What stands beside an application does nothing else: no settings, no runtime, and no threads before it has split.
@@ -18,11 +20,8 @@ fn main() -> ExitCode {
         Err(SettingsError::Asked(text)) => return say(&mut std::io::stdout(), &text, ExitCode::SUCCESS),
         Err(error) => return say(&mut std::io::stderr(), &format!("{error}\n"), ExitCode::from(2)),
     };
-    tracing_subscriber::fmt()
-        .with_env_filter(tracing_subscriber::EnvFilter::new(log_filter()))
-        .with_writer(std::io::stderr)
-        .with_ansi(false)
-        .init();
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
+    tracing_subscriber::registry().with(log_filter()).with(lines).init();
     // Rights belong to threads, so they are let go of while there is one.
     if let Some(joined) = &settings.joined
         && let Err(why) = joined::set_up(joined, settings.inbound.port(), Path::new(RESOLV_CONF))

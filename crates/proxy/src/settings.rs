@@ -13,6 +13,7 @@ use hms_model::names::{DEFAULT_NAMESPACE, Label, ServiceName};
 use hms_model::resource::valid_id;
 use hms_model::spiffe::TrustDomain;
 use hms_traffic::subset::Caller;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::capture::Mode;
 use crate::capture::dns::resolver::Source;
@@ -194,8 +195,14 @@ impl Settings {
 }
 
 /// The filter of the process's own log, from `HMS_LOG`; `info` without one.
-pub fn log_filter() -> String {
-    std::env::var("HMS_LOG").unwrap_or_else(|_unset| "info".to_owned())
+pub fn log_filter() -> Targets {
+    filter_of(std::env::var("HMS_LOG").ok().as_deref())
+}
+
+/// Without the regular expressions of `EnvFilter`, which nobody needs here and which are 150 KB of this program. What cannot be
+/// read is as if it were not there: a word too much must not leave anybody without a log.
+fn filter_of(text: Option<&str>) -> Targets {
+    text.and_then(|text| text.parse().ok()).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
 const KNOWN: [&str; 31] = [
@@ -465,6 +472,8 @@ fn socket_address(name: &str, text: &str) -> Result<SocketAddr, SettingsError> {
 
 #[cfg(test)]
 mod tests {
+    use tracing::Level;
+
     use super::*;
 
     fn parse(arguments: &[&str]) -> Result<Settings, SettingsError> {
@@ -473,6 +482,16 @@ mod tests {
 
     const LEAST: [&str; 8] =
         ["--service", "calc-svc", "--control", "unix:/c", "--trust-domain", "k.hms", "--runtime-dir", "/r"];
+
+    #[test]
+    fn the_log_is_filtered_by_level_and_by_part() {
+        let enabled = |text: Option<&str>, part: &str, level: Level| filter_of(text).would_enable(part, &level);
+        assert!(enabled(None, "hms_proxy::app", Level::INFO) && !enabled(None, "hms_proxy::app", Level::DEBUG));
+        let parts = Some("warn,hms_proxy::egress=debug");
+        assert!(enabled(parts, "hms_proxy::egress::names", Level::DEBUG));
+        assert!(!enabled(parts, "hms_proxy::app", Level::INFO));
+        assert!(enabled(Some("hms_proxy=loud"), "hms_proxy", Level::INFO), "what cannot be read changes nothing");
+    }
 
     #[test]
     fn a_sidecar_needs_four_things_and_defaults_the_rest() {
