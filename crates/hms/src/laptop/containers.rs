@@ -5,6 +5,7 @@ mod docker;
 mod join;
 
 use std::collections::BTreeMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use self::docker::{Compose, Happened, STARTING, STOPPING, Seen};
 pub(crate) use self::join::{Facts, dry_run, is_local, network_name};
 use super::intercept::{Capture, Mode};
 use super::ipc::UnitReport;
-use crate::client::Client;
+use crate::client::{Client, ControlRecord};
 use crate::failure::Failure;
 use crate::project::{Project, write_file};
 use crate::settings::Settings;
@@ -280,6 +281,14 @@ fn record(project: &Project) -> Option<Record> {
 /// Whether containers of the project may run.
 pub(crate) fn are_known(project: &Project) -> bool {
     record_file(project).is_file()
+}
+
+/// Where proxies of this machine listen for those in containers: any port of the address at which these find the control plane.
+pub(crate) fn address(project: &Project) -> Option<SocketAddr> {
+    let mut address: SocketAddr =
+        ControlRecord::read(project).filter(|_| are_known(project)).and_then(|record| record.grpc.parse().ok())?;
+    address.set_port(0);
+    (!address.ip().is_loopback() && !address.ip().is_unspecified()).then_some(address)
 }
 
 /// Ends the containers of the project, whoever started them; nothing if there are none. The record stays until all are gone.

@@ -88,6 +88,7 @@ impl Supervisor {
             program: find_program(&self.inner.settings)?,
             trust_domain,
             lifeline: self.lifeline.path().to_path_buf(),
+            inbound: super::containers::address(&self.inner.project),
             tried: OnceCell::new(),
         }))
     }

@@ -20,6 +20,13 @@ pub(crate) async fn lab(stage: &Stage) {
     assert!(answer.starts_with("200 "), "{answer}");
     assert!(answer.contains("sa/calc-svc;URI=spiffe://") && answer.contains("sa/caller"), "mutual TLS: {answer}");
 
+    // The gateway is a program of this machine: it wants a token.
+    wait::until("the gateway answers a container", SOON, || async {
+        let said =
+            stage.exec(&["curl", "-sS", "-k", "-m", "10", "-w", "%{http_code}", "https://gateway.local/sum/2/3"]).await;
+        if said.out.ends_with("401") { Ok(()) } else { Err(format!("{said:?}")) }
+    })
+    .await;
     let checked = stage.mesh.try_hms(&["check"]).await;
     assert_eq!(checked.code, 0, "{checked:?}");
 
