@@ -9,6 +9,7 @@ mod codegen;
 mod debian;
 mod demo;
 mod drift;
+mod engine;
 mod examples;
 mod fuzz;
 mod golang;
@@ -71,6 +72,11 @@ const COMMANDS: &[Command] = &[
         name: "size",
         about: "build hms-proxy for release and hold its stripped size to its bound",
         run: size::run,
+    },
+    Command {
+        name: "engine",
+        about: "the test of containers with a real Docker Engine and Compose, fetched and run in namespaces of its own; as root",
+        run: engine::run,
     },
     Command {
         name: "bench",

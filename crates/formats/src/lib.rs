@@ -8,11 +8,13 @@
 //! * [`source`]: a file's text, checked and located
 //! * [`route_yaml`]: route files
 //! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
+//! * [`compose`]: the containers of a Compose file, and how they are joined
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`mod@render`]: findings for a terminal
 
+pub mod compose;
 pub mod envoy_static;
 pub mod jwks;
 pub mod mesh_yaml;

@@ -6,7 +6,7 @@
 
 mod allow;
 mod egress;
-mod expand;
+pub(crate) mod expand;
 mod gateway;
 mod paths;
 mod policy;
@@ -26,6 +26,7 @@ use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::Route;
 use hms_model::spiffe::SpiffeId;
 
+use crate::compose;
 use crate::document::{self, Node, Value};
 use crate::read::{Field, Keys, Reader, Table};
 use crate::source::Source;
@@ -305,6 +306,9 @@ pub fn route_file_names(mesh: &Source, lookup: Lookup<'_>) -> Vec<String> {
 fn tree<'a>(reader: &mut Reader<'a>, source: &'a Source, lookup: Lookup<'_>) -> Option<Node> {
     let file = reader.add(source)?;
     let mut root = document::parse(reader, file)?;
+    if compose::is_compose(&root) {
+        root = compose::as_mesh(reader, root);
+    }
     expand::expand(reader, &mut root, lookup);
     Some(root)
 }

@@ -7,6 +7,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use hms_formats::compose::{self, Joining};
 use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
@@ -109,11 +110,35 @@ fn outcome(format: &str, case: &Path) -> String {
             }
             findings
         }
+        "compose" => {
+            let file = sources.iter().find(|source| source.name == "compose.yaml").unwrap();
+            let beside = sources.iter().find(|source| source.name == "mesh.yaml");
+            assert!(compose::recognises(file) != case.ends_with("not_recognised"), "{}", case.display());
+            let (mesh, mut findings) = mesh_yaml::translate(beside.or(Some(file)), None, None, &[], &lookup);
+            let (containers, said) = compose::read(file, beside.map(|_| &mesh), &lookup);
+            findings.extend(said);
+            if !findings.iter().any(Finding::is_error) {
+                describe(&mut out, &mesh);
+                writeln!(out, "\n{}", containers.overriding(&mesh, &joining())).unwrap();
+            }
+            findings
+        }
         other => panic!("no format {other}"),
     };
     findings.append(&mut said);
     let refused = if findings.iter().any(Finding::is_error) { "refused" } else { "taken" };
     format!("{refused}\n\n{out}\n{}", render(&findings, false))
+}
+
+fn joining() -> Joining {
+    Joining {
+        proxy: "/usr/local/bin/hms-proxy".to_owned(),
+        folder: "/run/user/1000/hms/lab-1a2b3c4d/containers".to_owned(),
+        control: "172.30.0.1:15012".to_owned(),
+        trust_domain: "k3.hms".to_owned(),
+        network: "hms-lab-1a2b3c4d".to_owned(),
+        user: 1000,
+    }
 }
 
 fn describe(out: &mut String, file: &mesh_yaml::MeshFile) {
@@ -187,8 +212,10 @@ fn every_case_comes_to_what_is_written_beside_it() {
 
 #[test]
 fn every_refusal_has_a_place_a_fix_and_a_known_code() {
-    const CODES: [u16; 17] =
-        [2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120, 2130, 2131, 2132, 2133, 2134];
+    const CODES: [u16; 20] = [
+        2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120, 2130, 2131, 2132, 2133, 2134, 2140,
+        2141, 2142,
+    ];
     for format in entries(&root()) {
         for case in entries(&format) {
             let (sources, undecoded) = sources(&case);
@@ -197,6 +224,7 @@ fn every_refusal_has_a_place_a_fix_and_a_known_code() {
                 "route_yaml" => route_yaml::translate(&sources).1,
                 "routes_json" => sources.first().map(|source| routes_json::import(source).1).unwrap_or_default(),
                 "jwks" => sources.first().map(|source| jwks::parse(source).1).unwrap_or_default(),
+                "compose" => sources.first().map(|source| compose::read(source, None, &lookup).1).unwrap_or_default(),
                 "envoy_static" => sources.first().map(|source| envoy_static::translate(source).1).unwrap_or_default(),
                 _ => mesh_yaml::translate(sources.first(), None, None, &[], &lookup).1,
             };

@@ -6,6 +6,7 @@
 
 pub(crate) mod app;
 pub(crate) mod base;
+pub(crate) mod containers;
 pub(crate) mod control_plane;
 pub(crate) mod detach;
 pub(crate) mod detect;

@@ -10,6 +10,10 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 const V4: u32 = 0xF000_0000;
 /// `fd48:4d53:6d65:7368::/64`: a local range of our own (RFC 4193).
 const V6: u128 = 0xfd48_4d53_6d65_7368 << 64;
+/// The IPv4 range: where it begins, and how many bits tell that an address lies in it.
+pub const RANGE_V4: (Ipv4Addr, u8) = (Ipv4Addr::from_bits(V4), 4);
+/// The IPv6 range.
+pub const RANGE_V6: (Ipv6Addr, u8) = (Ipv6Addr::from_bits(V6), 64);
 /// The highest number: the last address of the IPv4 range is the broadcast address.
 pub const MOST_NUMBERS: u32 = 0x0FFF_FFFE;
 

@@ -24,6 +24,7 @@ use tokio::task::{JoinHandle, LocalSet};
 use crate::attach::Attachment;
 use crate::capture::dns::resolver::Resolver;
 use crate::capture::dns::{self, Names};
+use crate::capture::joined;
 use crate::capture::sidecar::{Captured, Gate, Sink};
 use crate::certificate;
 use crate::clock::Clock;
@@ -34,7 +35,7 @@ use crate::listen::bind::{Bound, HTTPS, INBOUND, Sockets, bind, bind_static};
 use crate::listen::{self, Door, Intake};
 use crate::overload::{Overload, descriptors};
 use crate::runtime::Current;
-use crate::settings::Settings;
+use crate::settings::{ControlAddress, Settings};
 use crate::standalone;
 use crate::subscribe::Subscription;
 use crate::takeover::{self, Offer, Predecessor, Successor};
@@ -148,15 +149,25 @@ fn names(shared: &Arc<Shared>) -> Names {
 }
 
 /// Answers names at an address of the settings until what is returned is dropped, and tells where this process listens.
-fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value) -> io::Result<Option<dns::Serving>> {
-    let mut answering = None;
+fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value) -> io::Result<Vec<dns::Serving>> {
+    let mut answering = Vec::new();
+    if settings.joined.is_some() {
+        for address in joined::resolvers() {
+            match dns::Sockets::open(address) {
+                Ok((sockets, _)) => answering.push(names.serve(sockets, dns::Searched::Host)),
+                // A namespace without IPv6.
+                Err(error) if address.is_ipv6() => tracing::debug!(%error, "names are not answered"),
+                Err(error) => return Err(error),
+            }
+        }
+    }
     if let Some(wanted) = settings.dns {
         let (sockets, address) = dns::Sockets::open(wanted)
             .map_err(|error| io::Error::new(error.kind(), format!("names cannot be answered on {wanted}: {error}")))?;
         if let Some(ports) = ports.as_object_mut() {
             ports.insert("dns".to_owned(), address.to_string().into());
         }
-        answering = Some(names.serve(sockets, dns::Searched::Host));
+        answering.push(names.serve(sockets, dns::Searched::Host));
     }
     last_good::write(&settings.runtime_dir, "ports.json", &serde_json::to_vec(&ports)?)?;
     Ok(answering)
@@ -164,6 +175,11 @@ fn answer_names(names: &Names, settings: &Settings, mut ports: serde_json::Value
 
 /// Opens the listeners, with those of the process before this one where they are the same.
 async fn open(settings: &mut Settings, file: Option<&Standalone>) -> io::Result<(Option<Predecessor>, Bound)> {
+    // Others are told where they find us: where no address is given, it is the one towards the control plane.
+    if let (true, ControlAddress::Tcp { address, .. }) = (settings.inbound.ip().is_unspecified(), &settings.control) {
+        let own = joined::address_towards(*address)?;
+        settings.inbound.set_ip(own.ip());
+    }
     let (predecessor, inherited) = takeover::meet(settings).await?.unzip();
     let inherited = inherited.unwrap_or_default();
     let bound = match file {

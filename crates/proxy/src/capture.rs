@@ -3,7 +3,8 @@
 //! `hms-proxy __shepherd` is the parent of one application ([`shepherd`]). In the mode `netns` the application lives in namespaces
 //! of its own ([`inside`]): everything it sends over TCP ends at listening sockets that were made there and handed out to the proxy,
 //! which lives outside ([`link`], [`sidecar`]). In the mode `notify` it lives in the host's network, and each of its calls of
-//! connect(2) is answered by its parent ([`notify`]). The only `unsafe` of the project is below this module.
+//! connect(2) is answered by its parent ([`notify`]). In the mode `joined` somebody else starts it, in the network in which the proxy
+//! lives as well ([`joined`]). The only `unsafe` of the project is below this module.
 
 mod application;
 pub mod dns;
@@ -12,6 +13,7 @@ mod flock;
 mod hand_out;
 pub mod host;
 mod inside;
+pub mod joined;
 mod link;
 mod mounts;
 mod namespaces;
@@ -45,6 +47,8 @@ pub enum Mode {
     Netns,
     /// By notifications of connect(2), in the host's network.
     Notify,
+    /// In the network that the proxy itself lives in: two containers with one network.
+    Joined,
     /// Not at all.
     None,
 }
@@ -55,13 +59,14 @@ impl Mode {
         match self {
             Self::Netns => "netns",
             Self::Notify => "notify",
+            Self::Joined => "joined",
             Self::None => "none",
         }
     }
 
     /// The mode of this name.
     pub fn parse(text: &str) -> Option<Self> {
-        [Self::Netns, Self::Notify, Self::None].into_iter().find(|mode| mode.as_str() == text)
+        [Self::Netns, Self::Notify, Self::Joined, Self::None].into_iter().find(|mode| mode.as_str() == text)
     }
 }
 

@@ -1,10 +1,11 @@
 //! `hms-proxy`: reads its settings, starts its logging, runs [`hms_proxy::app`].
 
+use std::path::Path;
 use std::process::ExitCode;
 
 use hms_proxy::app;
-use hms_proxy::capture::{enter, shepherd};
-use hms_proxy::settings::{Settings, SettingsError, log_filter};
+use hms_proxy::capture::{enter, joined, shepherd};
+use hms_proxy::settings::{RESOLV_CONF, Settings, SettingsError, log_filter};
 use tokio::task::LocalSet;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
@@ -21,6 +22,16 @@ fn main() -> ExitCode {
     };
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_ansi(false);
     tracing_subscriber::registry().with(log_filter()).with(lines).init();
+    // Rights belong to threads, so they are let go of while there is one.
+    if let Some(joined) = &settings.joined
+        && let Err(why) = joined::set_up(joined, settings.inbound.port(), Path::new(RESOLV_CONF))
+    {
+        let text = format!(
+            "error[HMS-1208]: this network cannot be captured\n  why: {why}\n  fix: give the container NET_ADMIN, SETGID and \
+             SETUID, or see: hms explain HMS-1208\n"
+        );
+        return say(&mut std::io::stderr(), &text, ExitCode::FAILURE);
+    }
     let runtime = match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime,
         Err(error) => return say(&mut std::io::stderr(), &format!("hms-proxy: {error}\n"), ExitCode::FAILURE),

@@ -17,6 +17,7 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 
 use crate::capture::Mode;
 use crate::capture::dns::resolver::Source;
+use crate::capture::joined::Joined;
 use crate::runtime::Own;
 
 mod standalone;
@@ -25,7 +26,7 @@ mod standalone;
 pub const DEFAULT_SERVICE_PORT: u16 = 7000;
 
 /// Where a host says who resolves its names (resolv.conf(5)).
-const RESOLV_CONF: &str = "/etc/resolv.conf";
+pub const RESOLV_CONF: &str = "/etc/resolv.conf";
 
 /// How the control plane is reached.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,6 +99,8 @@ pub struct Settings {
     pub memory_limit: Option<u64>,
     /// How the application is captured, if it is: then its shepherd hands us sockets.
     pub capture: Option<Mode>,
+    /// What the network is to be that we share with the application, if it is captured that way.
+    pub joined: Option<Joined>,
     /// Where the application's own port is open, around the mesh.
     pub publish: Option<SocketAddr>,
     /// Where the access log goes; `-` is standard output, `None` is nowhere.
@@ -130,7 +133,7 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --snapshot FILE               no control plane: listeners and services from a file that `hms proxy run` writes
   --trust-domain DOMAIN         whose identities are believed
   --runtime-dir DIR             private directory for keys and the last good configuration
-  --inbound IP:PORT             where other proxies connect (127.0.0.1:0)
+  --inbound IP:PORT             where other proxies connect (127.0.0.1:0); 0.0.0.0 is our address towards the control plane
   --outbound IP:PORT            where the application sends its calls (127.0.0.1:0)
   --admin IP:PORT               health and metrics (127.0.0.1:0)
   --https IP:PORT               where outside callers connect (gateway, 127.0.0.1:8443)
@@ -147,6 +150,9 @@ const HELP: &str = "hms-proxy: the data plane of HMS Mesh. Usually started by `h
   --max-connections N           connections taken at the same time (half of the open files allowed)
   --memory-limit MEBIBYTES      memory that may be used (the control group's limit)
   --capture netns|notify        the application is captured; its shepherd hands out sockets
+  --capture joined              it lives in our own network namespace, whose rules we set up (needs CAP_NET_ADMIN, CAP_SETGID)
+  --user UID                    who we are after that (joined; needs CAP_SETUID)
+  --open PORT[,PORT]            ports of the application that others reach around the mesh (joined)
   --publish IP:PORT             where the application's own port is open, around the mesh
   --access-log FILE|-           JSON lines, one per request
 ";
@@ -199,7 +205,9 @@ fn filter_of(text: Option<&str>) -> Targets {
     text.and_then(|text| text.parse().ok()).unwrap_or_else(|| Targets::new().with_default(LevelFilter::INFO))
 }
 
-const KNOWN: [&str; 29] = [
+const KNOWN: [&str; 31] = [
+    "open",
+    "user",
     "capture",
     "publish",
     "dns",
@@ -264,6 +272,7 @@ impl Raw {
         let trust_domain = self.required("trust-domain")?;
         let (version, zone) = self.labels()?;
         let workload_id = self.workload_id()?;
+        let capture = self.capture()?;
         Ok(Settings {
             role,
             control: self.control()?,
@@ -274,6 +283,7 @@ impl Raw {
             outbound: self.address("outbound", 0)?,
             admin: self.address("admin", 0)?,
             https: self.address("https", 8443)?,
+            joined: self.joined(capture)?,
             dns: self.dns()?,
             resolver: self.resolver()?,
             app: self.app(service_port)?,
@@ -288,7 +298,7 @@ impl Raw {
             workers: self.workers(role)?,
             max_connections: self.max_connections()?,
             memory_limit: self.memory_limit()?,
-            capture: self.capture()?,
+            capture,
             publish: self.publish()?,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,
@@ -405,9 +415,24 @@ impl Raw {
         self.values.contains_key(name).then(|| self.number(name, 0, most)).transpose()
     }
 
+    fn joined(&mut self, capture: Option<Mode>) -> Result<Option<Joined>, SettingsError> {
+        let user = self.optional("user", u64::from(u32::MAX - 1))?.and_then(|user| u32::try_from(user).ok());
+        let open = self.values.remove("open").unwrap_or_default();
+        let port = |port: &str| port.parse().ok().filter(|port| *port != 0);
+        let ports = open.split(',').filter(|_| !open.is_empty()).map(port).collect::<Option<Vec<u16>>>();
+        let open = ports.ok_or_else(|| SettingsError::Bad(format!("--open takes PORT[,PORT], not `{open}`")))?;
+        match capture {
+            Some(Mode::Joined) => Ok(Some(Joined { user, open })),
+            _ if user.is_some() || !open.is_empty() => {
+                Err(SettingsError::Bad("--user and --open mean nothing without --capture joined".to_owned()))
+            }
+            _ => Ok(None),
+        }
+    }
+
     fn capture(&mut self) -> Result<Option<Mode>, SettingsError> {
         let read = |text: String| {
-            let wrong = || SettingsError::Bad(format!("--capture takes netns or notify, not `{text}`"));
+            let wrong = || SettingsError::Bad(format!("--capture takes netns, notify or joined, not `{text}`"));
             Mode::parse(&text).filter(|mode| *mode != Mode::None).ok_or_else(wrong)
         };
         self.values.remove("capture").map(read).transpose()
@@ -486,6 +511,8 @@ mod tests {
             (["--dns", "0.0.0.0:53"], "--dns"),
             (["--drain", "soon"], "--drain"),
             (["--nothing", "x"], "--nothing"),
+            (["--open", "80"], "--capture joined"),
+            (["--open", "80,x"], "--open"),
             (["--service", "again"], "--service"),
         ] {
             let mut arguments = LEAST.to_vec();

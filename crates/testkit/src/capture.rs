@@ -18,10 +18,15 @@ pub struct Capture {
 impl Capture {
     /// Captures loopback TCP traffic that matches `filter` into a file below `folder`. Needs tcpdump and the right to use it.
     pub async fn start(folder: &std::path::Path, filter: &str) -> Self {
+        Self::start_at("lo", folder, filter).await
+    }
+
+    /// The same at another interface.
+    pub async fn start_at(interface: &str, folder: &std::path::Path, filter: &str) -> Self {
         let file = folder.join("capture.pcap");
         let mut command = Command::new("tcpdump");
         // -U writes each packet at once; -Z keeps the user, so that the file can be written; -B is the kernel's buffer in KiB.
-        command.args(["-i", "lo", "-s", "0", "-U", "-B", "16384", "-Z", "root", "-w"]).arg(&file).arg(filter);
+        command.args(["-i", interface, "-s", "0", "-U", "-B", "16384", "-Z", "root", "-w"]).arg(&file).arg(filter);
         let process = Process::start(command, folder.join("tcpdump.log"));
         let capture = Self { process, file };
         wait::until_true(

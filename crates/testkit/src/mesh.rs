@@ -26,6 +26,7 @@ pub struct Mesh {
     root: TempDir,
     project: PathBuf,
     user: User,
+    variables: BTreeMap<String, String>,
 }
 
 /// Who types the commands.
@@ -84,7 +85,7 @@ impl Mesh {
                 std::os::unix::fs::chown(folder, owner, owner).unwrap();
             }
         }
-        Self { root, project, user }
+        Self { root, project, user, variables: BTreeMap::new() }
     }
 
     /// A mesh in a copy of one of the examples.
@@ -139,6 +140,16 @@ impl Mesh {
         self.user == User::Same && nix::unistd::geteuid().is_root()
     }
 
+    /// Gives every command a variable.
+    pub fn set(&mut self, name: &str, value: &str) {
+        self.variables.insert(name.to_owned(), value.to_owned());
+    }
+
+    /// Lets every command find programs in this folder first.
+    pub fn search_first(&mut self, folder: &Path) {
+        self.set("PATH", &format!("{}:{}:/usr/sbin:/sbin", folder.display(), settings::search_path()));
+    }
+
     /// Writes a file of the project.
     pub fn write(&self, name: &str, text: impl AsRef<[u8]>) {
         let path = self.project.join(name);
@@ -161,6 +172,7 @@ impl Mesh {
             .env("XDG_DATA_HOME", folder("d"))
             .env("XDG_CONFIG_HOME", folder("c"))
             .env("VIRTUAL_ENV", python.ancestors().nth(2).unwrap_or(&python))
+            .envs(&self.variables)
             .current_dir(&self.project);
         command
     }

@@ -14,6 +14,16 @@ const SCRIPT: &str =
 
 /// Runs `body` inside namespaces of its own; `name` is the test's that calls this, as the harness lists it.
 pub fn inside(name: &str, body: impl FnOnce(Inside)) {
+    enter(name, &["--user", "--map-root-user"], body);
+}
+
+/// The same with every user and group that there is outside, for which the caller must be root.
+pub fn inside_as_root(name: &str, body: impl FnOnce(Inside)) {
+    assert!(nix::unistd::geteuid().is_root(), "{name} gives processes users and groups of their own: run it as root");
+    enter(name, &[], body);
+}
+
+fn enter(name: &str, users: &[&str], body: impl FnOnce(Inside)) {
     let hosts = Path::new("/etc/hosts");
     if std::fs::read_to_string(hosts).is_ok_and(|text| text.starts_with(MARK)) {
         return body(Inside(hosts.to_path_buf()));
@@ -22,7 +32,7 @@ pub fn inside(name: &str, body: impl FnOnce(Inside)) {
     let hosts = folder.path().join("hosts");
     std::fs::write(&hosts, format!("{MARK}\n127.0.0.1 localhost\n")).unwrap();
     let mut command = Command::new("unshare");
-    command.args(["--user", "--map-root-user", "--mount", "--net", "--", "/bin/sh", "-c", SCRIPT, "sh"]).arg(&hosts);
+    command.args(users).args(["--mount", "--net", "--", "/bin/sh", "-c", SCRIPT, "sh"]).arg(&hosts);
     command.arg(std::env::current_exe().unwrap()).args(["--exact", name, "--nocapture"]);
     let output = command.output().unwrap_or_else(|error| panic!("unshare (util-linux): {error}"));
     let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));

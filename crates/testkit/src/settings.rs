@@ -33,6 +33,17 @@ pub fn full_size() -> bool {
     path("HMS_TEST_FULL").is_some()
 }
 
+/// `HMS_TEST_ENGINE_IMAGE`: an image with bash, python3 and curl that the engine behind `docker` has, for the test that needs one.
+pub fn engine_image() -> Option<String> {
+    path("HMS_TEST_ENGINE_IMAGE").map(|image| image.to_string_lossy().into_owned())
+}
+
+/// `DOCKER_HOST` and `DOCKER_CONFIG`, by which `docker` finds its engine and its Compose.
+pub fn engine() -> Vec<(&'static str, String)> {
+    let set = |name| std::env::var(name).ok().map(|value| (name, value));
+    ["DOCKER_HOST", "DOCKER_CONFIG"].into_iter().filter_map(set).collect()
+}
+
 /// `HMS_BLESS`: set, tests of generated pages write them instead of comparing.
 pub fn bless() -> bool {
     path("HMS_BLESS").is_some()

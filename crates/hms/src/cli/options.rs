@@ -19,7 +19,7 @@ pub(crate) struct Up {
     /// Longest wait until everything is healthy
     #[arg(long, value_name = "TIME", num_args = 0..=1, require_equals = true, default_value = "60s", default_missing_value = "60s", value_parser = parse_duration)]
     pub(crate) wait: std::time::Duration,
-    /// The mesh file [default: mesh.yaml of the project]
+    /// The mesh file, or a Compose file whose containers are joined [default: mesh.yaml of the project]
     #[arg(short, long, value_name = "FILE")]
     pub(crate) file: Option<PathBuf>,
     /// `auto` takes free ports everywhere
@@ -31,6 +31,9 @@ pub(crate) struct Up {
     /// How programs get to the mesh [default: `intercept:` of mesh.yaml, else auto]
     #[arg(long, value_name = "WAY")]
     pub(crate) intercept: Option<InterceptChoice>,
+    /// Print how the containers of a Compose file would be joined, and start nothing
+    #[arg(long)]
+    pub(crate) dry_run: bool,
     /// Control plane and gateway only.
     #[arg(long, hide = true)]
     pub(crate) bare: bool,

@@ -10,6 +10,7 @@ use crate::cli;
 use crate::client::ControlRecord;
 use crate::exit::Exit;
 use crate::failure::Failure;
+use crate::laptop::containers;
 use crate::laptop::ipc::{self, Ask};
 use crate::laptop::records::{self, Kind, Paths, Record};
 use crate::output::Mark;
@@ -19,6 +20,8 @@ use crate::project::Project;
 
 /// Draining takes up to six seconds per stage, applications up to seven.
 const PATIENCE: Duration = Duration::from_secs(25);
+/// Containers have their own time to end, one after the other.
+const PATIENCE_WITH_CONTAINERS: Duration = Duration::from_mins(2);
 /// How often a process is looked for while it ends.
 const LOOK: Duration = Duration::from_millis(20);
 
@@ -44,7 +47,11 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Down) -> Result<Exi
     }
     if let Some(control) = ControlRecord::read(&project) {
         control.process.signal(Signal::SIGTERM);
-        gone(context, control.process, "control plane").await?;
+        gone(context, control.process, "control plane", PATIENCE).await?;
+        ended += 1;
+    }
+    // Of a supervisor that was killed; one that is asked ends its containers itself.
+    if containers::are_known(&project) && containers::down(context.settings, &project).await? {
         ended += 1;
     }
     records::sweep(&project);
@@ -86,11 +93,12 @@ async fn end_supervisor(context: Context<'_>, project: &Project, record: &Record
         Kind::Run => "hms run",
         Kind::Control => "control plane",
     };
-    gone(context, record.process, what).await
+    let patience = if containers::are_known(project) { PATIENCE_WITH_CONTAINERS } else { PATIENCE };
+    gone(context, record.process, what, patience).await
 }
 
 /// Waits until a process has ended; kills it if it does not.
-async fn gone(context: Context<'_>, process: ProcessId, what: &str) -> Result<(), Failure> {
+async fn gone(context: Context<'_>, process: ProcessId, what: &str, patience: Duration) -> Result<(), Failure> {
     let mut progress = Progress::new(context.output);
     let wait = async {
         while process.is_alive() {
@@ -98,7 +106,7 @@ async fn gone(context: Context<'_>, process: ProcessId, what: &str) -> Result<()
             tokio::time::sleep(LOOK).await;
         }
     };
-    if tokio::time::timeout(PATIENCE, wait).await.is_ok() {
+    if tokio::time::timeout(patience, wait).await.is_ok() {
         return Ok(());
     }
     context.output.note(&format!("{what} (pid {}) did not end; killed", process.pid));

@@ -62,6 +62,12 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exi
             let proxy = project.proxies_dir().join(&unit.proxy_folder);
             command.args(["__shepherd", "--mode", "notify", "--proxy"]).arg(proxy).arg("--").args(&options.command);
         }
+        Mode::Joined => {
+            use std::io::IsTerminal as _;
+            command = Command::new("docker");
+            command.args(["exec", if std::io::stdin().is_terminal() { "-it" } else { "-i" }]);
+            command.arg(&unit.container).args(&options.command);
+        }
         Mode::Env | Mode::Port | Mode::None => {
             let (program, arguments) = options
                 .command

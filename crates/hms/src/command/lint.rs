@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hms_formats::{Source, envoy_static, mesh_yaml};
+use hms_formats::{Source, compose, envoy_static, mesh_yaml};
 use hms_model::finding::Finding;
 use serde_json::json;
 
@@ -66,6 +66,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
     let lookup = |name: &str| context.settings.environment.text(name).map(str::to_owned);
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
+    let mut contained = None;
     let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
@@ -86,6 +87,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
+            _ if compose::recognises(&source) => contained = Some(source),
             _ if envoy_static::recognises(&source) => {
                 statics += 1;
                 of_statics.extend(envoy_static::translate(&source).1);
@@ -93,12 +95,26 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             _ => routes.push(source),
         }
     }
-    let count =
-        usize::from(mesh.is_some()) + usize::from(gateway.is_some()) + usize::from(config.is_some()) + routes.len();
+    let alone = mesh.is_none();
+    if let (true, Some(source)) = (alone, &contained) {
+        // What it says of the mesh is as good as a mesh.yaml.
+        mesh = Some(source.clone());
+    }
+    let count = usize::from(!alone && contained.is_some())
+        + usize::from(mesh.is_some())
+        + usize::from(gateway.is_some())
+        + usize::from(config.is_some())
+        + routes.len();
     if count == 0 {
         return Ok((statics, of_statics));
     }
-    let (_, findings) = mesh_yaml::translate(mesh.as_ref(), gateway.as_ref(), config.as_ref(), &routes, &lookup);
+    let (meaning, mut findings) =
+        mesh_yaml::translate(mesh.as_ref(), gateway.as_ref(), config.as_ref(), &routes, &lookup);
+    if let Some(source) = &contained {
+        let (_, said) = compose::read(source, (!alone).then_some(&meaning), &lookup);
+        let new: Vec<Finding> = said.into_iter().filter(|finding| !findings.contains(finding)).collect();
+        findings.extend(new);
+    }
     of_statics.extend(findings);
     Ok((count + statics, of_statics))
 }

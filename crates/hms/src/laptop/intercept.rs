@@ -49,6 +49,8 @@ pub(crate) enum Mode {
     Netns,
     /// By notifications of its system calls.
     Notify,
+    /// In a container, whose network is its sidecar's.
+    Joined,
     /// By `HTTP_PROXY` and `<NAME>_URL`.
     Env,
     /// By `<NAME>_URL` alone.
@@ -63,6 +65,7 @@ impl Mode {
         match self {
             Self::Netns => "netns",
             Self::Notify => "notify",
+            Self::Joined => "joined",
             Self::Env => "env",
             Self::Port => "port",
             Self::None => "none",
@@ -73,13 +76,13 @@ impl Mode {
     pub(crate) fn of_shepherd(self) -> &'static str {
         match self {
             Self::Netns | Self::Notify => self.as_str(),
-            Self::Env | Self::Port | Self::None => "none",
+            Self::Joined | Self::Env | Self::Port | Self::None => "none",
         }
     }
 
     /// Whether the application's network is not the laptop's.
     pub(crate) fn is_private(self) -> bool {
-        self == Self::Netns
+        matches!(self, Self::Netns | Self::Joined)
     }
 
     /// Whether the application needs no word from us to reach the mesh.

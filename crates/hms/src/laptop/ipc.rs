@@ -104,6 +104,9 @@ pub(crate) struct UnitReport {
     /// Where its own port is open on the laptop, around the mesh.
     #[serde(default)]
     pub(crate) publish: Option<u16>,
+    /// The engine's number for its container, if it runs in one.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub(crate) container: String,
 }
 
 /// Asks a supervisor.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use hms_formats::Source;
+use hms_formats::compose;
 use hms_formats::mesh_yaml::HealthFile;
 use hms_formats::mesh_yaml::{self, Intercept, MeshFile, Tokens};
 use hms_model::finding::{Finding, did_you_mean};
@@ -13,6 +14,7 @@ use hms_model::policy::egress::Through;
 use serde::Serialize;
 
 use super::app::{self, Program};
+use super::containers;
 use super::detect;
 use super::intercept::Capture;
 use crate::exit::Exit;
@@ -39,6 +41,8 @@ pub(crate) struct Plan {
     pub(crate) egress_gateway: bool,
     /// Warnings.
     pub(crate) findings: Vec<Finding>,
+    /// The containers, if the file is Compose's.
+    pub(crate) containers: Option<containers::Plan>,
 }
 
 /// The files of a project as `PUT /v1/mesh` takes them.
@@ -85,13 +89,21 @@ impl Plan {
             https: None,
             egress_gateway: false,
             findings: Vec::new(),
+            containers: None,
         }
     }
 
     /// Reads the project. Every mistake in its files comes back at once, and then nothing is started.
     pub(crate) fn read(settings: &Settings, project: &Project, file: Option<&Path>) -> Result<Self, Failure> {
-        let mesh_path = file.map(Path::to_path_buf).or_else(|| project.mesh_file());
-        let mesh = mesh_path.as_deref().map(|path| source(&project.root, path)).transpose()?;
+        let given = file.map(|path| source(&project.root, path)).transpose()?;
+        let compose = given.as_ref().filter(|source| compose::recognises(source)).cloned();
+        // A mesh.yaml beside a Compose file says everything about the mesh; without one, the Compose file does.
+        let own = || project.mesh_file().map(|path| source(&project.root, &path)).transpose();
+        let beside_compose = if compose.is_some() { own()? } else { None };
+        let mesh = match given {
+            Some(given) => Some(beside_compose.clone().unwrap_or(given)),
+            None => own()?,
+        };
         let used: RefCell<BTreeMap<String, String>> = RefCell::default();
         let lookup = |name: &str| {
             let value = settings.environment.text(name)?.to_owned();
@@ -113,13 +125,21 @@ impl Plan {
             None => found.iter().map(|one| Source::new(&one.route_file, &one.text)).collect(),
         };
         let by_name = |name: &str| beside.iter().find(|source| source.name == name);
-        let (meaning, findings) = mesh_yaml::translate(
+        let (meaning, mut findings) = mesh_yaml::translate(
             mesh.as_ref(),
             by_name("gateway.yaml"),
             by_name("mesh-config.yaml"),
             &route_files,
             &lookup,
         );
+        let containers = compose.zip(file).map(|(compose, path)| {
+            let (compose, said) = compose::read(&compose, beside_compose.is_some().then_some(&meaning), &lookup);
+            let new = |finding: &Finding| !findings.contains(finding);
+            let said: Vec<Finding> = said.into_iter().filter(new).collect();
+            findings.extend(said);
+            let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
+            containers::Plan { file, compose, mesh: meaning.clone() }
+        });
         if findings.iter().any(Finding::is_error) {
             return Err(refused(findings));
         }
@@ -129,7 +149,8 @@ impl Plan {
         };
         let detected = mesh.is_none().then(|| say_detected(&found));
         Ok(Self {
-            services: services(settings, project, &meaning),
+            services: services(settings, project, &meaning, containers.as_ref()),
+            containers,
             https: meaning.gateway.https,
             egress_gateway: meaning.egress.through == Through::Gateway,
             detected,
@@ -143,6 +164,12 @@ impl Plan {
         })
     }
 
+    /// Every service there is.
+    fn known(&self) -> impl Iterator<Item = &ServiceName> {
+        let containers = self.containers.iter().flat_map(|plan| &plan.compose.containers);
+        self.services.iter().map(|service| &service.name).chain(containers.map(|container| &container.name))
+    }
+
     /// Keeps the named services only; an unknown name is an error with a suggestion.
     pub(crate) fn only(&mut self, wanted: &[String], namespace: &str) -> Result<(), Failure> {
         if wanted.is_empty() {
@@ -151,14 +178,17 @@ impl Plan {
         let mut names = Vec::new();
         for text in wanted {
             let name = ServiceName::from_host(text, namespace).ok();
-            match name.filter(|name| self.services.iter().any(|service| service.name == *name)) {
+            match name.filter(|name| self.known().any(|known| known == name)) {
                 Some(name) => names.push(name),
                 None => {
-                    return Err(unknown_service(text, self.services.iter().map(|service| service.name.to_string())));
+                    return Err(unknown_service(text, self.known().map(ToString::to_string)));
                 }
             }
         }
         self.services.retain(|service| names.contains(&service.name));
+        if let Some(containers) = &mut self.containers {
+            containers.only(&names);
+        }
         Ok(())
     }
 }
@@ -216,7 +246,16 @@ fn say_detected(found: &[detect::Found]) -> String {
     }
 }
 
-fn services(settings: &Settings, project: &Project, meaning: &MeshFile) -> Vec<Service> {
+/// Those that run here, and not in containers.
+fn services(
+    settings: &Settings,
+    project: &Project,
+    meaning: &MeshFile,
+    containers: Option<&containers::Plan>,
+) -> Vec<Service> {
+    let contained = |name: &ServiceName| {
+        containers.is_some_and(|plan| plan.compose.containers.iter().any(|container| container.name == *name))
+    };
     let of = |(name, service): (&ServiceName, &mesh_yaml::ServiceFile)| {
         let folder = project.root.join(&service.dir);
         let program = service.run.clone().map(Program::Shell).or_else(|| detected_program(settings, project, &folder));
@@ -238,7 +277,7 @@ fn services(settings: &Settings, project: &Project, meaning: &MeshFile) -> Vec<S
             has_routes: service.route.is_some() || service.port.is_some(),
         }
     };
-    meaning.services.iter().map(of).collect()
+    meaning.services.iter().filter(|(name, _)| !contained(name)).map(of).collect()
 }
 
 fn detected_program(settings: &Settings, project: &Project, folder: &Path) -> Option<Program> {

@@ -92,6 +92,8 @@ pub(crate) struct Surroundings {
     pub(crate) trust_domain: String,
     /// The supervisor's lifeline.
     pub(crate) lifeline: PathBuf,
+    /// Where other proxies connect, if some of them are not on this machine's loopback.
+    pub(crate) inbound: Option<SocketAddr>,
     /// How programs can be captured here, once that was tried.
     pub(crate) tried: OnceCell<Tried>,
 }
@@ -234,7 +236,7 @@ fn command(around: &Surroundings, plan: &Plan, runtime: &Path, before: Option<&P
         command.args(["--upstream", &format!("{service}={address}")]);
     }
     let fixed = [
-        ("--inbound", before.and_then(|ports| ports.inbound)),
+        ("--inbound", before.and_then(|ports| ports.inbound).or(around.inbound)),
         ("--outbound", before.and_then(|ports| ports.outbound)),
         ("--admin", before.and_then(|ports| ports.admin)),
         ("--https", before.and_then(|ports| ports.https).or(plan.https)),

@@ -15,6 +15,7 @@ use tokio::signal::unix::{Signal as SignalStream, SignalKind, signal};
 use tokio::sync::{Notify, OnceCell};
 use tokio::task::JoinHandle;
 
+use super::containers::Containers;
 use super::ipc::{self, Answer, Ask};
 use super::lifeline::Lifeline;
 use super::records::{self, Kind, Paths};
@@ -43,6 +44,7 @@ struct Inner {
     project: Project,
     settings: Settings,
     units: Mutex<BTreeMap<String, Handle>>,
+    containers: Mutex<Option<Arc<Containers>>>,
     shutdown: Notify,
 }
 
@@ -71,6 +73,7 @@ impl Supervisor {
             project: project.clone(),
             settings: settings.clone(),
             units: Mutex::default(),
+            containers: Mutex::default(),
             shutdown: Notify::new(),
         });
         let server = tasks::spawn("supervisor", serve(Arc::clone(&inner), listener));
@@ -85,6 +88,7 @@ impl Supervisor {
             program: find_program(&self.inner.settings)?,
             trust_domain,
             lifeline: self.lifeline.path().to_path_buf(),
+            inbound: super::containers::address(&self.inner.project),
             tried: OnceCell::new(),
         }))
     }
@@ -95,6 +99,11 @@ impl Supervisor {
         let handle = unit::start(Arc::clone(around), plan, journal);
         self.inner.units.lock().insert(name, handle.clone());
         handle
+    }
+
+    /// Answers for containers as well from now on.
+    pub(crate) fn adopt(&self, containers: Arc<Containers>) {
+        *self.inner.containers.lock() = Some(containers);
     }
 
     /// The units, in the order of their names.
@@ -142,7 +151,11 @@ impl Inner {
 
     async fn obey(&self, question: Ask) -> Result<Answer, Failure> {
         match question {
-            Ask::Status => Ok(Answer { units: self.units().iter().map(Handle::report).collect(), ..Answer::default() }),
+            Ask::Status => {
+                let containers = self.containers.lock().as_ref().map(|containers| containers.reports());
+                let units = self.units().iter().map(Handle::report).chain(containers.into_iter().flatten()).collect();
+                Ok(Answer { units, ..Answer::default() })
+            }
             Ask::Stop { service } => self.stop(&service).await,
             Ask::Start { service } => self.start(&service).await,
             Ask::Restart { service } => {
@@ -157,7 +170,17 @@ impl Inner {
         }
     }
 
+    /// The containers, if a service is one of them.
+    fn containers(&self, service: &str) -> Option<Arc<Containers>> {
+        self.containers.lock().clone().filter(|containers| containers.has(service))
+    }
+
     async fn stop(&self, service: &str) -> Result<Answer, Failure> {
+        if let Some(containers) = self.containers(service) {
+            containers.stop(service).await?;
+            self.tell_control(service, "stopped").await;
+            return Ok(Answer { said: format!("{service} stopped"), ..Answer::default() });
+        }
         let unit = self.unit(service)?;
         unit.order(Order::Stop).await?;
         self.tell_control(service, "stopped").await;
@@ -165,6 +188,11 @@ impl Inner {
     }
 
     async fn restart_proxy(&self, service: &str) -> Result<Answer, Failure> {
+        if self.containers(service).is_some() {
+            return Err(Failure::new(Exit::Failed, 1107, format!("the proxy of {service} is a container"))
+                .because("a container that starts again has a new network, and its application must follow")
+                .fix(format!("docker compose -f FILE -f .hms/compose.override.yaml restart {service}-hms")));
+        }
         let unit = self.units.lock().get(service).cloned();
         let unit = unit.ok_or_else(|| super::plan::unknown_service(service, std::iter::empty::<String>()))?;
         let begun = tokio::time::Instant::now();
@@ -174,6 +202,14 @@ impl Inner {
     }
 
     async fn start(&self, service: &str) -> Result<Answer, Failure> {
+        if let Some(containers) = self.containers(service) {
+            let begun = tokio::time::Instant::now();
+            self.tell_control(service, "started").await;
+            containers.start_again(service).await?;
+            self.await_healthy(service).await;
+            let said = format!("{service} ready {:.1}s", begun.elapsed().as_secs_f64());
+            return Ok(Answer { said, ..Answer::default() });
+        }
         let unit = self.unit(service)?;
         let begun = tokio::time::Instant::now();
         self.tell_control(service, "started").await;

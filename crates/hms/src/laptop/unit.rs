@@ -188,6 +188,7 @@ impl Handle {
             capture: self.plan.app.as_ref().map(|app| app.capture.clone()),
             host_ports: self.plan.app.as_ref().map(|app| app.host_ports.clone()).unwrap_or_default(),
             publish: self.plan.publish,
+            container: String::new(),
         }
     }
 }

@@ -1,10 +1,11 @@
 //! `hms up`: from a folder to a running mesh, and back to nothing.
 
+mod contained;
 mod plain;
 pub(crate) mod summary;
 
 use std::ffi::OsString;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use hms_model::names::{EGRESS, GATEWAY, SYSTEM_NAMESPACE, ServiceName};
 use tokio::time::Instant;
 
 use super::app;
+use super::containers;
 use super::control_plane::{self, Choice, ControlPlane};
 use super::detach::{self, Report};
 use super::intercept::{self, Capture};
@@ -42,6 +44,9 @@ const LOOK: Duration = Duration::from_millis(50);
 /// Starts the project; returns when it is told to end, or at once with `-d`.
 pub(crate) async fn up(settings: &Settings, options: &cli::Up, output: &Output) -> Result<Exit, Failure> {
     let project = project_of(settings, options)?;
+    if options.dry_run {
+        return contained::dry_run(settings, options, &project, output);
+    }
     project.prepare()?;
     if options.detach && !options.detached {
         detach::start(output, &project, "hms.log", &detached_arguments(options)).await?;
@@ -95,6 +100,8 @@ struct Held {
     control: Option<ControlPlane>,
     /// Until others can see what was started; after a failure until all of it has ended, so that nobody joins what goes away.
     lock: Option<StartLock>,
+    /// Whether containers may have been started.
+    contained: bool,
 }
 
 async fn live(
@@ -119,7 +126,7 @@ async fn live(
             for line in records::sweep(project) {
                 report.note(&line);
             }
-            start(settings, options, project, &plan, (&supervisor, &mut held, report)).await
+            Box::pin(start(settings, options, project, &plan, (&supervisor, &mut held, report))).await
         };
         tokio::select! {
             started = tokio::time::timeout(options.wait, work) => started,
@@ -139,6 +146,9 @@ async fn live(
             follow(&supervisor, &mut interrupts, report).await
         }
         Ok(Err(failure)) => Err(failure),
+        Err(_) if held.contained => Err(late(options.wait, &supervisor)
+            .because("containers are being started, or do not serve yet; images may still be fetched")
+            .log(containers::last_lines(settings, project).await)),
         Err(_) => Err(late(options.wait, &supervisor)),
     };
     if report.output().is_for_people() && matches!(report, Report::Terminal { .. }) {
@@ -147,6 +157,10 @@ async fn live(
     finish_or_kill(supervisor, &mut interrupts).await;
     // The gateway is gone; its record would only be swept later.
     remove_own_gateway(project);
+    // Those of a mesh that goes on are not ours to end.
+    if held.contained && held.control.is_some() && containers::are_known(project) {
+        end_containers(settings, project, &mut interrupts, report).await;
+    }
     if let Some(control) = held.control {
         control_plane::shutdown(control).await;
     }
@@ -170,7 +184,10 @@ async fn start(
     for finding in &plan.findings {
         report.note(&hms_formats::render(std::slice::from_ref(finding), false));
     }
-    ensure_control(settings, options, project, (&mut held.control, report)).await?;
+    held.contained = plan.containers.is_some();
+    let engine = contained::prepare(settings, project, plan, report).await?;
+    let address = engine.as_ref().map(|engine| engine.address);
+    ensure_control(settings, options, project, (&mut held.control, address, report)).await?;
     let client = Client::find(settings, project)?;
     let record = ControlRecord::read(project);
     let trust_domain = match &record {
@@ -194,14 +211,29 @@ async fn start(
         return Err(failure);
     }
     held.lock = None;
-    await_services(&client, &handles, report).await
+    await_services(&client, &handles, report).await?;
+    if let Some(engine) = &engine {
+        Box::pin(contained::start(options, project, plan, (engine, supervisor, &client), (&around, report))).await?;
+    }
+    Ok(())
+}
+
+/// Ends the containers; a further interrupt leaves them to `hms down`.
+async fn end_containers(settings: &Settings, project: &Project, interrupts: &mut Interrupts, report: &mut Report<'_>) {
+    let ended = tokio::select! {
+        ended = containers::down(settings, project) => ended.map(drop),
+        _ = interrupts.next() => return report.note("containers are left; they end with: hms down"),
+    };
+    if let Err(failure) = ended {
+        report.note(&format!("containers are left ({failure}: {}); they end with: hms down", failure.why()));
+    }
 }
 
 async fn ensure_control(
     settings: &Settings,
     options: &cli::Up,
     project: &Project,
-    (control, report): (&mut Option<ControlPlane>, &mut Report<'_>),
+    (control, address, report): (&mut Option<ControlPlane>, Option<IpAddr>, &mut Report<'_>),
 ) -> Result<(), Failure> {
     let begun = Instant::now();
     let done = report.output().mark(Mark::Ok);
@@ -213,7 +245,11 @@ async fn ensure_control(
     }
     report.waiting("control plane");
     let first = !project.control_dir().join("ca").exists();
-    let (choice, remarks) = Choice::of_laptop(project, options.ports);
+    let (mut choice, remarks) = Choice::of_laptop(project, options.ports);
+    if let Some(address) = address {
+        // Proxies of this machine come by the socket, so nobody misses the loopback address.
+        choice.grpc.set_ip(address);
+    }
     for remark in remarks {
         report.note(&remark);
     }

@@ -1,4 +1,4 @@
-//! The rules of a captured application's network, as one `nf_tables` transaction:
+//! The rules of a captured application's network, as one `nf_tables` transaction. Those of a network of its own (`netns`):
 //!
 //! ```text
 //! table inet hms {
@@ -18,11 +18,13 @@
 //! }
 //! ```
 //!
-//! A packet that is dropped on its way out is not silently gone: the sender gets `EPERM` from the call that sent it.
+//! A packet that is dropped on its way out is not silently gone: the sender gets `EPERM` from the call that sent it. Those of a network
+//! that the proxy shares with its application are in [`super::joined`].
 
 use std::io;
-use std::net::Ipv6Addr;
+use std::net::{IpAddr, Ipv6Addr};
 
+use hms_model::address;
 use nix::sys::socket::SockProtocol;
 
 use super::netlink::{APPEND, CREATE, Message, Netlink, REQUEST};
@@ -39,53 +41,118 @@ const NFT_MSG_NEWCHAIN: u16 = 3;
 const NFT_MSG_NEWRULE: u16 = 6;
 /// `struct nfgenmsg` of the family `inet`.
 const INET: [u8; 4] = [1, 0, 0, 0];
-const LOCAL_OUT: u32 = 3;
+const NFT_MSG_DELTABLE: u16 = 2;
+pub(super) const LOCAL_IN: u32 = 1;
+pub(super) const LOCAL_OUT: u32 = 3;
 /// `NF_IP_PRI_NAT_DST`, as nft's `dstnat`.
-const NAT: i32 = -100;
-const FILTER: i32 = 0;
-const ACCEPT: i32 = 1;
-const DROP: i32 = 0;
-const RETURN: i32 = -5;
+pub(super) const NAT: i32 = -100;
+pub(super) const FILTER: i32 = 0;
+pub(super) const ACCEPT: i32 = 1;
+pub(super) const DROP: i32 = 0;
+pub(super) const RETURN: i32 = -5;
 const REGISTER: u32 = 1;
 const VERDICT: u32 = 0;
 const NFPROTO_IPV4: u8 = 2;
 const NFPROTO_IPV6: u8 = 10;
-const TCP: u8 = 6;
-const UDP: u8 = 17;
+pub(super) const TCP: u8 = 6;
+pub(super) const UDP: u8 = 17;
+/// Where the destination stands in an IPv4 and an IPv6 header.
+const DESTINATION: (u32, u32) = (16, 24);
+/// The index of `lo` in every network namespace.
+const LO: u32 = 1;
 
 /// One step of a rule.
-enum Step {
+pub(super) enum Step {
     /// `meta nfproto`.
     Family(u8),
     /// `meta l4proto`.
     Transport(u8),
     /// Bytes of the network header.
     Network(u32, Vec<u8>),
+    /// A byte of the network header that is at least this.
+    AtLeast(u32, u8),
+    /// `meta skgid`: the group of the process whose socket it is.
+    Group(u32),
+    /// `meta iif lo`.
+    FromLoopback,
+    /// `meta oif lo`.
+    ToLoopback,
     /// The destination port.
     Port(u16),
     /// `ct state established,related`.
     Established,
     /// `redirect to :PORT`.
     Redirect(u16),
+    /// `reject with tcp reset`.
+    Reset,
     /// A verdict.
     Verdict(i32),
 }
 
-/// Installs the rules.
+/// What a packet must be, and what becomes of it.
+pub(super) type Rule = Vec<Step>;
+
+/// A base chain with its rules.
+pub(super) struct Chain {
+    /// Its name.
+    pub(super) name: &'static str,
+    /// `nat` or `filter`.
+    pub(super) kind: &'static str,
+    /// Where packets pass it.
+    pub(super) hook: u32,
+    /// When, among those that stand there.
+    pub(super) priority: i32,
+    /// What becomes of a packet that no rule decides about.
+    pub(super) policy: i32,
+    /// The rules.
+    pub(super) rules: Vec<Rule>,
+}
+
+/// Installs the rules of a network of the application's own.
 pub(super) fn set_up() -> io::Result<()> {
+    let (hook, redirect) = (LOCAL_OUT, redirections());
+    install(vec![
+        Chain { name: "redirect", kind: "nat", hook, priority: NAT, policy: ACCEPT, rules: redirect },
+        Chain { name: "refuse", kind: "filter", hook, priority: FILTER, policy: DROP, rules: exceptions() },
+    ])
+}
+
+/// Makes these chains the whole of our table, in one transaction.
+pub(super) fn install(chains: Vec<Chain>) -> io::Result<()> {
     // struct nfgenmsg with the subsystem as resource id.
     let batch = [0, 0, 0, 10];
+    let table = |kind: u16, flags: u16| Message::new(NFTABLES | kind, REQUEST | flags, &INET).text(1, TABLE);
     let mut messages = vec![Message::new(NFNL_MSG_BATCH_BEGIN, 1, &batch)];
-    messages.push(Message::new(NFTABLES | NFT_MSG_NEWTABLE, REQUEST | CREATE, &INET).text(1, TABLE));
-    messages.push(chain("redirect", "nat", NAT, ACCEPT));
-    messages.push(chain("refuse", "filter", FILTER, DROP));
-    messages.extend(redirections().into_iter().map(|steps| rule("redirect", steps)));
-    messages.extend(exceptions().into_iter().map(|steps| rule("refuse", steps)));
+    // Only what exists can be deleted.
+    messages.extend([table(NFT_MSG_NEWTABLE, CREATE), table(NFT_MSG_DELTABLE, 0), table(NFT_MSG_NEWTABLE, CREATE)]);
+    for Chain { name, kind, hook, priority, policy, rules } in chains {
+        messages.push(chain(name, kind, (hook, priority), policy));
+        messages.extend(rules.into_iter().map(|steps| rule(name, steps)));
+    }
     messages.push(Message::new(NFNL_MSG_BATCH_END, 1, &batch));
     Netlink::open(SockProtocol::NetlinkNetFilter)?.tell(messages)
 }
 
-fn redirections() -> Vec<Vec<Step>> {
+/// Packets to this address.
+pub(super) fn to(address: IpAddr) -> Rule {
+    match address {
+        IpAddr::V4(four) => vec![Step::Family(NFPROTO_IPV4), Step::Network(DESTINATION.0, four.octets().to_vec())],
+        IpAddr::V6(six) => vec![Step::Family(NFPROTO_IPV6), Step::Network(DESTINATION.1, six.octets().to_vec())],
+    }
+}
+
+/// Packets to the virtual addresses of a family ([`hms_model::address`]).
+pub(super) fn to_virtual() -> [Rule; 2] {
+    let ((four, _), (six, bits)) = (address::RANGE_V4, address::RANGE_V6);
+    let six = six.octets().into_iter().take(usize::from(bits / 8)).collect();
+    [
+        // The range reaches to the last address there is.
+        vec![Step::Family(NFPROTO_IPV4), Step::AtLeast(DESTINATION.0, four.octets()[0])],
+        vec![Step::Family(NFPROTO_IPV6), Step::Network(DESTINATION.1, six)],
+    ]
+}
+
+fn redirections() -> Vec<Rule> {
     let mut rules = vec![
         vec![Step::Transport(UDP), Step::Port(53), Step::Redirect(DNS_PORT)],
         vec![Step::Transport(TCP), Step::Port(53), Step::Redirect(DNS_PORT)],
@@ -95,7 +162,7 @@ fn redirections() -> Vec<Vec<Step>> {
     rules
 }
 
-fn exceptions() -> Vec<Vec<Step>> {
+fn exceptions() -> Vec<Rule> {
     let mut rules =
         vec![vec![Step::Established, Step::Verdict(ACCEPT)], vec![Step::Transport(TCP), Step::Verdict(ACCEPT)]];
     rules.extend(own(ACCEPT));
@@ -103,9 +170,7 @@ fn exceptions() -> Vec<Vec<Step>> {
 }
 
 /// What becomes of packets to the application itself.
-fn own(verdict: i32) -> Vec<Vec<Step>> {
-    /// Where the destination stands in an IPv4 and an IPv6 header.
-    const DESTINATION: (u32, u32) = (16, 24);
+fn own(verdict: i32) -> Vec<Rule> {
     let four =
         |bytes: Vec<u8>| vec![Step::Family(NFPROTO_IPV4), Step::Network(DESTINATION.0, bytes), Step::Verdict(verdict)];
     let six = |address: Ipv6Addr| {
@@ -115,11 +180,11 @@ fn own(verdict: i32) -> Vec<Vec<Step>> {
     vec![four(vec![127]), four(OWN_V4.octets().to_vec()), six(Ipv6Addr::LOCALHOST), six(OWN_V6)]
 }
 
-fn chain(name: &str, kind: &str, priority: i32, policy: i32) -> Message {
+fn chain(name: &str, kind: &str, (hook, priority): (u32, i32), policy: i32) -> Message {
     Message::new(NFTABLES | NFT_MSG_NEWCHAIN, REQUEST | CREATE, &INET)
         .text(1, TABLE)
         .text(3, name)
-        .nested(4, |hook| hook.number(1, LOCAL_OUT).number(2, priority.cast_unsigned()))
+        .nested(4, |place| place.number(1, hook).number(2, priority.cast_unsigned()))
         .number(5, policy.cast_unsigned())
         .text(7, kind)
 }
@@ -136,6 +201,10 @@ fn step(rule: Message, step: Step) -> Message {
         Step::Family(family) => equals(meta(rule, 15), &[family]),
         Step::Transport(protocol) => equals(meta(rule, 16), &[protocol]),
         Step::Network(offset, bytes) => equals(payload(rule, 1, offset, bytes.len()), &bytes),
+        Step::AtLeast(offset, byte) => compare(payload(rule, 1, offset, 1), 5, &[byte]),
+        Step::Group(group) => equals(meta(rule, 11), &group.to_ne_bytes()),
+        Step::FromLoopback => equals(meta(rule, 4), &LO.to_ne_bytes()),
+        Step::ToLoopback => equals(meta(rule, 5), &LO.to_ne_bytes()),
         Step::Port(port) => equals(payload(rule, 2, 2, 2), &port.to_be_bytes()),
         Step::Established => established(rule),
         Step::Redirect(port) => {
@@ -144,6 +213,7 @@ fn step(rule: Message, step: Step) -> Message {
             });
             expression(rule, "redir", |data| data.number(1, REGISTER))
         }
+        Step::Reset => expression(rule, "reject", |data| data.number(1, 1)),
         Step::Verdict(verdict) => expression(rule, "immediate", |data| {
             data.number(1, VERDICT).nested(2, |value| value.nested(2, |code| code.number(1, verdict.cast_unsigned())))
         }),

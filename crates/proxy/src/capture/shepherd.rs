@@ -112,7 +112,7 @@ fn start(options: &Options) -> io::Result<ExitCode> {
     match options.mode {
         Mode::Netns => in_namespaces(options, signals, lifeline),
         Mode::Notify => asked(options, signals, lifeline),
-        Mode::None => {
+        Mode::None | Mode::Joined => {
             let child = application::start(&options.command, options.own_group, Rights::Same);
             Ok(tend(options, child, watch(signals, lifeline)))
         }

@@ -7,7 +7,7 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::os::fd::{AsFd as _, OwnedFd};
 use std::path::Path;
 use std::sync::Arc;
@@ -68,14 +68,24 @@ impl Captured {
         Self { mode, ..Self::default() }
     }
 
-    /// Whether there is anything to wait for.
+    /// Whether there is a shepherd to wait for.
     pub fn is_expected(&self) -> bool {
-        self.mode.is_some()
+        self.mode.is_some_and(|mode| mode != Mode::Joined)
     }
 
     /// Connects to the application. One in a network of its own is reached from inside it: whatever listens at the same port of the
     /// host is not our application.
     pub async fn dial(&self, address: SocketAddr) -> io::Result<TcpStream> {
+        if self.mode == Some(Mode::Joined) && address == SocketAddr::from((Ipv4Addr::LOCALHOST, address.port())) {
+            // Some programs take "localhost" for one of the two families.
+            return match TcpStream::connect(address).await {
+                Ok(stream) => Ok(stream),
+                Err(error) => {
+                    let six = SocketAddr::from((Ipv6Addr::LOCALHOST, address.port()));
+                    TcpStream::connect(six).await.map_err(|_both_refused| error)
+                }
+            };
+        }
         if self.mode != Some(Mode::Netns) {
             return TcpStream::connect(address).await;
         }
@@ -104,7 +114,7 @@ impl Captured {
     /// What the application dialled when it opened this connection; `None` if it dialled our own listener.
     pub async fn original(&self, stream: &TcpStream, peer: SocketAddr) -> Option<SocketAddr> {
         match self.mode? {
-            Mode::Netns => redirected_from(stream),
+            Mode::Netns | Mode::Joined => redirected_from(stream),
             Mode::Notify => self.told_origin(peer.port()).await,
             Mode::None => None,
         }

@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpSocket};
 
 use super::Door;
+use crate::capture::joined;
 use crate::settings::Settings;
 use crate::standalone::StaticDoor;
 
@@ -76,6 +77,16 @@ pub fn bind(settings: &Settings, inherited: Sockets) -> io::Result<Bound> {
                 let upstream = binding.open(&upstream(name), *address)?;
                 upstreams.insert(name.to_string(), upstream.local_addr()?.to_string());
                 doors.push((upstream, Door::Outbound(Some(name.clone()))));
+            }
+        }
+    }
+    if settings.joined.is_some() {
+        for (name, address) in joined::doors() {
+            match binding.open(name, address) {
+                Ok(door) => doors.push((door, Door::Captured)),
+                // A namespace without IPv6.
+                Err(error) if address.is_ipv6() => tracing::debug!(%error, "not captured"),
+                Err(error) => return Err(error),
             }
         }
     }

@@ -62,6 +62,7 @@ impl Raw {
             max_connections: self.max_connections()?,
             memory_limit: self.memory_limit()?,
             capture: None,
+            joined: None,
             publish: None,
             access_log: self.values.remove("access-log").map(PathBuf::from),
             service,

@@ -25,6 +25,11 @@ pub(super) async fn live(
 ) -> Result<Exit, Failure> {
     let mut plan = Plan::read(settings, project, options.file.as_deref())?;
     plan.only(&options.services, &settings.namespace)?;
+    if plan.containers.is_some() {
+        return Err(Failure::new(Exit::Usage, 1010, "there is nothing to start")
+            .because("HMS_DISABLE is set, and containers run without the mesh by themselves")
+            .fix("docker compose up"));
+    }
     let mut interrupts = Interrupts::take()?;
     let supervisor = Supervisor::open(project, settings, Kind::Up, None)?;
     report.note("HMS_DISABLE is set: programs run without the mesh");
