@@ -31,6 +31,8 @@ const FRESH: &str = "-fresh";
 /// A running mesh: a caller, a service, a gRPC service, and a service without a proxy.
 pub(crate) struct Mesh {
     root: TempDir,
+    /// An application in our own network, for proxies that nobody captures for.
+    backend: SocketAddr,
     logged: bool,
     sidecars: Vec<Sidecar>,
 }
@@ -48,7 +50,7 @@ impl Mesh {
     pub(crate) fn up(programs: &Programs, backend: SocketAddr, logged: bool, interrupt: &Interrupt) -> Outcome<Self> {
         // Short, because paths of sockets are.
         let root = tempfile::Builder::new().prefix("hmsb-").tempdir_in("/tmp").map_err(|error| error.to_string())?;
-        let mut mesh = Self { root, logged, sidecars: Vec::new() };
+        let mut mesh = Self { root, backend, logged, sidecars: Vec::new() };
         mesh.install(programs)?;
         let mut up = mesh.command(&mesh.root.path().join("bin/hms"));
         finish(up.args(["up", "-d", "--wait", "--ports", "auto"]), PATIENCE, interrupt)?;
@@ -114,7 +116,7 @@ impl Mesh {
         fs::create_dir(&folder).map_err(|error| format!("{}: {error}", folder.display()))?;
         fs::set_permissions(&folder, fs::Permissions::from_mode(0o700)).map_err(|error| error.to_string())?;
         let mut command = self.command(&self.root.path().join("bin/hms-proxy"));
-        command.args(renamed(model.process.words.get(1..).unwrap_or_default(), &folder));
+        command.args(renamed(model.process.words.get(1..).unwrap_or_default(), &folder, self.backend));
         let service = model.process.after("--service").unwrap_or_default().to_owned();
         let begin = now();
         let mut program = Program::start(&mut command, &self.root.path().join("fresh.log"))?;
@@ -302,12 +304,14 @@ fn without_log(proxy: &Path) -> String {
     )
 }
 
-/// The flags of another proxy for a new one: a folder and a name of its own, free ports.
-fn renamed(words: &[String], folder: &Path) -> Vec<String> {
+/// The flags of another proxy for a new one: a folder and a name of its own, free ports, and an application that needs no capture.
+fn renamed(words: &[String], folder: &Path, app: SocketAddr) -> Vec<String> {
     let mut flags = Vec::new();
     let mut words = words.iter();
     while let (Some(flag), Some(value)) = (words.next(), words.next()) {
         let value = match flag.as_str() {
+            "--capture" => continue,
+            "--app" => app.to_string(),
             "--runtime-dir" => folder.display().to_string(),
             "--workload-id" => format!("{value}{FRESH}"),
             _ => value.clone(),
@@ -346,9 +350,11 @@ mod tests {
 
     #[test]
     fn a_new_proxy_has_a_folder_and_a_name_of_its_own() {
-        let words = ["--service", "a.default", "--workload-id", "1", "--runtime-dir", "/old"].map(str::to_owned);
-        let flags = renamed(&words, Path::new("/new"));
-        assert_eq!(flags, ["--service", "a.default", "--workload-id", "1-fresh", "--runtime-dir", "/new"]);
+        let words =
+            ["--service", "a", "--workload-id", "1", "--runtime-dir", "/old", "--capture", "netns", "--app", "[::1]:1"];
+        let flags = renamed(&words.map(str::to_owned), Path::new("/new"), SocketAddr::from(([127, 0, 0, 1], 7)));
+        let wanted = ["--service", "a", "--workload-id", "1-fresh", "--runtime-dir", "/new", "--app", "127.0.0.1:7"];
+        assert_eq!(flags, wanted);
     }
 
     #[test]

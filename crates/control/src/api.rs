@@ -4,6 +4,7 @@
 //! guard first (loopback, origin, token); every answer that is no success is one shape (`problem`). Input takes effect as a
 //! whole or not at all.
 
+mod apply;
 mod authority;
 mod breakers;
 mod certificates;
@@ -149,6 +150,7 @@ fn operations() -> Vec<Operation> {
         metrics::operations(),
         services::operations(),
         splits::operations(),
+        apply::operations(),
         endpoints::operations(),
         routes::operations(),
         mesh::operations(),

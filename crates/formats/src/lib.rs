@@ -11,6 +11,7 @@
 //! * [`compose`]: the containers of a Compose file, and how they are joined
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
+//! * [`traffic_split`]: SMI's splits
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`mod@render`]: findings for a terminal
 
@@ -22,6 +23,7 @@ pub mod render;
 pub mod route_yaml;
 pub mod routes_json;
 pub mod source;
+pub mod traffic_split;
 
 mod document;
 mod read;

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, traffic_split};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
@@ -58,6 +58,14 @@ fn identity(name: &ServiceName) -> SpiffeId {
     SpiffeId::parse(&format!("spiffe://test.hms/ns/{}/sa/{}", name.namespace(), name.name())).unwrap()
 }
 
+fn splits(sources: &[Source], out: &mut String) -> Vec<Finding> {
+    let (splits, findings) = traffic_split::translate(sources);
+    for split in splits {
+        writeln!(out, "{split:?}").unwrap();
+    }
+    findings
+}
+
 /// What one case comes to, as text.
 fn outcome(format: &str, case: &Path) -> String {
     let (sources, mut findings) = sources(case);
@@ -70,6 +78,7 @@ fn outcome(format: &str, case: &Path) -> String {
             }
             findings
         }
+        "traffic_split" => splits(&sources, &mut out),
         "routes_json" => match sources.first() {
             None => Vec::new(),
             Some(source) => {

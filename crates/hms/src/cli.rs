@@ -163,6 +163,9 @@ pub(crate) enum Command {
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),
+    /// Apply route files and SMI's traffic splits, all together or none
+    #[command(before_help = "  hms apply canary-split.yaml\n  hms apply calc_svc/route.yaml canary-split.yaml\n", help_template = TEMPLATE)]
+    Apply(Files),
     /// Divide a service's calls among its versions, or show how they are divided
     #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
     Shift(Shift),

@@ -1,5 +1,6 @@
 //! The commands, one file each. A command takes the settings and the printer, and returns how it ended.
 
+mod apply;
 mod breaker;
 mod certificates;
 mod check;
@@ -22,6 +23,7 @@ mod services;
 mod shift;
 mod status;
 mod stop;
+mod taken;
 mod tap;
 mod version;
 
@@ -90,6 +92,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
         Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
+        Command::Apply(options) => apply::run(context, &options.files).await,
         Command::Shift(options) => shift::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,

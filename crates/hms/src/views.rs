@@ -378,6 +378,9 @@ pub(crate) struct Token {
 pub(crate) struct Applied {
     /// The services, in the order of the files.
     pub(crate) registered: Vec<String>,
+    /// The revision of the configuration that has them.
+    #[serde(default)]
+    pub(crate) revision: u64,
     /// Warnings.
     pub(crate) findings: Vec<serde_json::Value>,
 }

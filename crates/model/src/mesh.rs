@@ -12,7 +12,7 @@ use crate::route::Route;
 use crate::service::{Entry, Service};
 use crate::split::{Share, Split};
 use crate::trust::TrustBundle;
-use crate::workload::{Endpoint, Transport};
+use crate::workload::{Endpoint, Health, Transport};
 
 /// What the registry gives each service, so that it is the same for every proxy.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -112,10 +112,10 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
         mesh.services.insert(name.clone(), state);
     }
     for name in routes.keys() {
-        findings.push(Finding::warning(2108, format!("the routes of `{name}` have no service")));
+        findings.push(Finding::warning(2107, format!("the routes of `{name}` have no service")));
     }
     for name in splits.keys() {
-        findings.push(Finding::warning(2108, format!("the split of `{name}` has no service")));
+        findings.push(Finding::warning(2107, format!("the split of `{name}` has no service")));
     }
     for endpoint in endpoints {
         admit(&mut mesh, endpoint, &mut findings);
@@ -131,14 +131,17 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
 fn empty_shares(mesh: &Mesh, state: &ServiceState) -> Vec<Finding> {
     let taken = |share: &Share| {
         let endpoints = mesh.services.get(&share.service).into_iter().flat_map(|service| service.endpoints.values());
-        endpoints.into_iter().any(|endpoint| share.version.is_empty() || share.version == endpoint.version)
+        let healthy = endpoints.filter(|endpoint| endpoint.health == Health::Healthy);
+        healthy.into_iter().any(|endpoint| share.version.is_empty() || share.version == endpoint.version)
     };
     let empty = state.service.split.iter().filter(|share| share.weight > 0 && !taken(share));
     let finding = |share: &Share| {
         let version = if share.version.is_empty() { String::new() } else { format!(" {}", share.version) };
-        let message =
-            format!("`{}` gives a share to `{}{version}`, which has no endpoint", state.service.name, share.service);
-        Finding::warning(2109, message).because("its share goes to the others as long as that is so")
+        let message = format!(
+            "`{}` gives a share to `{}{version}`, which has no healthy endpoint",
+            state.service.name, share.service
+        );
+        Finding::warning(2107, message).because("its share goes to the others as long as that is so")
     };
     empty.map(finding).collect()
 }
@@ -163,7 +166,7 @@ fn ports(declaration: Option<&Declaration>, state: &ServiceState) -> Vec<Port> {
 fn admit(mesh: &mut Mesh, endpoint: Endpoint, findings: &mut Vec<Finding>) {
     let Some(state) = mesh.services.get_mut(&endpoint.service) else {
         let message = format!("endpoint {} belongs to `{}`, which does not exist", endpoint.address, endpoint.service);
-        findings.push(Finding::warning(2109, message));
+        findings.push(Finding::warning(2107, message));
         return;
     };
     if let Transport::Mesh(identity) = &endpoint.transport
@@ -182,7 +185,7 @@ mod tests {
 
     use super::*;
     use crate::spiffe::SpiffeId;
-    use crate::workload::{Address, Health, Registrar};
+    use crate::workload::{Address, Registrar};
 
     fn identity(name: &str) -> SpiffeId {
         SpiffeId::parse(&format!("spiffe://k3.hms/ns/default/sa/{name}")).unwrap()

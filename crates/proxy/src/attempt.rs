@@ -93,9 +93,9 @@ pub async fn run(
     let mut now = begun;
     loop {
         let Some(index) = choose(worker, upstream, pick, &tried, now) else {
-            return Err(refuse(upstream, worker.now()));
+            return Err(refuse(upstream, pick, worker.now()));
         };
-        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, worker.now())) };
+        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
         exchange.attempts += 1;
         if exchange.attempts > 1 {
             worker.metrics.retry(&upstream.host);
@@ -287,7 +287,7 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
         Tried::Refused(refusal) => Err(refusal),
         Tried::Failed(failure, message) => {
             tracing::debug!(service = %upstream.service.name, %message, "request failed");
-            let name = &upstream.service.name;
+            let name = upstream.called();
             Err(match failure {
                 // Whom to trust outside is the operator's to mend, so it is said what was wrong.
                 Failure::NotProcessed(NotProcessed::Tls) if upstream.origin.is_some() => {
@@ -382,14 +382,21 @@ fn overloaded(upstream: &Upstream) -> Refusal {
     Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
 }
 
-/// The refusal of a service without a usable endpoint.
-pub(crate) fn refuse(upstream: &Upstream, now: Moment) -> Refusal {
-    let name = &upstream.service.name;
-    if upstream.endpoints.is_empty() {
-        return Refusal::new(Reason::NoEndpoint, format!("{name} has no endpoint yet")).after(Duration::from_secs(1));
+/// The refusal of a service without a usable endpoint among those that may be called.
+pub(crate) fn refuse(upstream: &Upstream, pick: Pick<'_>, now: Moment) -> Refusal {
+    let name = upstream.called();
+    let endpoints: Vec<&UpstreamEndpoint> =
+        upstream.endpoints.iter().map(Arc::as_ref).filter(|own| pick.may_stand_in(upstream, own)).collect();
+    if endpoints.is_empty() {
+        let sentence = if upstream.endpoints.is_empty() {
+            format!("{name} has no endpoint yet")
+        } else {
+            format!("{name} has no endpoint of a version that has a share of its calls; hms shift {name} shows them")
+        };
+        return Refusal::new(Reason::NoEndpoint, sentence).after(Duration::from_secs(1));
     }
-    let reasons: Vec<String> = upstream.endpoints.iter().map(|e| endpoint::why_unusable(e, now)).collect();
-    let until = upstream.endpoints.iter().filter_map(|endpoint| match endpoint.cells.health.phase(now) {
+    let reasons: Vec<String> = endpoints.iter().map(|own| endpoint::why_unusable(own, now)).collect();
+    let until = endpoints.iter().filter_map(|endpoint| match endpoint.cells.health.phase(now) {
         Phase::Open { until } => Some(until),
         Phase::Closed | Phase::HalfOpen => None,
     });

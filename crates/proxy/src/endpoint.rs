@@ -28,6 +28,9 @@ const MESH_IDLE: Duration = Duration::from_mins(1);
 /// How long a connection to a server that is no proxy may be idle: shorter than uvicorn's and Node's 5 s.
 pub const PLAIN_IDLE: Duration = Duration::from_secs(4);
 
+/// How long an egress gateway may take to reach a host for which nobody set a time.
+const BEYOND: Duration = Duration::from_secs(30);
+
 /// What came of sending.
 #[derive(Debug)]
 pub enum Sent {
@@ -180,8 +183,13 @@ pub async fn open_opaque(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &Up
         Err(refusal) => return Opening::Refused(refusal),
     };
     let _turn = dialling::turn(endpoint.address).await;
-    let timeout = upstream.service.policy.timeouts.connect;
-    match connect::open_opaque(endpoint.address, secured.as_ref(), timeout).await {
+    let timeouts = &upstream.service.policy.timeouts;
+    let patience = match &upstream.beyond {
+        // The gateway resolves and dials only now, and tries again where that may help.
+        Some(_) => timeouts.request.unwrap_or(BEYOND),
+        None => timeouts.connect,
+    };
+    match connect::open_opaque(endpoint.address, secured.as_ref(), timeouts.connect, patience).await {
         Ok(Opaque::Taken(stream)) => Opening::Open(stream, place),
         Ok(Opaque::Refused(code)) => Opening::Declined(code),
         Err(error) => Opening::NotConnected(error),

@@ -15,7 +15,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hms_model::listener::Direction;
+use hms_model::listener::{Direction, Role};
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
 use hms_model::spiffe::SpiffeId;
@@ -141,6 +141,9 @@ fn admit(worker: &Worker, runtime: &Runtime, caller: &SpiffeId, flow: &mut Flow)
     let refused = |reason: Reason, sentence: &'static str| Err(Refusal::new(reason, sentence));
     if worker.shared.overload.is_shedding() {
         return refused(Reason::Shedding, "this proxy has no memory left for connections");
+    }
+    if worker.shared.settings.role == Role::Egress {
+        return refused(Reason::NoPort, "an egress gateway serves nothing of its own");
     }
     let Some(local) = &runtime.local else {
         return refused(Reason::NoConfiguration, "this proxy has no configuration yet");

@@ -14,7 +14,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use hms_model::listener::Direction;
+use hms_model::listener::{Direction, Role};
 use hms_model::message::{CanonicalPath, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::port::DEFAULT_PORT;
@@ -184,6 +184,9 @@ async fn inbound(
     exchange.mutual_tls = true;
     if is_probe(head) {
         return local_app::probe(worker).await;
+    }
+    if worker.shared.settings.role == Role::Egress {
+        return Err(Refusal::new(Reason::NoPort, "an egress gateway serves nothing of its own"));
     }
     let Some(local) = &runtime.local else {
         return Err(Refusal::new(Reason::NoConfiguration, "this proxy has no configuration yet"));

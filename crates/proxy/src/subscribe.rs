@@ -201,10 +201,10 @@ impl Subscription {
     /// An allow rule speaks of other services' identities, so these services are needed too.
     fn subscribe_to_sources(&mut self, snapshot: &Snapshot) {
         if snapshot.egress.through == Through::Gateway
-            && let Ok(gateway) = egress::gateway::name()
+            && let Some(gateway) = egress::gateway::name()
         {
             // Whoever calls out first should not wait for it.
-            let _surplus = self.client.subscribe([Scope::Service(gateway)]).is_empty();
+            let _surplus = self.client.subscribe([Scope::Service(gateway.clone())]).is_empty();
         }
         let shares = snapshot.services.values().flat_map(|state| &state.service.split);
         let shared: BTreeSet<Scope> = shares.map(|share| Scope::Service(share.service.clone())).collect();

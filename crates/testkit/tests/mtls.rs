@@ -147,7 +147,9 @@ fn a_member_gets_nothing_out_of_the_mesh_by_saying_so_itself() {
             assert!(answer.contains(why), "{host}:{port}: {answer}");
         }
         assert!(open.accept().is_err(), "nobody came");
-        // A proxy that is no egress gateway takes nothing of the kind.
+        // A proxy that is no egress gateway takes nothing of the kind, from the same caller that it answers otherwise.
+        let own = Box::pin(speak(three.server.address("inbound"), thief(), &[&TLS13], &request())).await;
+        assert!(String::from_utf8_lossy(&own.expect("an answer")).starts_with("HTTP/1.1 200"));
         let to_sidecar = asks("169.254.169.254", 80);
         let refused = Box::pin(speak(three.server.address("inbound"), thief(), &[&TLS13], &to_sidecar)).await;
         assert!(refused.as_ref().map_or(true, Vec::is_empty), "{refused:?}");

@@ -168,18 +168,23 @@ async fn apply_files(
     let revision = commit(context, if_match, |view| {
         let routes = files.iter().map(|file| (&file.service, &file.route));
         check_claims(view, routes)?;
-        let mut changes = Vec::new();
-        for file in files {
-            let mut declaration = declaration(context, view, &file.service)?;
-            declaration.overlay.keep_alive = file.keep_alive;
-            changes.push(Change::Put(Resource::Declaration(declaration)));
-            changes.push(Change::Put(Resource::Route(file.route.clone())));
-        }
-        Ok(changes)
+        route_changes(context, view, files)
     })
     .await?;
     let registered = files.iter().map(|file| file.service.to_string()).collect();
     Ok(registered_answer(registered, revision, &findings))
+}
+
+/// What route files change.
+pub(super) fn route_changes(context: &Context, view: &View, files: &[RouteFile]) -> Result<Vec<Change>, Problem> {
+    let mut changes = Vec::new();
+    for file in files {
+        let mut declaration = declaration(context, view, &file.service)?;
+        declaration.overlay.keep_alive = file.keep_alive;
+        changes.push(Change::Put(Resource::Declaration(declaration)));
+        changes.push(Change::Put(Resource::Route(file.route.clone())));
+    }
+    Ok(changes)
 }
 
 /// The answer to a change of the configuration.

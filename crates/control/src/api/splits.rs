@@ -7,6 +7,7 @@ use axum::response::{IntoResponse as _, Response};
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind as ResourceKind, Resource, ResourceKey};
 use hms_model::split::{MOST_SHARES, MOST_WEIGHT, Share, Split};
+use hms_model::workload::Health;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -81,7 +82,7 @@ struct ShareView {
     weight: u32,
     /// What that is in percent of all.
     percent: f64,
-    /// How many endpoints it has; with none its part goes to the others.
+    /// How many healthy endpoints it has; with none its part goes to the others.
     endpoints: usize,
 }
 
@@ -169,7 +170,7 @@ fn answer(view: &View, name: &ServiceName) -> Result<Response, Problem> {
             version: Some(share.version.clone()).filter(|version| !version.is_empty()),
             weight: share.weight,
             percent: f64::from(share.weight) * 100.0 / f64::from(total.max(1)),
-            endpoints: endpoints.filter(|endpoint| meant(&endpoint.version)).count(),
+            endpoints: endpoints.filter(|own| own.health == Health::Healthy && meant(&own.version)).count(),
         }
     };
     let body =

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hms_formats::{Source, compose, envoy_static, mesh_yaml};
+use hms_formats::{Source, compose, envoy_static, mesh_yaml, traffic_split};
 use hms_model::finding::Finding;
 use serde_json::json;
 
@@ -67,6 +67,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
     let mut contained = None;
+    let mut splits = Vec::new();
     let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
@@ -87,6 +88,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
+            _ if traffic_split::recognises(&source) => splits.push(source),
             _ if compose::recognises(&source) => contained = Some(source),
             _ if envoy_static::recognises(&source) => {
                 statics += 1;
@@ -95,6 +97,8 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             _ => routes.push(source),
         }
     }
+    statics += splits.len();
+    of_statics.extend(traffic_split::translate(&splits).1);
     let alone = mesh.is_none();
     if let (true, Some(source)) = (alone, &contained) {
         // What it says of the mesh is as good as a mesh.yaml.

@@ -1,26 +1,23 @@
 //! `hms shift SVC VERSION=PERCENT`: divides the calls to a service among its versions.
 
 use serde_json::{Value, json};
-use tokio::time::{Duration, Instant};
+use tokio::time::Instant;
 
 use super::Context;
 use super::services::read;
+use super::taken;
 use crate::cli;
-use crate::client::{Client, segment};
+use crate::client::segment;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::output::table::{Cell, Table};
 use crate::output::{Mark, Tone};
-use crate::views::{Items, Service, Share, Split};
+use crate::views::{Service, Share, Split};
 
 /// All calls; so a ten-thousandth of a percent is the finest share.
 const ALL: u32 = 1_000_000;
 /// What one percent of them is.
 const PERCENT: u32 = ALL / 100;
-/// How often proxies are looked at until all have taken it.
-const LOOK: Duration = Duration::from_millis(5);
-/// How long that may take.
-const TAKEN_WITHIN: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(context: Context<'_>, options: &cli::Shift) -> Result<Exit, Failure> {
     let client = context.client()?;
@@ -45,17 +42,7 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Shift) -> Result<Ex
         client.put_at(&path, &json!({ "shares": shares }), now.revision).await?
     };
     let split = show(context, &document)?;
-    let taken = taken(&client, split.revision).await?;
-    let elapsed = begun.elapsed().as_millis();
-    match taken {
-        Taken::By(count) => {
-            context.output.note(&format!("{} {count} proxies have it, {elapsed} ms", context.output.mark(Mark::Ok)));
-            Ok(Exit::Ok)
-        }
-        Taken::NotBy(proxies) => Err(Failure::new(Exit::Deadline, 1003, "not every proxy has it yet")
-            .because(proxies.join("; "))
-            .fix("hms check --only control-plane")),
-    }
+    taken::everywhere(context, &client, split.revision, begun).await
 }
 
 /// Prints a split.
@@ -70,7 +57,7 @@ fn show(context: Context<'_>, document: &Value) -> Result<Split, Failure> {
     }
     context.output.table(&table(&split));
     for share in split.shares.iter().filter(|share| share.weight > 0 && share.endpoints == 0) {
-        let text = format!("{} has no instance; until then the others get its share", named(&split, share));
+        let text = format!("{} has no healthy instance; until then the others get its share", named(&split, share));
         context.output.note(&format!("{} {text}", context.output.mark(Mark::Warning)));
     }
     Ok(split)
@@ -131,7 +118,13 @@ fn wanted(words: &[String]) -> Result<Wanted, Failure> {
 fn weight(text: &str) -> Option<u32> {
     let (whole, decimals) = text.split_once('.').unwrap_or((text, ""));
     let digits = |text: &str| text.bytes().all(|b| b.is_ascii_digit());
-    if whole.is_empty() || whole.len() > 3 || decimals.len() > 4 || !digits(whole) || !digits(decimals) {
+    if whole.is_empty()
+        || (text.contains('.') && decimals.is_empty())
+        || whole.len() > 3
+        || decimals.len() > 4
+        || !digits(whole)
+        || !digits(decimals)
+    {
         return None;
     }
     let fraction: u32 = format!("{decimals:0<4}").parse().ok()?;
@@ -158,6 +151,10 @@ fn divided(service: &str, now: &[Share], known: &[String], wanted: &[(String, u3
         ..Share::default()
     };
     let is_wanted = |version: Option<&str>| wanted.iter().any(|(own, _)| Some(own.as_str()) == version);
+    if now.is_empty() && known.iter().any(String::is_empty) {
+        let why = "it could not be told from the others; start it with --version".to_owned();
+        return Err(refused("an instance without a version runs".to_owned(), why));
+    }
     let mut others: Vec<Share> = if now.is_empty() {
         known.iter().map(|version| share(service, Some(version), 1)).collect()
     } else {
@@ -186,34 +183,6 @@ fn divided(service: &str, now: &[Share], known: &[String], wanted: &[(String, u3
     shares.append(&mut others);
     shares.sort_by(|one, other| (&one.service, &one.version).cmp(&(&other.service, &other.version)));
     Ok(shares)
-}
-
-/// Who has taken a revision.
-enum Taken {
-    By(usize),
-    NotBy(Vec<String>),
-}
-
-/// Waits until every connected proxy has everything of a revision, or refuses it.
-async fn taken(client: &Client, revision: u64) -> Result<Taken, Failure> {
-    let limit = Instant::now() + TAKEN_WITHIN;
-    loop {
-        let proxies: Items<Value> = client.get("/v1/proxies").await?;
-        let behind = |proxy: &&Value| proxy["revision_acked"].as_u64().is_none_or(|reached| reached < revision);
-        let behind: Vec<String> = proxies
-            .items
-            .iter()
-            .filter(behind)
-            .map(|proxy| proxy["id"].as_str().unwrap_or_default().to_owned())
-            .collect();
-        if behind.is_empty() {
-            return Ok(Taken::By(proxies.items.len()));
-        }
-        if Instant::now() > limit {
-            return Ok(Taken::NotBy(behind));
-        }
-        tokio::time::sleep(LOOK).await;
-    }
 }
 
 #[cfg(test)]
@@ -265,13 +234,14 @@ mod tests {
     fn shares_that_cannot_be_are_refused() {
         assert!(shares("a", &[], &["v1"], &[("v1", 600_000), ("v2", 500_000)]).unwrap_err().contains("more than 100"));
         assert!(shares("a", &[], &[], &[("v2", 500_000)]).unwrap_err().contains("less than 100"));
+        assert!(shares("a", &[], &["", "v2"], &[("v2", 500_000)]).unwrap_err().contains("without a version"));
     }
 
     #[test]
     fn percentages_are_read_exactly() {
         assert_eq!(["10", "0.01", "99.9999", "100", "0"].map(weight), [100_000, 100, 999_999, ALL, 0].map(Some));
         for bad in ["", "-1", "101", "1e1", "0.00001", "1.", "x", "100.0001"] {
-            assert!(weight(bad).is_none() || bad == "1.", "{bad}");
+            assert_eq!(weight(bad), None, "{bad}");
         }
         assert_eq!([90.0, 0.01, 33.3333].map(percent), ["90", "0.01", "33.3333"]);
     }

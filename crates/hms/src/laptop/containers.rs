@@ -38,16 +38,24 @@ pub(crate) struct Plan {
     pub(crate) compose: ComposeFile,
     /// What is said of the mesh, there or in the `mesh.yaml` beside it.
     pub(crate) mesh: MeshFile,
+    /// The services that are asked for; empty for all. The others are joined all the same: Compose starts what these depend on.
+    pub(crate) only: Vec<ServiceName>,
 }
 
 impl Plan {
-    /// Keeps the named services only.
+    /// Starts the named services only.
     pub(crate) fn only(&mut self, names: &[ServiceName]) {
-        self.compose.containers.retain(|container| names.contains(&container.name));
+        let known = self.compose.containers.iter().map(|container| &container.name);
+        self.only = known.filter(|name| names.contains(name)).cloned().collect();
     }
 
     fn names(&self) -> Vec<&str> {
         self.compose.containers.iter().map(|container| container.name.name()).collect()
+    }
+
+    /// Whether a service is waited for.
+    fn is_asked_for(&self, name: &ServiceName) -> bool {
+        self.only.is_empty() || self.only.contains(name)
     }
 }
 
@@ -112,10 +120,7 @@ impl Containers {
         };
         let mut words = vec!["up", "--detach"];
         // Without names Compose also starts what is not joined.
-        let names = plan.names();
-        if !names.is_empty() && facts.some {
-            words.extend(names);
-        }
+        words.extend(plan.only.iter().map(ServiceName::name));
         if let Err(failure) = containers.compose.run(&words, STARTING).await {
             let said = containers.last_lines().await;
             return Err(failure.log(said));
@@ -131,7 +136,12 @@ impl Containers {
 
     /// The services that serve something.
     pub(crate) fn serving(&self) -> Vec<String> {
-        let serving = self.plan.compose.containers.iter().filter(|container| container.port.is_some());
+        let serving = self
+            .plan
+            .compose
+            .containers
+            .iter()
+            .filter(|container| container.port.is_some() && self.plan.is_asked_for(&container.name));
         serving.map(|container| container.name.to_string()).collect()
     }
 
@@ -295,7 +305,7 @@ pub(crate) fn address(project: &Project) -> Option<SocketAddr> {
 pub(crate) async fn down(settings: &Settings, project: &Project) -> Result<bool, Failure> {
     let Some(record) = record(project) else { return Ok(false) };
     let docker = Docker::find(settings).await?;
-    // A file that its author has removed meanwhile is not needed to end what it described, but Compose wants one.
+    // Compose wants the file of the author; if that is gone it says so, and `docker compose -p NAME down` is what is left.
     let files: Vec<&Path> = record.files.iter().map(PathBuf::as_path).filter(|file| file.is_file()).collect();
     // Containers that were not started by us are not ours to end.
     if !files.is_empty() {

@@ -138,7 +138,7 @@ impl Plan {
             let said: Vec<Finding> = said.into_iter().filter(new).collect();
             findings.extend(said);
             let file = std::path::absolute(path).unwrap_or_else(|_| path.to_path_buf());
-            containers::Plan { file, compose, mesh: meaning.clone() }
+            containers::Plan { file, compose, mesh: meaning.clone(), only: Vec::new() }
         });
         if findings.iter().any(Finding::is_error) {
             return Err(refused(findings));

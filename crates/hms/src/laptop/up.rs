@@ -213,7 +213,7 @@ async fn start(
     held.lock = None;
     await_services(&client, &handles, report).await?;
     if let Some(engine) = &engine {
-        Box::pin(contained::start(options, project, plan, (engine, supervisor, &client), (&around, report))).await?;
+        Box::pin(contained::start(project, plan, (engine, supervisor, &client), (&around, report))).await?;
     }
     Ok(())
 }

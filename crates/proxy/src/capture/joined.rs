@@ -116,7 +116,6 @@ fn redirections(servers: &[SocketAddr]) -> Vec<Rule> {
             rules.push(rule);
         }
     }
-    rules.push(vec![Step::Transport(TCP), Step::Port(53), Step::Verdict(RETURN)]);
     for mut rule in rules::to_virtual() {
         rule.extend([Step::Transport(TCP), Step::Redirect(OUTBOUND_PORT)]);
         rules.push(rule);

@@ -4,13 +4,14 @@
 //! is for, and the gateway retries, begins TLS and opens the breaker.
 
 use std::rc::Rc;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 use std::time::Duration;
 
 use hms_model::listener::Role;
 use hms_model::names::{EGRESS, SYSTEM_NAMESPACE, ServiceName};
 use hms_model::policy::TrafficPolicy;
 use hms_model::policy::egress::{EgressHost, Through};
+use hms_model::policy::retry::{RetryOn, Toggle};
 
 use super::{HOLDS, Listed, Place, Way, policy, state};
 use crate::pipeline;
@@ -28,17 +29,23 @@ pub(super) async fn of(worker: &Rc<Worker>, runtime: &Runtime) -> Result<Option<
     if through == Through::Sidecar || worker.shared.settings.role == Role::Egress {
         return Ok(None);
     }
-    let found = pipeline::details(worker, runtime, &name()?).await;
-    found.map(Some).map_err(|_unknown| {
-        let sentence = "`egress: {through: gateway}`, and no egress gateway is registered";
-        Refusal::new(Reason::NoEndpoint, sentence).after(SOONER)
-    })
+    let Some(name) = name() else { return Ok(None) };
+    match pipeline::details(worker, runtime, name).await {
+        Ok(found) if !found.endpoints.is_empty() => Ok(Some(found)),
+        Err(refusal) if refusal.reason != Reason::NoService => Err(refusal),
+        _none => {
+            let sentence =
+                "calls leave through an egress gateway (`egress: {through: gateway}`), and none is registered";
+            Err(Refusal::new(Reason::NoEndpoint, sentence).after(SOONER))
+        }
+    }
 }
 
-/// The service that every egress gateway is.
-pub fn name() -> Result<ServiceName, Refusal> {
-    ServiceName::in_namespace(SYSTEM_NAMESPACE, EGRESS)
-        .map_err(|error| Refusal::new(Reason::NoConfiguration, error.to_string()))
+/// The service that every egress gateway is; always there.
+pub fn name() -> Option<&'static ServiceName> {
+    static NAME: LazyLock<Option<ServiceName>> =
+        LazyLock::new(|| ServiceName::in_namespace(SYSTEM_NAMESPACE, EGRESS).ok());
+    NAME.as_ref()
 }
 
 /// A host as it is called through `gateway`.
@@ -56,9 +63,12 @@ pub(super) fn leads_to(gateway: &Arc<Upstream>, place: Place, listed: Listed<'_>
     Ok(Way { place, state, origin: None, beyond: Some(beyond), gateway: Some(Arc::clone(gateway)), holds: HOLDS.1 })
 }
 
-/// The gateway keeps the host's times; here they only bound the gateway.
+/// The gateway keeps the host's times and tries again; here times only bound the gateway, and a gateway that cannot be reached is
+/// replaced by another.
 fn patient(listed: Option<&EgressHost>) -> TrafficPolicy {
     let mut policy = policy(listed);
+    policy.retry.retries = policy.retry.retries.max(1);
+    policy.retry.on = RetryOn { status_5xx: false, reset: false, timeout: Toggle::Off };
     policy.timeouts.attempt = None;
     policy.timeouts.request = policy.timeouts.request.map(|limit| limit.saturating_add(SOONER));
     policy

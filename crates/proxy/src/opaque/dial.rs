@@ -36,6 +36,9 @@ pub async fn dial(worker: &Rc<Worker>, asked: &Arc<Upstream>, port: u16) -> Resu
     let runtime = worker.shared.current.load();
     let (upstream, pick) = split::follow(worker, &runtime, asked).await?;
     drop(runtime);
+    // The same port there, or the only one it has.
+    let other = || upstream.service.port(port).or_else(|| upstream.service.port(0)).map(|port| port.number);
+    let port = if Arc::ptr_eq(asked, &upstream) { port } else { other().unwrap_or(port) };
     let upstream = &upstream;
     let policy = &upstream.service.policy;
     let mut now = worker.now();
@@ -46,7 +49,7 @@ pub async fn dial(worker: &Rc<Worker>, asked: &Arc<Upstream>, port: u16) -> Resu
     loop {
         let chosen = attempt::choose(worker, upstream, pick, &tried, now);
         let chosen = chosen.and_then(|index| upstream.endpoints.get(index).map(|endpoint| (index, endpoint)));
-        let Some((index, endpoint)) = chosen else { return Err(attempt::refuse(upstream, worker.now())) };
+        let Some((index, endpoint)) = chosen else { return Err(attempt::refuse(upstream, pick, worker.now())) };
         attempts += 1;
         let under_way = endpoint.begin();
         let failed = match endpoint::open_opaque(worker, upstream, endpoint, port).await {
@@ -106,14 +109,14 @@ fn not_connected(upstream: &Upstream, error: &ConnectError) -> Failed {
         FailureKind::Tls => NotProcessed::Tls,
         _ => NotProcessed::ConnectRefused,
     };
-    let sentence = format!("no endpoint of {} could be reached", upstream.service.name);
+    let sentence = format!("no endpoint of {} could be reached", upstream.called());
     let refusal = Refusal::new(Reason::ConnectFailed, sentence);
     Failed { outcome: Outcome::GatewayFailure(error.kind), why: Some(why), refusal }
 }
 
 /// Its proxy answered: only a dead application says something about the endpoint.
 fn declined(upstream: &Upstream, code: u16) -> Failed {
-    let name = &upstream.service.name;
+    let name = upstream.called();
     match Reason::from_number(code) {
         Some(Reason::AppDown) => Failed {
             outcome: Outcome::GatewayFailure(FailureKind::AppDown),

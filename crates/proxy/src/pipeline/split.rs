@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use hms_model::split::{self, Share};
 use hms_model::workload::Health;
+use hms_traffic::clock::Moment;
 use hms_traffic::outlier::Phase;
 use hms_traffic::split as decide;
 
@@ -45,10 +46,11 @@ pub async fn follow<'a>(
     if shares.is_empty() {
         return Ok((Arc::clone(asked), Pick::default()));
     }
+    let now = worker.now();
     let usable = |share: &Share| {
         let upstream =
             if share.service == asked.service.name { Some(asked) } else { runtime.upstreams.get(&share.service) };
-        upstream.is_some_and(|upstream| serves(worker, upstream, &share.version))
+        upstream.is_some_and(|upstream| serves(upstream, &share.version, now))
     };
     let chosen = decide::choose(shares, usable, &mut worker.dice.borrow_mut());
     let Some(share) = chosen.and_then(|place| shares.get(place)) else {
@@ -65,8 +67,7 @@ pub async fn follow<'a>(
 }
 
 /// Whether a version has an endpoint that could be called now.
-fn serves(worker: &Worker, upstream: &Upstream, version: &str) -> bool {
-    let now = worker.now();
+fn serves(upstream: &Upstream, version: &str, now: Moment) -> bool {
     upstream.endpoints.iter().any(|own| {
         let meant = version.is_empty() || own.endpoint.version == version;
         meant && own.endpoint.health == Health::Healthy && own.cells.health.phase(now) == Phase::Closed

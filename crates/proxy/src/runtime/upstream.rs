@@ -188,6 +188,14 @@ impl Upstream {
         }
     }
 
+    /// Whom a call that fails failed at, for people.
+    pub fn called(&self) -> String {
+        match &self.beyond {
+            Some(beyond) => format!("the egress gateway that leads to {}", beyond.host),
+            None => self.service.name.to_string(),
+        }
+    }
+
     /// Whether a proxy begins TLS to it.
     pub fn originates_tls(&self) -> bool {
         self.origin.is_some() || self.beyond.as_ref().is_some_and(|beyond| beyond.originates_tls && !beyond.has_tls)

@@ -102,17 +102,20 @@ pub enum Opaque {
     Refused(u16),
 }
 
-/// Opens a connection for bytes that nobody reads within `timeout`; of another proxy, until it has its application on the line.
+/// Opens a connection for bytes that nobody reads within `timeout`; another proxy then has `patience` to get its own far end on the
+/// line.
 pub async fn open_opaque(
     address: SocketAddr,
     secured: Option<&Secured>,
     timeout: Duration,
+    patience: Duration,
 ) -> Result<Opaque, ConnectError> {
-    let opening = async {
-        let mut stream = reach(address, secured).await?;
-        if !secured.is_some_and(Secured::is_of_proxy) {
-            return Ok(Opaque::Taken(stream));
-        }
+    let reached = tokio::time::timeout(timeout, reach(address, secured)).await;
+    let mut stream = reached.unwrap_or_else(|_elapsed| Err(late(address, timeout)))?;
+    if !secured.is_some_and(Secured::is_of_proxy) {
+        return Ok(Opaque::Taken(stream));
+    }
+    let received = async {
         let mut answer = [0; Reception::BYTES];
         stream.read_exact(&mut answer).await.map_err(|error| ConnectError {
             kind: FailureKind::Reset,
@@ -123,7 +126,7 @@ pub async fn open_opaque(
             Reception::Refused(code) => Opaque::Refused(code),
         })
     };
-    tokio::time::timeout(timeout, opening).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
+    tokio::time::timeout(patience, received).await.unwrap_or_else(|_elapsed| Err(late(address, patience)))
 }
 
 /// Opens a connection within `timeout`, TCP and TLS together. It keeps `place` until it is closed.

@@ -89,9 +89,9 @@ fn ports_of(mesh: &Mesh, folder: &str) -> Value {
 }
 
 #[test]
-fn a_new_gateway_takes_over_and_while_there_is_none_nothing_leaves() {
+fn a_new_gateway_takes_over_and_while_it_is_frozen_nothing_leaves() {
     scenario(LIMIT, async {
-        let egress = "egress: {default: allow, through: gateway}";
+        let egress = "egress: {default: listed, through: gateway, hosts: {api: {host: api.fema.test, timeout: 2s, breaker: {errors: 100}}}}";
         let (mesh, outside) = mesh(egress).await;
         let said = outside.exec(&mesh, &format!("{CURL} http://api.fema.test/a")).await;
         assert!(said.code == 0 && said.out.contains("clear api.fema.test /a"), "{said:?}\n{}", mesh.logs());
@@ -103,7 +103,7 @@ fn a_new_gateway_takes_over_and_while_there_is_none_nothing_leaves() {
         let pid = u32::try_from(pid).unwrap();
         signal(pid, Signal::SIGSTOP);
         let said = outside.exec(&mesh, &format!("{CURL} -i http://api.fema.test/c")).await;
-        assert!(said.out.contains("503") && said.out.contains("HMS-3003"), "{said:?}");
+        assert!(said.out.contains("HTTP/1.1 50") && said.out.contains("HMS-30"), "{said:?}");
         assert!(!outside.log().contains("/c"), "there is no way around it");
         signal(pid, Signal::SIGCONT);
         let said = outside.exec(&mesh, &format!("{CURL} http://api.fema.test/d")).await;

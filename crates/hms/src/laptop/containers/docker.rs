@@ -7,6 +7,8 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
 use serde::Deserialize;
 use tokio::io::{AsyncBufReadExt as _, BufReader, Lines};
 use tokio::process::{Child, ChildStdout, Command};
@@ -100,8 +102,8 @@ impl Docker {
     fn command<S: AsRef<OsStr>>(&self, arguments: &[S]) -> Command {
         let mut command = Command::new(&self.program);
         command.args(arguments).envs(self.environment.iter().map(|(name, value)| (name, value)));
-        // Keys of the terminal are for us; it is ended with us.
-        command.stdin(Stdio::null()).kill_on_drop(true).process_group(0);
+        // Keys of the terminal are for us.
+        command.stdin(Stdio::null()).process_group(0);
         command
     }
 
@@ -115,10 +117,14 @@ impl Docker {
                 .because(why)
                 .fix("run the command by hand; docker info shows whether the engine answers")
         };
-        let output = tokio::time::timeout(patience, command.output())
+        command.stdout(Stdio::piped()).stderr(Stdio::piped());
+        let child = command.spawn().map_err(|error| failed(error.to_string()))?;
+        let group = Group(child.id());
+        let output = tokio::time::timeout(patience, child.wait_with_output())
             .await
             .map_err(|_elapsed| failed(format!("no answer within {} s", patience.as_secs())))?
             .map_err(|error| failed(error.to_string()))?;
+        group.ended();
         if output.status.success() {
             return Ok(String::from_utf8_lossy(&output.stdout).into_owned());
         }
@@ -167,6 +173,27 @@ impl Docker {
             words.extend(["-f".into(), file.as_os_str().to_owned()]);
         }
         Compose { docker: self.clone(), words }
+    }
+}
+
+/// A process with what it started: Compose is a program of its own below `docker`, and would go on making containers after it.
+struct Group(Option<u32>);
+
+impl Group {
+    /// It has ended by itself.
+    fn ended(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Group {
+    fn drop(&mut self) {
+        let leader = self.0.and_then(|pid| i32::try_from(pid).ok()).map(Pid::from_raw);
+        if let Some(leader) = leader
+            && let Err(error) = killpg(leader, Signal::SIGKILL)
+        {
+            tracing::debug!(%error, "docker had ended already");
+        }
     }
 }
 

@@ -32,8 +32,6 @@ pub(crate) struct Facts<'f> {
     pub(crate) lifeline: &'f Path,
     /// The mesh's trust domain.
     pub(crate) trust_domain: &'f str,
-    /// Whether only some services were asked for.
-    pub(crate) some: bool,
 }
 
 #[derive(Deserialize)]
@@ -66,7 +64,7 @@ fn joining(project: &Project, facts: Facts<'_>) -> Joining {
 pub(crate) fn dry_run(settings: &Settings, project: &Project, plan: &Plan) -> Result<String, Failure> {
     let proxy = find_program(settings)?;
     let (control, trust_domain) = ("CONTROL", "TRUST-DOMAIN");
-    let facts = Facts { proxy: &proxy, lifeline: Path::new(""), control, trust_domain, some: false };
+    let facts = Facts { proxy: &proxy, lifeline: Path::new(""), control, trust_domain };
     Ok(plan.compose.overriding(&plan.mesh, &joining(project, facts)))
 }
 

@@ -77,7 +77,6 @@ pub(super) async fn prepare(
 
 /// Joins the containers, starts them, and waits until those that serve something are healthy.
 pub(super) async fn start(
-    options: &cli::Up,
     project: &Project,
     plan: &Plan,
     (engine, supervisor, client): (&Engine, &Supervisor, &Client),
@@ -92,7 +91,6 @@ pub(super) async fn start(
         lifeline: &around.lifeline,
         control: &record.grpc,
         trust_domain: &record.trust_domain,
-        some: !options.services.is_empty(),
     };
     let started = Containers::start(&engine.docker, (project, client), plan.clone(), facts).await?;
     let started = Arc::new(started);

@@ -1,0 +1,77 @@
+//! Files of several kinds that take effect together, as one change.
+
+use axum::extract::State;
+use axum::http::{Method, StatusCode};
+use axum::response::Response;
+use hms_formats::{Source, route_yaml, traffic_split};
+use hms_model::resource::Resource;
+use schemars::JsonSchema;
+use serde::Deserialize;
+
+use super::Context;
+use super::input::{self, IfMatch};
+use super::problem::Problem;
+use super::routes::{
+    File, Outcome, check_claims, check_count, commit, declaration, refuse_errors, registered_answer, route_changes,
+};
+use super::table::Operation;
+use crate::registry::Change;
+
+pub(super) fn operations() -> Vec<Operation> {
+    vec![
+        Operation::new(
+            Method::POST,
+            "/v1/apply",
+            "applyFiles",
+            "Applies route files and SMI's TrafficSplits, all together or none.",
+            apply,
+        )
+        .takes::<ApplyRequest>()
+        .answers::<Outcome>(StatusCode::OK)
+        .revised()
+        .fails(&[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE]),
+    ]
+}
+
+/// Files to be applied together.
+#[derive(Debug, Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+struct ApplyRequest {
+    /// At most 1000; what each is, it says itself.
+    files: Vec<File>,
+}
+
+async fn apply(
+    State(context): State<Context>,
+    if_match: IfMatch,
+    input::Json(request): input::Json<ApplyRequest>,
+) -> Result<Response, Problem> {
+    check_count(request.files.len())?;
+    let sources = request.files.into_iter().map(Source::from);
+    let (splits, routes): (Vec<Source>, Vec<Source>) = sources.partition(traffic_split::recognises);
+    let (routes, mut findings) = route_yaml::translate(&routes);
+    let (splits, more) = traffic_split::translate(&splits);
+    findings.extend(more);
+    refuse_errors(&findings)?;
+    let revision = commit(&context, if_match, |view| {
+        check_claims(view, routes.iter().map(|file| (&file.service, &file.route)))?;
+        let mut changes = route_changes(&context, view, &routes)?;
+        for split in &splits {
+            // Callers name it, so it has a name even if nothing of its own answers.
+            let routed = routes.iter().any(|file| file.service == split.service);
+            if !routed && view.declaration(&split.service).is_none() {
+                changes.push(Change::Put(Resource::Declaration(declaration(&context, view, &split.service)?)));
+            }
+            changes.push(Change::Put(Resource::Split(split.clone())));
+        }
+        Ok(changes)
+    })
+    .await?;
+    let registered = routes.iter().map(|file| &file.service).chain(splits.iter().map(|split| &split.service));
+    let registered = registered.map(ToString::to_string).collect();
+    // What is inert is known only now that all of it is together.
+    let view = context.parts().registry.view();
+    let ours = |message: &str| splits.iter().any(|split| message.contains(&format!("`{}`", split.service)));
+    findings.extend(view.findings.iter().filter(|finding| ours(&finding.message)).cloned());
+    Ok(registered_answer(registered, revision, &findings))
+}
