@@ -25,6 +25,7 @@ use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use hms_model::route::Route;
 use hms_model::spiffe::SpiffeId;
+use hms_model::split::{Share, Split};
 
 use crate::compose;
 use crate::document::{self, Node, Value};
@@ -105,6 +106,47 @@ pub enum Traces {
     Off,
 }
 
+/// The version of a service that has others beside it, when nobody says which it is.
+pub const MAIN_VERSION: &str = "v1";
+
+/// A further version of a service.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct VersionFile {
+    /// Its folder, if it is another than the service's.
+    pub dir: Option<String>,
+    /// The command that starts it, for a shell; `None` for the service's own, or when it is to be detected.
+    pub run: Option<String>,
+    /// The fixed port of the application, if it is given.
+    pub port: Option<u16>,
+    /// Environment besides the service's.
+    pub env: Environment,
+    /// Its percent of the calls.
+    pub percent: u32,
+}
+
+impl ServiceFile {
+    /// What runs under the service's own keys, if that has a name.
+    pub fn main_version(&self) -> Option<String> {
+        self.version.clone().or_else(|| (!self.versions.is_empty()).then(|| MAIN_VERSION.to_owned()))
+    }
+
+    /// How its calls are divided, if it has versions.
+    pub fn split(&self, name: &ServiceName) -> Option<Split> {
+        /// What one percent weighs: as `hms shift` has it, which can be finer.
+        const PERCENT: u32 = 10_000;
+        let main = self.main_version().filter(|_| !self.versions.is_empty())?;
+        let share = |version: &str, percent: u32| Share {
+            service: name.clone(),
+            version: version.to_owned(),
+            weight: percent * PERCENT,
+        };
+        let given: u32 = self.versions.values().map(|version| version.percent).sum();
+        let others = self.versions.iter().map(|(version, file)| share(version, file.percent));
+        let shares = std::iter::once(share(&main, 100_u32.saturating_sub(given))).chain(others).collect();
+        Some(Split { service: name.clone(), shares })
+    }
+}
+
 /// A service as a file describes it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ServiceFile {
@@ -130,6 +172,8 @@ pub struct ServiceFile {
     pub env: Environment,
     /// The version of what runs, if it is given.
     pub version: Option<String>,
+    /// Versions that run beside it, by their names.
+    pub versions: BTreeMap<String, VersionFile>,
     /// Its failure domain, if it is given.
     pub zone: Option<String>,
     /// What it serves; `None` when nothing is said.
@@ -213,6 +257,7 @@ impl MeshFile {
             }));
         }
         resources.extend(self.services.values().filter_map(|service| service.route.clone()).map(Resource::Route));
+        resources.extend(self.services.iter().filter_map(|(name, service)| service.split(name)).map(Resource::Split));
         resources.push(Resource::Gateway(self.gateway.resource()));
         if self.egress != Egress::default() {
             resources.push(Resource::Egress(self.egress.clone()));

@@ -156,6 +156,9 @@ fn describe(out: &mut String, file: &mesh_yaml::MeshFile) {
         let mesh_yaml::ServiceFile { dir, run, port, health, env, version, zone, .. } = service;
         writeln!(out, "{name}: dir {dir} run {run:?} port {port:?} version {version:?} zone {zone:?}").unwrap();
         writeln!(out, "  {health:?} env {env:?}").unwrap();
+        for (version, file) in &service.versions {
+            writeln!(out, "  beside {version}: {file:?}").unwrap();
+        }
         let (ports, publish, way) = (&service.host_ports, service.publish, service.intercept);
         if !ports.is_empty() || publish.is_some() || way.is_some() {
             writeln!(out, "  intercept {way:?} host_ports {ports:?} publish {publish:?}").unwrap();

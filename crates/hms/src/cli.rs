@@ -72,7 +72,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true, env = "HMS_OUTPUT", hide_env = true, value_name = "FORMAT")]
     pub(crate) output: Option<Format>,
     /// Only data and errors
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
     /// More on stderr; twice for debugging
     #[arg(short, long, global = true, action = clap::ArgAction::Count)]
@@ -84,7 +84,7 @@ pub(crate) struct Globals {
     #[arg(long, global = true, env = "HMS_TIMEOUT", hide_env = true, hide_short_help = true, value_name = "TIME", value_parser = parse_duration)]
     pub(crate) timeout: Option<std::time::Duration>,
     /// Answer every question with yes
-    #[arg(short, long, global = true)]
+    #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) yes: bool,
 }
 

@@ -177,6 +177,7 @@ fn plan(context: &Context, view: &View, mesh: &MeshFile, issuers: &[JwtIssuer]) 
         declaration.ports.clone_from(&service.ports);
         changes.push(Change::Put(Resource::Declaration(declaration)));
         changes.extend(service.route.clone().map(Resource::Route).map(Change::Put));
+        changes.extend(service.split(name).map(Resource::Split).map(Change::Put));
     }
     let hosts = if mesh.gateway.hosts.is_empty() { Gateway::default().hosts } else { mesh.gateway.hosts.clone() };
     changes.push(Change::Put(Resource::Gateway(Gateway { hosts, issuers: issuers.to_vec() })));

@@ -9,7 +9,7 @@ use crate::mesh_yaml::{self, Lookup, MeshFile};
 use crate::read::{Field, Reader};
 
 /// Keys of a service of `mesh.yaml` that are about a program that `hms` starts.
-const NOT_HERE: [&str; 6] = ["dir", "run", "env", "intercept", "host_ports", "publish"];
+const NOT_HERE: [&str; 7] = ["dir", "run", "env", "intercept", "host_ports", "publish", "versions"];
 
 /// Expands variables in what is ours; the rest is for Compose to expand, which knows more forms of them.
 pub(super) fn expand(reader: &mut Reader<'_>, root: &mut Node, lookup: Lookup<'_>) {

@@ -9,9 +9,12 @@ use hms_model::policy::TrafficPolicy;
 use hms_model::port::AppProtocol;
 use hms_model::resource::Overlay;
 use hms_model::route::Route;
+use hms_model::split::MOST_SHARES;
 
 use crate::document::{self, Value, short};
-use crate::mesh_yaml::{Environment, HealthFile, Intercept, MeshFile, ServiceFile, paths, policy, ports};
+use crate::mesh_yaml::{
+    Environment, HealthFile, Intercept, MAIN_VERSION, MeshFile, ServiceFile, VersionFile, paths, policy, ports,
+};
 use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::route_yaml::{self, Owners};
 use crate::rules::{Claims, rate_limit, rules};
@@ -38,9 +41,11 @@ const KEYS: Keys = Keys {
         "intercept",
         "host_ports",
         "publish",
+        "versions",
     ],
-    later: &["versions", "mtls"],
+    later: &["mtls"],
 };
+const VERSION: Keys = Keys::new(&["dir", "run", "port", "env", "weight"]);
 const HEALTH: Keys = Keys::new(&["path", "every", "start_within"]);
 const MAX_SERVICES: usize = 1000;
 const MAX_VARIABLES: usize = 256;
@@ -109,6 +114,7 @@ fn service(
     }
     let route = table.field("routes").and_then(|field| routes(reader, field, name, &mut open, claims));
     open.keep_alive = table.field("keep_alive").map(|field| field.key);
+    let main = table.field("version").and_then(|field| tag(reader, field, "a version such as v1"));
     let protocol = table.field("protocol").and_then(|field| ports::protocol(reader, field)).unwrap_or_default();
     let service = ServiceFile {
         dir: dir.map_or_else(|| paths::parent(mesh_file), |dir| paths::beside(mesh_file, dir)),
@@ -121,13 +127,58 @@ fn service(
         ports: table.field("ports").map(|field| ports::read(reader, field, protocol)).unwrap_or_default(),
         health: table.field("health").and_then(|field| health(reader, field)).unwrap_or_default(),
         env: table.field("env").map(|field| environment(reader, field)).unwrap_or_default(),
-        version: table.field("version").and_then(|field| tag(reader, field, "a version such as v1")),
+        version: main.clone(),
+        versions: table.field("versions").map(|field| versions(reader, field, main.as_deref())).unwrap_or_default(),
         zone: table.field("zone").and_then(|field| tag(reader, field, "a zone such as eu-1a")),
         route,
         overlay: policy::overlay(reader, &table, defaults),
         authorization: None,
     };
     Some((service, open))
+}
+
+/// Further versions of a service, each with its share of the calls; what they leave is the main version's.
+fn versions(reader: &mut Reader<'_>, field: &Field<'_>, main: Option<&str>) -> BTreeMap<String, VersionFile> {
+    let mut versions = BTreeMap::new();
+    let Some(table) = reader.open_table(field.node, &field.path) else { return versions };
+    if table.fields().len() >= MOST_SHARES {
+        let finding = Finding::error(2112, format!("`{}` has {MOST_SHARES} versions or more", field.path));
+        reader.report(field.key, finding.fix("keep those that run"));
+        return versions;
+    }
+    let mesh_file = reader.file_name(field.key.file).to_owned();
+    let mut left = 100;
+    for field in table.fields() {
+        if field.name == main.unwrap_or(MAIN_VERSION) {
+            let finding = Finding::error(2110, format!("`{}` is the version of the service itself", field.path));
+            let fix = format!(
+                "give it another name, or say version: beside versions: (it is {MAIN_VERSION} if nothing is said)"
+            );
+            reader.report(field.key, finding.fix(fix));
+        } else if !is_tag(field.name) {
+            let finding = Finding::error(2111, format!("`{}` is no name of a version", short(field.name)));
+            reader.report(field.key, finding.because(TAG).fix("write for example v2"));
+        }
+        let Some(own) = reader.table(field.node, &field.path, VERSION) else { continue };
+        let weight = own.field("weight").and_then(|field| reader.whole(field, "a percentage of the calls", 0..=100));
+        let weight = weight.unwrap_or_default();
+        if weight > left {
+            let finding = Finding::error(2105, format!("`{}` gives away more than 100 %", field.path));
+            let why = "what a version gets another one loses";
+            reader.report(field.key, finding.because(why).fix(format!("leave at most {left} to it")));
+        }
+        left = left.saturating_sub(weight);
+        let dir = own.field("dir").and_then(|field| reader.line(field, "a folder", 1024));
+        let version = VersionFile {
+            dir: dir.map(|dir| paths::beside(&mesh_file, dir)),
+            run: own.field("run").and_then(|field| command(reader, field)),
+            port: own.field("port").and_then(|field| reader.port(field)),
+            env: own.field("env").map(|field| environment(reader, field)).unwrap_or_default(),
+            percent: weight,
+        };
+        versions.insert(field.name.to_owned(), version);
+    }
+    versions
 }
 
 /// A list of routes, or the name of a route file, which is kept in `open`.
@@ -231,12 +282,19 @@ fn environment(reader: &mut Reader<'_>, field: &Field<'_>) -> Environment {
 /// A short word that becomes a label of metrics.
 fn tag(reader: &mut Reader<'_>, field: &Field<'_>, wants: &str) -> Option<String> {
     let text = reader.text(field, wants)?;
-    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
-    if text.is_empty() || text.len() > 63 || !fits {
-        reader.bad(field, wants, "it has 1 to 63 letters, digits, dots, - and _", "shorten it to one such word");
+    if !is_tag(text) {
+        reader.bad(field, wants, TAG, "shorten it to one such word");
         return None;
     }
     Some(text.to_owned())
+}
+
+/// What such a word is.
+const TAG: &str = "it has 1 to 63 letters, digits, dots, - and _";
+
+fn is_tag(text: &str) -> bool {
+    let fits = text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
+    (1..=63).contains(&text.len()) && fits
 }
 
 /// Reads every route file and gives its routes to its service.
@@ -324,6 +382,7 @@ impl ServiceFile {
     /// A service of which only a route file is known; how it runs is to be detected.
     fn from_route_file(dir: String) -> Self {
         Self {
+            versions: BTreeMap::new(),
             dir,
             run: None,
             port: None,

@@ -236,6 +236,7 @@ impl Containers {
             let code = state.map(|state| state.seen.exit_code).and_then(|code| u8::try_from(code).ok());
             UnitReport {
                 service: container.name.to_string(),
+                name: container.name.to_string(),
                 phase: phase.to_owned(),
                 version: service.and_then(|service| service.version.clone()),
                 since: state.map(|state| state.since).unwrap_or_default(),

@@ -68,6 +68,9 @@ pub(crate) struct UnitReport {
     pub(crate) service: String,
     /// starting, running, stopped, exited.
     pub(crate) phase: String,
+    /// What it is called where units of one service are told apart.
+    #[serde(default)]
+    pub(crate) name: String,
     /// Its version.
     pub(crate) version: Option<String>,
     /// Unix seconds since when.

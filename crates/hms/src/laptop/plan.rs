@@ -73,10 +73,22 @@ pub(crate) struct Service {
     pub(crate) publish: Option<u16>,
     /// Its version.
     pub(crate) version: Option<String>,
+    /// Whether it runs beside the service's own program.
+    pub(crate) beside: bool,
     /// How long it may take until it listens.
     pub(crate) health: HealthFile,
     /// Whether it serves anything. A service without routes may be a pure client.
     pub(crate) has_routes: bool,
+}
+
+impl Service {
+    /// What it is called where programs of one service are told apart.
+    pub(crate) fn label(&self) -> String {
+        match self.version.as_ref().filter(|_| self.beside) {
+            Some(version) => format!("{}@{version}", self.name),
+            None => self.name.to_string(),
+        }
+    }
 }
 
 impl Plan {
@@ -256,28 +268,49 @@ fn services(
     let contained = |name: &ServiceName| {
         containers.is_some_and(|plan| plan.compose.containers.iter().any(|container| container.name == *name))
     };
-    let of = |(name, service): (&ServiceName, &mesh_yaml::ServiceFile)| {
-        let folder = project.root.join(&service.dir);
-        let program = service.run.clone().map(Program::Shell).or_else(|| detected_program(settings, project, &folder));
-        Service {
-            name: name.clone(),
-            app: program.map(|program| app::Plan {
-                program,
-                folder: if folder.is_dir() { folder } else { project.root.clone() },
-                variables: service.env.0.clone(),
-                capture: Capture::undecided(),
-                host_ports: service.host_ports.clone(),
-                interactive: false,
-            }),
-            port: service.port,
-            intercept: service.intercept.or(meaning.intercept),
-            publish: service.publish,
-            version: service.version.clone(),
-            health: service.health.clone(),
-            has_routes: service.route.is_some() || service.port.is_some(),
-        }
+    let app = |dir: &str, run: Option<&String>, env: BTreeMap<String, String>, service: &mesh_yaml::ServiceFile| {
+        let folder = project.root.join(dir);
+        let program = run.cloned().map(Program::Shell).or_else(|| detected_program(settings, project, &folder))?;
+        Some(app::Plan {
+            program,
+            folder: if folder.is_dir() { folder } else { project.root.clone() },
+            variables: env,
+            capture: Capture::undecided(),
+            host_ports: service.host_ports.clone(),
+            interactive: false,
+        })
     };
-    meaning.services.iter().filter(|(name, _)| !contained(name)).map(of).collect()
+    let own = |name: &ServiceName, service: &mesh_yaml::ServiceFile| Service {
+        name: name.clone(),
+        app: app(&service.dir, service.run.as_ref(), service.env.0.clone(), service),
+        port: service.port,
+        intercept: service.intercept.or(meaning.intercept),
+        publish: service.publish,
+        version: service.main_version(),
+        beside: false,
+        health: service.health.clone(),
+        has_routes: service.route.is_some() || service.port.is_some(),
+    };
+    let of = |(name, service): (&ServiceName, &mesh_yaml::ServiceFile)| {
+        let main = own(name, service);
+        let mut all = vec![main.clone()];
+        all.extend(service.versions.iter().map(|(version, file)| {
+            let dir = file.dir.as_ref().unwrap_or(&service.dir);
+            // Another folder has a program of its own; in the same one it is the service's, told which version it is.
+            let run = file.run.as_ref().or(service.run.as_ref());
+            let env = service.env.0.iter().chain(&file.env.0).map(|(name, value)| (name.clone(), value.clone()));
+            Service {
+                app: app(dir, run, env.collect(), service),
+                port: file.port,
+                publish: None,
+                version: Some(version.clone()),
+                beside: true,
+                ..main.clone()
+            }
+        }));
+        all
+    };
+    meaning.services.iter().filter(|(name, _)| !contained(name)).flat_map(of).collect()
 }
 
 fn detected_program(settings: &Settings, project: &Project, folder: &Path) -> Option<Program> {

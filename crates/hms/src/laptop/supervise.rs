@@ -95,7 +95,7 @@ impl Supervisor {
 
     /// Starts a unit.
     pub(crate) fn add(&self, around: &Arc<Surroundings>, plan: unit::Plan, journal: super::journal::Journal) -> Handle {
-        let name = plan.service.to_string();
+        let name = plan.label.clone();
         let handle = unit::start(Arc::clone(around), plan, journal);
         self.inner.units.lock().insert(name, handle.clone());
         handle
@@ -139,14 +139,17 @@ impl Inner {
         self.units.lock().values().cloned().collect()
     }
 
-    fn unit(&self, service: &str) -> Result<Handle, Failure> {
+    /// The programs of a service, or with its version after an `@` the one of that.
+    fn programs(&self, name: &str) -> Result<Vec<Handle>, Failure> {
         let units = self.units.lock();
-        units.get(service).filter(|handle| handle.plan.app.is_some()).cloned().ok_or_else(|| {
-            super::plan::unknown_service(
-                service,
-                units.values().filter(|unit| unit.plan.app.is_some()).map(|unit| unit.plan.service.to_string()),
-            )
-        })
+        let programs = || units.iter().filter(|(_, unit)| unit.plan.app.is_some());
+        let meant = |label: &str, unit: &Handle| label == name || unit.plan.service.to_string() == name;
+        let found: Vec<Handle> =
+            programs().filter(|(label, unit)| meant(label, unit)).map(|(_, unit)| unit.clone()).collect();
+        if found.is_empty() {
+            return Err(super::plan::unknown_service(name, programs().map(|(label, _)| label.clone())));
+        }
+        Ok(found)
     }
 
     async fn obey(&self, question: Ask) -> Result<Answer, Failure> {
@@ -181,10 +184,13 @@ impl Inner {
             self.tell_control(service, "stopped").await;
             return Ok(Answer { said: format!("{service} stopped"), ..Answer::default() });
         }
-        let unit = self.unit(service)?;
-        unit.order(Order::Stop).await?;
+        let units = self.programs(service)?;
+        for unit in &units {
+            unit.order(Order::Stop).await?;
+        }
         self.tell_control(service, "stopped").await;
-        Ok(Answer { said: format!("{service} stopped"), units: vec![unit.report()], ..Answer::default() })
+        let units = units.iter().map(Handle::report).collect();
+        Ok(Answer { said: format!("{service} stopped"), units, ..Answer::default() })
     }
 
     async fn restart_proxy(&self, service: &str) -> Result<Answer, Failure> {
@@ -210,25 +216,26 @@ impl Inner {
             let said = format!("{service} ready {:.1}s", begun.elapsed().as_secs_f64());
             return Ok(Answer { said, ..Answer::default() });
         }
-        let unit = self.unit(service)?;
+        let units = self.programs(service)?;
         let begun = tokio::time::Instant::now();
         self.tell_control(service, "started").await;
-        unit.order(Order::Start).await?;
-        let status = unit.settled().await;
-        if matches!(status.phase, Phase::Running) {
-            self.await_healthy(service).await;
+        for unit in &units {
+            unit.order(Order::Start).await?;
         }
-        match status.phase {
-            Phase::Failed(failure) => Err(failure),
-            Phase::Exited(code) => Err(Failure::new(Exit::Failed, 1104, format!("{service} ended at once"))
-                .because(format!("exit code {code}"))
-                .log(unit.journal.last_lines())),
-            Phase::Starting | Phase::Running | Phase::Stopped => Ok(Answer {
-                said: format!("{service} ready {:.1}s", begun.elapsed().as_secs_f64()),
-                units: vec![unit.report()],
-                ..Answer::default()
-            }),
+        for unit in &units {
+            match unit.settled().await.phase {
+                Phase::Failed(failure) => return Err(failure),
+                Phase::Exited(code) => {
+                    return Err(Failure::new(Exit::Failed, 1104, format!("{} ended at once", unit.plan.label))
+                        .because(format!("exit code {code}"))
+                        .log(unit.journal.last_lines()));
+                }
+                Phase::Running => self.await_healthy(service).await,
+                Phase::Starting | Phase::Stopped => {}
+            }
         }
+        let said = format!("{service} ready {:.1}s", begun.elapsed().as_secs_f64());
+        Ok(Answer { said, units: units.iter().map(Handle::report).collect(), ..Answer::default() })
     }
 
     /// Waits until the mesh has noticed that a program runs again. Without a control plane there is nobody to ask, and its
@@ -236,6 +243,7 @@ impl Inner {
     async fn await_healthy(&self, service: &str) {
         /// Its proxy looks several times a second.
         const PATIENCE: Duration = Duration::from_secs(5);
+        let service = service_of(service);
         let Ok(client) = Client::find(&self.settings, &self.project) else { return };
         let path = format!("/v1/services/{}", crate::client::segment(service));
         let wait = async {
@@ -250,6 +258,10 @@ impl Inner {
 
     /// Tells the control plane what was asked for. Without one the proxy's own look at the application must do.
     async fn tell_control(&self, service: &str, desired: &str) {
+        if service_of(service) != service {
+            // One of several versions; its proxy tells.
+            return;
+        }
         let told = async {
             let client = Client::find(&self.settings, &self.project)?;
             let path = format!("/v1/services/{}/state", crate::client::segment(service));
@@ -259,6 +271,11 @@ impl Inner {
             tracing::warn!(service, %failure, why = failure.why(), "control plane was not told");
         }
     }
+}
+
+/// The service of `calc-svc@v2`.
+fn service_of(name: &str) -> &str {
+    name.split_once('@').map_or(name, |(service, _)| service)
 }
 
 async fn serve(inner: Arc<Inner>, listener: UnixListener) {
@@ -353,11 +370,12 @@ pub(crate) async fn ask_owner(project: &Project, service: &str, question: &Ask) 
     for record in records::living(project) {
         let paths = Paths::of(project, record.process.pid);
         let Ok(status) = ipc::ask(&paths.socket, &Ask::Status, Duration::from_secs(2)).await else { continue };
-        let mine = status.units.iter().any(|unit| unit.service == service && unit.app_port.is_some());
+        let is_meant = |unit: &ipc::UnitReport| unit.service == service || unit.name == service;
+        let mine = status.units.iter().any(|unit| is_meant(unit) && unit.app_port.is_some());
         if mine {
             return ipc::ask(&paths.socket, question, PATIENCE).await;
         }
-        known.extend(status.units.into_iter().filter(|unit| unit.app_port.is_some()).map(|unit| unit.service));
+        known.extend(status.units.into_iter().filter(|unit| unit.app_port.is_some()).map(|unit| unit.name));
     }
     let failure = super::plan::unknown_service(service, known);
     Err(Failure::new(Exit::Failed, 1107, format!("no supervisor of this project runs {service}"))

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) workload: String,
     /// The workload's version.
     pub(crate) version: Option<String>,
+    /// What it is called where units of one service are told apart: `calc-svc`, `calc-svc@v2`.
+    pub(crate) label: String,
     /// Sidecar or gateway.
     pub(crate) role: Role,
     /// The application; a gateway has none.
@@ -171,6 +173,7 @@ impl Handle {
         let ports = status.proxy.as_ref().map(|(_, ports)| ports);
         UnitReport {
             service: self.plan.service.to_string(),
+            name: self.plan.label.clone(),
             phase: status.phase.word().to_owned(),
             version: self.plan.version.clone(),
             since: status.since,

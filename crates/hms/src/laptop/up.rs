@@ -198,7 +198,7 @@ async fn start(
         register(&client, plan, report).await?;
     }
     let around = supervisor.surroundings(trust_domain)?;
-    let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.service).collect();
+    let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.name).collect();
     let gateway = start_gateway(options, project, plan, (supervisor, &around, report))?;
     let egress = start_egress(plan, &running, (supervisor, &around))?;
     let handles = start_services((settings, options), plan, &running, (supervisor, &around, &client, report)).await?;
@@ -316,6 +316,7 @@ fn own_proxy(role: Role, name: &str) -> Result<unit::Plan, Failure> {
         service,
         workload: "1".to_owned(),
         version: None,
+        label: format!("{name}.{SYSTEM_NAMESPACE}"),
         role,
         app: None,
         port: 0,
@@ -337,12 +338,13 @@ async fn start_services(
     let free = Free::default();
     let known: Items<ServiceView> = client.get("/v1/services").await?;
     let known: Vec<String> = known.items.iter().map(ServiceView::display_name).collect();
-    let width = plan.services.iter().map(|service| service.name.to_string().len()).max().unwrap_or_default();
+    let width = plan.services.iter().map(|service| service.label().len()).max().unwrap_or_default();
     let mut handles = Vec::new();
     for service in &plan.services {
         let name = service.name.to_string();
-        if running.contains(&name) {
-            report.step(&format!("{} {name} already runs", report.output().mark(Mark::Ok)));
+        let label = service.label();
+        if running.contains(&label) {
+            report.step(&format!("{} {label} already runs", report.output().mark(Mark::Ok)));
             continue;
         }
         let wanted = options.intercept.map(Into::into).or(service.intercept);
@@ -352,7 +354,7 @@ async fn start_services(
             continue;
         };
         let show = matches!(report, Report::Terminal { .. }).then(|| show(settings, width));
-        let journal = Journal::open(&around.project.sidecar_dir(), &name, show);
+        let journal = Journal::open(&around.project.sidecar_dir(), &label, show);
         handles.push(supervisor.add(around, unit, journal));
     }
     Ok(handles)
@@ -382,6 +384,7 @@ fn unit_plan(
         service: service.name.clone(),
         workload: service.version.as_ref().map_or_else(|| "1".to_owned(), |version| format!("{version}-1")),
         version: service.version.clone(),
+        label: service.label(),
         role: Role::Sidecar,
         app: Some(app),
         port,
@@ -439,7 +442,7 @@ async fn await_services(client: &Client, handles: &[Handle], report: &mut Report
             match handle.status().phase {
                 Phase::Failed(failure) => return Err(failure),
                 Phase::Exited(code) if handle.plan.must_listen => {
-                    return Err(Failure::new(Exit::Failed, 1104, format!("{} ended", handle.plan.service))
+                    return Err(Failure::new(Exit::Failed, 1104, format!("{} ended", handle.plan.label))
                         .because(format!("exit code {code}"))
                         .log(handle.journal.last_lines()));
                 }
@@ -458,7 +461,8 @@ async fn await_services(client: &Client, handles: &[Handle], report: &mut Report
             let ready =
                 !matches!(handle.status().phase, Phase::Starting) && (!handle.plan.must_listen || is_healthy(&name));
             if ready {
-                report.step(&format!("{done} {name} ready {:.1}s", begun.elapsed().as_secs_f64()));
+                let label = &handle.plan.label;
+                report.step(&format!("{done} {label} ready {:.1}s", begun.elapsed().as_secs_f64()));
             }
             !ready
         });
@@ -476,7 +480,7 @@ fn waiting_for(handle: &Handle) -> String {
         Phase::Starting => format!("nothing listens on 127.0.0.1:{} yet", handle.plan.port),
         _ => "its proxy registers it".to_owned(),
     };
-    format!("{}: {what}", handle.plan.service)
+    format!("{}: {what}", handle.plan.label)
 }
 
 fn late(wait: Duration, supervisor: &Supervisor) -> Failure {
@@ -506,9 +510,9 @@ async fn follow(
                 for handle in &told {
                     let status = handle.status();
                     if let Phase::Exited(code) = status.phase
-                        && said.insert((handle.plan.service.clone(), status.since))
+                        && said.insert((handle.plan.label.clone(), status.since))
                     {
-                        let name = &handle.plan.service;
+                        let name = &handle.plan.label;
                         report.note(&format!("{name} ended with code {code}; again: hms start {name}"));
                     }
                 }

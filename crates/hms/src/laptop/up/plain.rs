@@ -56,7 +56,8 @@ async fn start(
     let width = plan.services.iter().map(|service| service.name.to_string().len()).max().unwrap_or_default();
     let free = Free::default();
     let mut handles: Vec<Handle> = Vec::new();
-    for service in &plan.services {
+    // Without a mesh nobody would divide calls among versions.
+    for service in plan.services.iter().filter(|service| !service.beside) {
         let capture =
             Capture { mode: Mode::None, why: "HMS_DISABLE is set".to_owned(), fix: "unset HMS_DISABLE".to_owned() };
         let Some(unit) = unit_plan(service, capture, &[], &free)? else { continue };
