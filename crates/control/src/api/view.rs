@@ -25,7 +25,7 @@ pub(super) struct ServiceView {
     name: String,
     /// Its namespace.
     namespace: String,
-    /// `healthy`, `unhealthy`, or `waiting` while nothing serves it.
+    /// `healthy`, `unhealthy`, `waiting` while nothing serves it, or `client` if there is nothing to serve.
     pub(super) state: &'static str,
     /// The versions that run.
     versions: Vec<String>,
@@ -136,13 +136,21 @@ pub(super) fn service(view: &View, live: &Live, name: &ServiceName, state: &Serv
 
 /// Whether a service can be given work.
 pub(super) fn health(view: &View, name: &ServiceName, state: &ServiceState) -> &'static str {
-    if state.endpoints.values().any(|endpoint| endpoint.health == Health::Healthy) {
-        "healthy"
-    } else if state.endpoints.is_empty() && !view.stopped.contains(name) {
-        "waiting"
-    } else {
-        "unhealthy"
+    let serves = |state: &ServiceState| state.endpoints.values().any(|endpoint| endpoint.health == Health::Healthy);
+    if serves(state) {
+        return "healthy";
     }
+    if !state.endpoints.is_empty() || view.stopped.contains(name) {
+        return "unhealthy";
+    }
+    let mut shares = state.service.split.iter().filter(|share| share.weight > 0);
+    if shares.any(|share| view.mesh.services.get(&share.service).is_some_and(serves)) {
+        // Others answer for it.
+        return "healthy";
+    }
+    let says_nothing = view.declaration(name).is_none_or(|declaration| declaration.ports.is_empty());
+    let serves_nothing = state.route.is_none() && state.service.split.is_empty() && says_nothing;
+    if serves_nothing { "client" } else { "waiting" }
 }
 
 /// Mutual TLS holds for every endpoint with a proxy; one plain endpoint, or one plain request, and it is off.
@@ -151,9 +159,9 @@ fn mtls(state: &ServiceState, stats: &Stats) -> &'static str {
     if plain || stats.mtls == Some(false) { "OFF" } else { "ON" }
 }
 
-/// The worst that any caller sees. A service without a usable endpoint is open whoever looks (ruling R3).
+/// The worst that any caller sees. A service without a usable endpoint is open whoever looks (ruling R3), unless it only calls.
 pub(super) fn phase(view: &View, name: &ServiceName, state: &ServiceState, reports: &[BreakerReport]) -> BreakerPhase {
-    if health(view, name, state) != "healthy" {
+    if !matches!(health(view, name, state), "healthy" | "client") {
         return BreakerPhase::Open;
     }
     reports.iter().map(|report| report.phase).max().unwrap_or(BreakerPhase::Closed)

@@ -29,7 +29,7 @@ fn table(services: &[Service]) -> Table {
     for service in services {
         let name = service.display_name();
         if service.endpoints.is_empty() {
-            table.row(vec![name.into(), "→ –".into(), "–".into(), state("waiting"), "–".into(), "–".into()]);
+            table.row(vec![name.into(), "→ –".into(), "–".into(), state(&service.state), "–".into(), "–".into()]);
             continue;
         }
         for endpoint in &service.endpoints {

@@ -136,7 +136,8 @@ fn health(
         let name = service.display_name();
         let unit = units.iter().find(|unit| unit.service == name);
         match (service.state.as_str(), unit) {
-            ("healthy", _) => {}
+            ("healthy", _) | ("client", None) => {}
+            ("client", Some(unit)) if matches!(unit.phase.as_str(), "running" | "starting") => {}
             // A name without routes and endpoints was a client; nobody waits for it.
             ("waiting", None) if service.routes.is_empty() => {}
             ("waiting", None) => lines.push((Mark::Warning, crate::laptop::up::waiting_hint(&name))),
@@ -193,6 +194,7 @@ pub(super) fn state_tone(state: &str) -> Tone {
     match state {
         "healthy" => Tone::Good,
         "unhealthy" => Tone::Bad,
+        "client" => Tone::Plain,
         _ => Tone::Warn,
     }
 }

@@ -141,6 +141,10 @@ fn judge(service: &Service, units: &[UnitReport]) -> Item {
             _ => Item::ok(name),
         };
     }
+    let runs = |unit: &UnitReport| matches!(unit.phase.as_str(), "running" | "starting");
+    if service.state == "client" && unit.is_none_or(runs) {
+        return Item::ok(format!("{name} (client)"));
+    }
     let text = format!("{name}: no healthy instance ({} registered)", service.endpoints.len());
     match unit {
         // It was a client; nobody waits for it.
