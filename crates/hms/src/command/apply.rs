@@ -5,21 +5,16 @@ use std::path::PathBuf;
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
-use super::{Context, taken};
+use super::{Context, register, taken};
 use crate::exit::Exit;
 use crate::failure::{Failure, finding_from_json};
-use crate::laptop::{base, plan};
+use crate::laptop::base;
 use crate::output::Mark;
-use crate::views::{Applied, NamedText};
+use crate::views::Applied;
 
 pub(super) async fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
     let project = context.project()?;
-    let mut texts = Vec::new();
-    for file in files {
-        // Names stay as they were typed, so findings can be clicked.
-        let source = plan::source(std::path::Path::new(""), file)?;
-        texts.push(NamedText { name: file.display().to_string(), text: source.text });
-    }
+    let texts = register::texts(files)?;
     base::ensure(context.settings, &project, context.output).await?;
     let client = context.client()?;
     let begun = Instant::now();

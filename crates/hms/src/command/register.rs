@@ -13,12 +13,7 @@ use crate::views::{Applied, Items, NamedText, Service};
 
 pub(super) async fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
     let project = context.project()?;
-    let mut texts = Vec::new();
-    for file in files {
-        // Names stay as they were typed, so findings can be clicked.
-        let source = plan::source(std::path::Path::new(""), file)?;
-        texts.push(NamedText { name: file.display().to_string(), text: source.text });
-    }
+    let texts = texts(files)?;
     base::ensure(context.settings, &project, context.output).await?;
     let client = context.client()?;
     let applied: Applied = client.post("/v1/route-files", &json!({"files": texts})).await?;
@@ -41,4 +36,13 @@ pub(super) async fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit,
         }
     }
     Ok(Exit::Ok)
+}
+
+/// Files as the control plane takes them. Their names stay as they were typed, so findings can be clicked.
+pub(super) fn texts(files: &[PathBuf]) -> Result<Vec<NamedText>, Failure> {
+    let read = |file: &PathBuf| {
+        let source = plan::source(std::path::Path::new(""), file)?;
+        Ok(NamedText { name: file.display().to_string(), text: source.text })
+    };
+    files.iter().map(read).collect()
 }
