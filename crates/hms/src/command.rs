@@ -64,6 +64,14 @@ impl Context<'_> {
             |error| Failure::new(Exit::Usage, 1017, format!("`{text}` is no service name")).because(error.to_string()),
         )
     }
+
+    /// The name of a program: its service's, or one version of several after an `@`.
+    pub(crate) fn program(&self, text: &str) -> Result<String, Failure> {
+        match text.split_once('@') {
+            Some((service, version)) => Ok(format!("{}@{version}", self.service(service)?)),
+            None => self.service(text),
+        }
+    }
 }
 
 /// Runs a command.

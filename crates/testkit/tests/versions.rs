@@ -80,6 +80,15 @@ fn versions_of_a_mesh_file_run_beside_each_other_and_are_stopped_and_shifted_by_
             if second > 0 { Ok(()) } else { Err("not yet".to_owned()) }
         })
         .await;
+        let restarted = mesh.hms_json(&["proxy", "restart", "pay-svc", "-o", "json"]).await;
+        let mut names: Vec<&str> = Vec::new();
+        for item in restarted["items"].as_array().expect("items") {
+            assert_ne!(item["was"], item["is"], "{restarted}");
+            names.extend(item["name"].as_str());
+        }
+        assert_eq!(names, ["pay-svc", "pay-svc@v2"], "each of them, and each once");
+        let said = mesh.hms(&["exec", "pay-svc@v2", "--", "curl", "-sS", "http://pay-svc/pay"]).await;
+        assert!(["first\n", "second\n"].contains(&said.as_str()), "{said}");
         // The service's name means all of it.
         let _stopped = mesh.hms(&["stop", "pay-svc"]).await;
         let said = mesh.try_hms(&["exec", "caller", "--", "curl", "-sS", "-i", "http://pay-svc/pay"]).await;

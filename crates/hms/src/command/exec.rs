@@ -28,7 +28,7 @@ async fn inside(project: &Project, service: &str) -> Option<u32> {
         loop {
             let units = all_units(project).await;
             let unit =
-                units.iter().map(|(_, unit)| unit).find(|unit| unit.service == service && unit.app_port.is_some());
+                units.iter().map(|(_, unit)| unit).find(|unit| unit.is_called(service) && unit.app_port.is_some());
             let running = unit.filter(|unit| unit.phase == "running" || unit.phase == "starting")?;
             let pid = running.app_pid.filter(|pid| network(&pid.to_string()).is_some_and(|network| network != own));
             if pid.is_some() {
@@ -41,13 +41,12 @@ async fn inside(project: &Project, service: &str) -> Option<u32> {
 }
 
 pub(super) async fn run(context: Context<'_>, options: &cli::Exec) -> Result<Exit, Failure> {
-    let service = context.service(&options.service)?;
+    let service = context.program(&options.service)?;
     let project = context.project()?;
     let units: Vec<UnitReport> = all_units(&project).await.into_iter().map(|(_, unit)| unit).collect();
-    let unit = units
-        .iter()
-        .find(|unit| unit.service == service && unit.app_port.is_some())
-        .ok_or_else(|| crate::laptop::plan::unknown_service(&service, units.iter().map(|unit| unit.service.clone())))?;
+    let unit = units.iter().find(|unit| unit.is_called(&service) && unit.app_port.is_some()).ok_or_else(|| {
+        crate::laptop::plan::unknown_service(&service, units.iter().map(|unit| unit.label().to_owned()))
+    })?;
     let mode = unit.capture.as_ref().map_or(Mode::None, |capture| capture.mode);
     let mut command = Command::new(find_program(context.settings)?);
     match mode {

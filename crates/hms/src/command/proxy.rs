@@ -26,26 +26,26 @@ pub(super) async fn run(context: Context<'_>, verb: &ProxyVerb) -> Result<Exit, 
 
 async fn restart(context: Context<'_>, options: &ProxyRestart) -> Result<Exit, Failure> {
     let project = context.project()?;
-    let wanted = options.services.iter().map(|name| context.service(name)).collect::<Result<Vec<_>, _>>()?;
+    let wanted = options.services.iter().map(|name| context.program(name)).collect::<Result<Vec<_>, _>>()?;
     let units = all_units(&project).await;
     for service in &wanted {
-        if !units.iter().any(|(_, unit)| unit.service == *service) {
-            return Err(unknown_service(service, units.into_iter().map(|(_, unit)| unit.service)));
+        if !units.iter().any(|(_, unit)| unit.is_called(service)) {
+            return Err(unknown_service(service, units.iter().map(|(_, unit)| unit.label().to_owned())));
         }
     }
     let mut restarted = Vec::new();
     // One after the other: should a new release not work, all but one proxy are as they were.
     for (record, unit) in units {
-        if !options.all && !wanted.contains(&unit.service) {
+        if !options.all && !wanted.iter().any(|name| unit.is_called(name)) {
             continue;
         }
         let socket = Paths::of(&project, record.process.pid).socket;
-        let answer = ipc::ask(&socket, &Ask::RestartProxy { service: unit.service.clone() }, PATIENCE).await?;
+        let answer = ipc::ask(&socket, &Ask::RestartProxy { service: unit.label().to_owned() }, PATIENCE).await?;
         let now = answer.units.first().and_then(|unit| unit.proxy_pid);
         if context.output.is_for_people() {
             context.output.line(&format!("{} {}", context.output.mark(Mark::Ok), answer.said));
         }
-        restarted.push(json!({"name": unit.service, "was": unit.proxy_pid, "is": now}));
+        restarted.push(json!({"name": unit.label(), "was": unit.proxy_pid, "is": now}));
     }
     let _shown = context.output.document("ProxyRestart", &json!({"items": restarted}));
     Ok(Exit::Ok)

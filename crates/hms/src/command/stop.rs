@@ -21,11 +21,7 @@ pub(crate) enum Verb {
 }
 
 pub(super) async fn run(context: Context<'_>, service: &str, verb: Verb) -> Result<Exit, Failure> {
-    // One version of several, or all of them.
-    let service = match service.split_once('@') {
-        Some((service, version)) => format!("{}@{version}", context.service(service)?),
-        None => context.service(service)?,
-    };
+    let service = context.program(service)?;
     let project = context.project()?;
     let question = match verb {
         Verb::Stop => Ask::Stop { service: service.clone() },

@@ -112,6 +112,18 @@ pub(crate) struct UnitReport {
     pub(crate) container: String,
 }
 
+impl UnitReport {
+    /// What it is called where programs of one service are told apart. A supervisor of an earlier release does not say.
+    pub(crate) fn label(&self) -> &str {
+        if self.name.is_empty() { &self.service } else { &self.name }
+    }
+
+    /// Whether a person who writes `name` means it: its service, or it alone.
+    pub(crate) fn is_called(&self, name: &str) -> bool {
+        self.service == name || self.label() == name
+    }
+}
+
 /// Asks a supervisor.
 pub(crate) async fn ask(socket: &Path, question: &Ask, patience: Duration) -> Result<Answer, Failure> {
     let failed = |exit: Exit, why: String| {

@@ -296,7 +296,7 @@ fn services(
         let mut all = vec![main.clone()];
         all.extend(service.versions.iter().map(|(version, file)| {
             let dir = file.dir.as_ref().unwrap_or(&service.dir);
-            // Another folder has a program of its own; in the same one it is the service's, told which version it is.
+            // The same command means another program in another folder, and in the same one its environment tells it which it is.
             let run = file.run.as_ref().or(service.run.as_ref());
             let env = service.env.0.iter().chain(&file.env.0).map(|(name, value)| (name.clone(), value.clone()));
             Service {

@@ -370,12 +370,13 @@ pub(crate) async fn ask_owner(project: &Project, service: &str, question: &Ask) 
     for record in records::living(project) {
         let paths = Paths::of(project, record.process.pid);
         let Ok(status) = ipc::ask(&paths.socket, &Ask::Status, Duration::from_secs(2)).await else { continue };
-        let is_meant = |unit: &ipc::UnitReport| unit.service == service || unit.name == service;
-        let mine = status.units.iter().any(|unit| is_meant(unit) && unit.app_port.is_some());
+        let mine = status.units.iter().any(|unit| unit.is_called(service) && unit.app_port.is_some());
         if mine {
             return ipc::ask(&paths.socket, question, PATIENCE).await;
         }
-        known.extend(status.units.into_iter().filter(|unit| unit.app_port.is_some()).map(|unit| unit.name));
+        known.extend(
+            status.units.into_iter().filter(|unit| unit.app_port.is_some()).map(|unit| unit.label().to_owned()),
+        );
     }
     let failure = super::plan::unknown_service(service, known);
     Err(Failure::new(Exit::Failed, 1107, format!("no supervisor of this project runs {service}"))

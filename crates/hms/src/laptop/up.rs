@@ -198,7 +198,7 @@ async fn start(
         register(&client, plan, report).await?;
     }
     let around = supervisor.surroundings(trust_domain)?;
-    let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.name).collect();
+    let running: Vec<String> = all_units(project).await.into_iter().map(|(_, unit)| unit.label().to_owned()).collect();
     let gateway = start_gateway(options, project, plan, (supervisor, &around, report))?;
     let egress = start_egress(plan, &running, (supervisor, &around))?;
     let handles = start_services((settings, options), plan, &running, (supervisor, &around, &client, report)).await?;

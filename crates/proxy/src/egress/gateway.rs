@@ -29,7 +29,9 @@ pub(super) async fn of(worker: &Rc<Worker>, runtime: &Runtime) -> Result<Option<
     if through == Through::Sidecar || worker.shared.settings.role == Role::Egress {
         return Ok(None);
     }
-    let Some(name) = name() else { return Ok(None) };
+    let Some(name) = name() else {
+        return Err(Refusal::new(Reason::NoConfiguration, "an egress gateway has no name"));
+    };
     match pipeline::details(worker, runtime, name).await {
         Ok(found) if !found.endpoints.is_empty() => Ok(Some(found)),
         Err(refusal) if refusal.reason != Reason::NoService => Err(refusal),
