@@ -17,7 +17,7 @@ pub(crate) async fn lab(stage: &Stage) {
         );
     }
     let answer = stage.curl(&[]).await;
-    assert!(answer.starts_with("200 "), "{answer}");
+    assert!(answer.starts_with("200 "), "{answer}\n{}", stage.mesh.logs());
     assert!(answer.contains("sa/calc-svc;URI=spiffe://") && answer.contains("sa/caller"), "mutual TLS: {answer}");
 
     // The gateway is a program of this machine: it wants a token.

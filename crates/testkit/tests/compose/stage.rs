@@ -71,7 +71,7 @@ impl Stage {
         let words = ["curl", "-sS", "-m", "15", "-i", "-w", "\n%{http_code}", "http://calc-svc/sum/2/3"];
         let said = self.exec(&[&words[..], more].concat()).await;
         let (body, status) = said.out.rsplit_once('\n').unwrap_or(("", &said.err));
-        format!("{status} {body}")
+        format!("{status} {body}{}", said.err)
     }
 
     /// Waits until that has this status; the answer.
