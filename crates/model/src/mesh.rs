@@ -1,9 +1,12 @@
 //! The whole desired state, every reference resolved.
 
+mod led;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::finding::Finding;
+use crate::http_route::HttpRoute;
 use crate::names::ServiceName;
 use crate::policy::{Egress, Telemetry};
 use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
@@ -73,6 +76,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     let mut routes: BTreeMap<ServiceName, Route> = BTreeMap::new();
     let mut splits: BTreeMap<ServiceName, Split> = BTreeMap::new();
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut led: Vec<HttpRoute> = Vec::new();
     for resource in resources {
         match resource {
             Resource::Trust(trust) => mesh.trust = Some(trust),
@@ -89,6 +93,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             Resource::Split(split) => {
                 splits.insert(split.service.clone(), split);
             }
+            Resource::HttpRoute(route) => led.push(route),
             // Resolved forms are sent, never stored.
             Resource::Entry(_) | Resource::Service(_) => {}
         }
@@ -106,6 +111,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             authorization: declaration.authorization.clone().unwrap_or_default(),
             ports: Vec::new(),
             split: splits.remove(name).map(|split| split.shares).unwrap_or_default(),
+            http: Vec::new(),
             name: name.clone(),
         };
         let state = ServiceState { service, addresses, route: routes.remove(name), endpoints: BTreeMap::new() };
@@ -123,6 +129,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     for (name, state) in &mut mesh.services {
         state.service.ports = ports(declarations.get(name), state);
     }
+    led::lead(&mut mesh, led, &mut findings);
     findings.extend(mesh.services.values().flat_map(|state| empty_shares(&mesh, state)));
     (mesh, findings)
 }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::http_route::HttpRoute;
 use crate::names::{Label, ServiceName};
 use crate::policy::Egress;
 use crate::policy::KeepAlive;
@@ -39,11 +40,13 @@ pub enum Kind {
     Egress,
     /// [`Split`], stored; sent as a part of its [`Service`].
     Split,
+    /// [`HttpRoute`], stored; sent as a part of the [`Service`]s or the [`Gateway`] it speaks of.
+    HttpRoute,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Trust,
         Self::Defaults,
         Self::Declaration,
@@ -54,6 +57,7 @@ impl Kind {
         Self::Gateway,
         Self::Egress,
         Self::Split,
+        Self::HttpRoute,
     ];
 
     /// The word that begins a resource's name.
@@ -69,6 +73,7 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::Egress => "egress",
             Self::Split => "split",
+            Self::HttpRoute => "httproute",
         }
     }
 }
@@ -117,8 +122,11 @@ impl ResourceKey {
         parts.next().is_none().then_some(key)
     }
 
-    /// The service it speaks of, unless it is the mesh's own.
+    /// The service it speaks of, unless it is the mesh's own or has a name of its own.
     pub fn service(&self) -> Option<ServiceName> {
+        if self.kind == Kind::HttpRoute {
+            return None;
+        }
         ServiceName::in_namespace(&self.namespace, &self.name).ok()
     }
 }
@@ -159,6 +167,8 @@ pub enum Resource {
     Egress(Egress),
     /// How calls to a service are divided.
     Split(Split),
+    /// How requests to services or from outside are led.
+    HttpRoute(HttpRoute),
 }
 
 impl Resource {
@@ -175,6 +185,7 @@ impl Resource {
             Self::Gateway(_) => ResourceKey::mesh(Kind::Gateway),
             Self::Egress(_) => ResourceKey::mesh(Kind::Egress),
             Self::Split(split) => ResourceKey::of(Kind::Split, &split.service),
+            Self::HttpRoute(route) => ResourceKey::of(Kind::HttpRoute, &route.name),
         }
     }
 }
@@ -264,17 +275,19 @@ pub struct Defaults {
 }
 
 /// Where traffic from outside enters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// The names it answers for, beside the loopback ones (ruling R12).
     pub hosts: Vec<String>,
+    /// The routes that speak of it, ordered by name; found when the mesh is put together, stored on their own.
+    pub routes: Vec<HttpRoute>,
     /// Whose tokens it takes. With none it takes nobody's and answers 401.
     pub issuers: Vec<JwtIssuer>,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { hosts: vec!["gateway.local".to_owned()], issuers: Vec::new() }
+        Self { hosts: vec!["gateway.local".to_owned()], routes: Vec::new(), issuers: Vec::new() }
     }
 }
 

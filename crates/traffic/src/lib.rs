@@ -21,6 +21,7 @@ pub mod egress;
 pub mod ewma;
 pub mod grpc;
 pub mod hosts;
+pub mod http_route;
 pub mod limits;
 pub mod outlier;
 pub mod rate_limit;

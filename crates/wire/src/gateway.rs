@@ -1,5 +1,6 @@
 //! Gateways and the issuers whose tokens they take.
 
+use hms_model::http_route::{HttpRoute, MOST_ROUTES};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::{JwtIssuer, JwtKey};
 use hms_model::resource::Gateway;
@@ -22,14 +23,19 @@ impl Wire for Gateway {
     type Message = v1::Gateway;
 
     fn to_wire(&self) -> v1::Gateway {
-        let Self { hosts, issuers } = self;
-        v1::Gateway { hosts: hosts.clone(), issuers: issuers.iter().map(Wire::to_wire).collect() }
+        let Self { hosts, routes, issuers } = self;
+        v1::Gateway {
+            hosts: hosts.clone(),
+            issuers: issuers.iter().map(Wire::to_wire).collect(),
+            routes: routes.iter().map(Wire::to_wire).collect(),
+        }
     }
 
     fn from_wire(message: v1::Gateway) -> Result<Self, WireError> {
-        let v1::Gateway { hosts, issuers } = message;
+        let v1::Gateway { hosts, issuers, routes } = message;
         Ok(Self {
             hosts: each(hosts, "gateway.hosts", HOSTS, |name| host(name, "gateway.hosts"))?,
+            routes: each(routes, "gateway.routes", MOST_ROUTES, HttpRoute::from_wire)?,
             issuers: each(issuers, "gateway.issuers", ISSUERS, JwtIssuer::from_wire)?,
         })
     }

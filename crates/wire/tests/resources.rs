@@ -177,7 +177,11 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         ("[ -~]{0,20}", algorithm, "[ -~\n]{1,50}").prop_map(|(id, algorithm, jwk)| JwtKey { id, algorithm, jwk });
     let issuer = ("[ -~]{1,20}", vec("[ -~]{1,20}", 1..3), vec(key, 0..3))
         .prop_map(|(issuer, audiences, keys)| JwtIssuer { issuer, audiences, keys });
-    (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway { hosts, issuers })
+    (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway {
+        hosts,
+        routes: Vec::new(),
+        issuers,
+    })
 }
 
 fn app_protocol() -> impl Strategy<Value = AppProtocol> {
@@ -379,6 +383,7 @@ fn service() -> v1::Service {
         },
         ports: Vec::new(),
         split: Vec::new(),
+        http: Vec::new(),
     };
     hms_wire::Wire::to_wire(&service)
 }

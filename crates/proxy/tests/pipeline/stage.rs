@@ -317,6 +317,7 @@ impl Prepared {
         self.resources.push(Resource::Entry(entry));
         self.resources.push(Resource::Service(Service {
             split: Vec::new(),
+            http: Vec::new(),
             name: name.clone(),
             identities: std::collections::BTreeSet::new(),
             sni: "s".to_owned(),
