@@ -11,7 +11,7 @@
 //! * [`compose`]: the containers of a Compose file, and how they are joined
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
-//! * [`traffic_split`]: SMI's splits
+//! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`mod@render`]: findings for a terminal
 
@@ -19,15 +19,18 @@ pub mod compose;
 pub mod envoy_static;
 pub mod jwks;
 pub mod mesh_yaml;
+pub mod objects;
 pub mod render;
 pub mod route_yaml;
 pub mod routes_json;
 pub mod source;
-pub mod traffic_split;
 
 mod document;
+mod gateway_api;
+mod linkerd;
 mod read;
 mod rules;
+mod traffic_split;
 
 pub use render::render;
 pub use source::Source;

@@ -3,7 +3,8 @@
 use axum::extract::State;
 use axum::http::{Method, StatusCode};
 use axum::response::Response;
-use hms_formats::{Source, route_yaml, traffic_split};
+use hms_formats::objects::{self, Objects};
+use hms_formats::{Source, route_yaml};
 use hms_model::resource::Resource;
 use schemars::JsonSchema;
 use serde::Deserialize;
@@ -15,7 +16,7 @@ use super::routes::{
     File, Outcome, check_claims, check_count, commit, declaration, refuse_errors, registered_answer, route_changes,
 };
 use super::table::Operation;
-use crate::registry::Change;
+use crate::registry::{Change, View};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -23,7 +24,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::POST,
             "/v1/apply",
             "applyFiles",
-            "Applies route files and SMI's TrafficSplits, all together or none.",
+            "Applies route files and objects of Kubernetes (routes of the Gateway API, Linkerd's, SMI's), all together or none.",
             apply,
         )
         .takes::<ApplyRequest>()
@@ -48,30 +49,42 @@ async fn apply(
 ) -> Result<Response, Problem> {
     check_count(request.files.len())?;
     let sources = request.files.into_iter().map(Source::from);
-    let (splits, routes): (Vec<Source>, Vec<Source>) = sources.partition(traffic_split::recognises);
+    let (objects, routes): (Vec<Source>, Vec<Source>) = sources.partition(objects::recognises);
     let (routes, mut findings) = route_yaml::translate(&routes);
-    let (splits, more) = traffic_split::translate(&splits);
+    let (objects, more) = objects::translate(&objects);
     findings.extend(more);
     refuse_errors(&findings)?;
     let revision = commit(&context, if_match, |view| {
         check_claims(view, routes.iter().map(|file| (&file.service, &file.route)))?;
         let mut changes = route_changes(&context, view, &routes)?;
-        for split in &splits {
+        for split in &objects.splits {
             // Callers name it, so it has a name even if nothing of its own answers.
             let routed = routes.iter().any(|file| file.service == split.service);
             if !routed && view.declaration(&split.service).is_none() {
                 changes.push(Change::Put(Resource::Declaration(declaration(&context, view, &split.service)?)));
             }
-            changes.push(Change::Put(Resource::Split(split.clone())));
         }
+        changes.extend(gateway_hosts(view, &objects));
+        changes.extend(objects.resources().map(Change::Put));
         Ok(changes)
     })
     .await?;
-    let registered = routes.iter().map(|file| &file.service).chain(splits.iter().map(|split| &split.service));
+    let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).collect();
     // What is inert is known only now that all of it is together.
     let view = context.parts().registry.view();
-    let ours = |message: &str| splits.iter().any(|split| message.contains(&format!("`{}`", split.service)));
-    findings.extend(view.findings.iter().filter(|finding| ours(&finding.message)).cloned());
+    findings.extend(view.findings.iter().filter(|finding| objects.is_about(finding)).cloned());
     Ok(registered_answer(registered, revision, &findings))
+}
+
+/// The gateway with the host names that objects give it, if it does not have them.
+fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
+    let mut gateway = view.mesh.gateway.clone();
+    let new = objects.hosts.iter().filter(|host| !gateway.hosts.contains(host));
+    let new: Vec<String> = new.cloned().collect();
+    if new.is_empty() {
+        return None;
+    }
+    gateway.hosts.extend(new);
+    Some(Change::Put(Resource::Gateway(gateway)))
 }

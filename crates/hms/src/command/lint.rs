@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use hms_formats::{Source, compose, envoy_static, mesh_yaml, traffic_split};
+use hms_formats::{Source, compose, envoy_static, mesh_yaml, objects};
 use hms_model::finding::Finding;
 use serde_json::json;
 
@@ -67,7 +67,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
     let mut contained = None;
-    let mut splits = Vec::new();
+    let mut applied = Vec::new();
     let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
@@ -88,7 +88,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
-            _ if traffic_split::recognises(&source) => splits.push(source),
+            _ if objects::recognises(&source) => applied.push(source),
             _ if compose::recognises(&source) => contained = Some(source),
             _ if envoy_static::recognises(&source) => {
                 statics += 1;
@@ -97,8 +97,8 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             _ => routes.push(source),
         }
     }
-    statics += splits.len();
-    of_statics.extend(traffic_split::translate(&splits).1);
+    statics += applied.len();
+    of_statics.extend(objects::translate(&applied).1);
     let alone = mesh.is_none();
     if let (true, Some(source)) = (alone, &contained) {
         // What it says of the mesh is as good as a mesh.yaml.
