@@ -153,6 +153,12 @@ pub struct TimeoutOverlay {
 }
 
 impl TimeoutOverlay {
+    /// One that leaves nothing but the time to connect to the service's.
+    pub fn whole(timeouts: Timeouts) -> Self {
+        let bound = |time: Option<Duration>| Some(time.map_or(Bound::Lifted, Bound::After));
+        Self { request: bound(timeouts.request), attempt: bound(timeouts.attempt), idle: Some(timeouts.idle) }
+    }
+
     /// A service's bounds with these laid over them.
     #[must_use]
     pub fn over(&self, service: Timeouts) -> Timeouts {
