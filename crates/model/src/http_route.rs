@@ -39,6 +39,16 @@ pub struct HttpRoute {
     pub rules: Vec<HttpRule>,
 }
 
+impl HttpRoute {
+    /// Every service that may get a request or a copy of one; some may stand twice.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.iter().flat_map(|rule| {
+            let backends = rule.backends.iter().filter(|backend| backend.refused.is_none());
+            backends.map(|own| &own.share.service).chain(rule.actions.mirrors.iter().map(|own| &own.share.service))
+        })
+    }
+}
+
 /// Whose requests a route is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Parent {

@@ -68,7 +68,8 @@ pub async fn follow<'a>(
 }
 
 /// The place of the share that gets this call. `asked` is the service that was called, if one was; a share for which `is_fixed` holds
-/// by its place keeps its part, whoever is behind it. A service that nothing is known of yet may be called: it is asked for then.
+/// by its place keeps its part, whoever is behind it. A service that is not known in detail yet gets no call while others can take it:
+/// it was asked for when its share became known.
 pub fn roll(
     worker: &Worker,
     runtime: &Runtime,
@@ -82,7 +83,7 @@ pub fn roll(
         let own = asked.filter(|asked| asked.service.name == share.service);
         match own.or_else(|| runtime.upstreams.get(&share.service)) {
             Some(upstream) => is_fixed(place) || serves(upstream, &share.version, now),
-            None => is_fixed(place) || runtime.directory.get(&share.service).is_some(),
+            None => is_fixed(place),
         }
     };
     decide::choose(shares, usable, &mut worker.dice.borrow_mut())
