@@ -149,7 +149,7 @@ impl<'r, 'a> Builder<'r, 'a> {
         let mut roots = Vec::new();
         while let Some((event, span)) = self.next()? {
             match event {
-                Event::DocumentStart(..) | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => continue,
+                Event::DocumentStart(..) | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
                 _ if roots.len() >= MAX_DOCUMENTS => {
                     let finding = Finding::error(2112, format!("more than {MAX_DOCUMENTS} documents in one file"));
                     return self.stop(span, finding.fix("split the file"));

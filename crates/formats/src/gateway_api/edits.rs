@@ -16,19 +16,6 @@ const HEADERS: usize = 16;
 const NAME_BYTES: usize = 256;
 const VALUE_BYTES: usize = 4096;
 
-/// What frames a message or is the mesh's own: nobody edits these.
-const KEPT: [&str; 9] = [
-    "connection",
-    "content-length",
-    "host",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-];
-
 pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>) -> HeaderEdits {
     let Some(table) = reader.table(field.node, &field.path, EDITS) else { return HeaderEdits::default() };
     let mut remove = Vec::new();
@@ -70,12 +57,14 @@ pub(super) fn twice(name: &HeaderName) -> Finding {
 
 fn editable(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
     let name = name(reader, field)?;
-    if !KEPT.contains(&name.as_str()) && !name.as_str().starts_with("x-hms-") {
+    if !HeaderEdits::is_protected(&name) {
         return Some(name);
     }
     let (why, fix) = match name.as_str() {
         "host" => ("it is the authority of the request", "use URLRewrite with hostname"),
-        own if own.starts_with("x-hms-") => ("fields of this name are the mesh's own", "use another name"),
+        own if own.starts_with("x-") || own == "traceparent" => {
+            ("fields of this name are the mesh's own", "use another name")
+        }
         _ => ("it frames the message or belongs to one connection alone", "leave it out"),
     };
     let finding = Finding::error(2105, format!("the field `{name}` cannot be edited"));

@@ -24,6 +24,8 @@ const FILTER: Keys = Keys::new(&[
 ]);
 const MIRROR: Keys = Keys::new(&["backendRef", "percent", "fraction"]);
 const FRACTION: Keys = Keys::new(&["numerator", "denominator"]);
+/// The largest number in a fraction, by the specification.
+const MOST: u32 = i32::MAX.unsigned_abs();
 /// Filters of one rule, by the specification.
 const FILTERS: usize = 16;
 
@@ -40,8 +42,11 @@ enum Kind {
     Extension,
 }
 
-/// The types with the key that each needs.
-const KINDS: [(&str, (Kind, &str)); 8] = [
+/// A type, what it does, and the key that it needs.
+type Row = (&'static str, (Kind, &'static str));
+
+/// All of them.
+const KINDS: [Row; 8] = [
     ("RequestHeaderModifier", (Kind::RequestHeaders, "requestHeaderModifier")),
     ("ResponseHeaderModifier", (Kind::ResponseHeaders, "responseHeaderModifier")),
     ("RequestMirror", (Kind::Mirror, "requestMirror")),
@@ -185,7 +190,6 @@ fn mirror(
 
 fn portion(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Portion> {
     let table = reader.table(field.node, &field.path, FRACTION)?;
-    const MOST: u32 = i32::MAX.unsigned_abs();
     let top = reader.need(&table, "numerator", "numerator: 1").cloned();
     let top = top.and_then(|field| Some((reader.whole(&field, "a whole number", 0..=MOST)?, field.node.span)));
     let bottom = table.field("denominator").cloned();

@@ -194,11 +194,8 @@ fn listener(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Listener> {
         // Everything, said in another way.
         if super::is_word(Some(&field), "") { None } else { hosts::pattern(reader, &field) }
     });
-    let (spaces, kinds) = table
-        .field("allowedRoutes")
-        .cloned()
-        .map(|field| allowed(reader, &field))
-        .unwrap_or((Spaces::Same, Vec::new()));
+    let (spaces, kinds) =
+        table.field("allowedRoutes").cloned().map_or((Spaces::Same, Vec::new()), |field| allowed(reader, &field));
     let (protocol, at) = protocol?;
     protocol_fits(reader, table, protocol, at);
     Some(Listener { name: name?.to_owned(), host, port, protocol, spaces, kinds })

@@ -14,16 +14,20 @@ const ENTRIES: usize = 16;
 #[derive(Debug)]
 pub(super) struct Grant {
     namespace: String,
-    from: Vec<(String, String, String)>,
-    to: Vec<(String, String, Option<String>)>,
+    from: Vec<Whom>,
+    to: Vec<What>,
 }
+
+/// Group, kind and namespace.
+type Whom = (String, String, String);
+/// Group, kind and perhaps one name.
+type What = (String, String, Option<String>);
 
 impl Grant {
     /// Whether objects of a kind and namespace may refer to this service.
     pub(super) fn takes(&self, kind: &str, from: &str, service: &hms_model::names::ServiceName) -> bool {
-        let own =
-            |(group, own, namespace): &(String, String, String)| group == GROUP && own == kind && namespace == from;
-        let meant = |(group, kind, name): &(String, String, Option<String>)| {
+        let own = |(group, own, namespace): &Whom| group == GROUP && own == kind && namespace == from;
+        let meant = |(group, kind, name): &What| {
             group.is_empty() && kind == "Service" && name.as_deref().is_none_or(|name| name == service.name())
         };
         self.namespace == service.namespace() && self.from.iter().any(own) && self.to.iter().any(meant)

@@ -49,14 +49,14 @@ pub(super) fn read(reader: &mut Reader<'_>, object: &Object<'_>, spec: &Table<'_
         let Some(reference) = reference(reader, object, &table) else { continue };
         distinct(reader, &item, &reference, &written);
         written.push(reference.clone());
-        match reference.kind.as_str() {
-            "Service" => attached.parents.extend(service(reader, object, &table, &reference)),
-            _ => {
-                asks_gateway = true;
-                let Some(names) = gateway(reader, object, &table, &reference, (&own, scene)) else { continue };
-                is_outside = true;
-                taken.extend(names);
-            }
+        if reference.kind == "Service" {
+            attached.parents.extend(service(reader, object, &table, &reference));
+            continue;
+        }
+        asks_gateway = true;
+        if let Some(names) = gateway(reader, object, &table, &reference, (&own, scene)) {
+            is_outside = true;
+            taken.extend(names);
         }
     }
     if is_outside {
@@ -92,7 +92,7 @@ fn reference(reader: &mut Reader<'_>, object: &Object<'_>, table: &Table<'_>) ->
     let word = kind.as_ref().map_or(Some("Gateway"), |field| reader.text(field, "Gateway or Service"))?;
     let is_known = matches!((group, word), ("" | "core", "Service") | (GROUP, "Gateway"));
     if !is_known {
-        let at = kind.or(group_field(table)).map_or(table.span, |field| field.node.span);
+        let at = kind.or_else(|| table.field("group").cloned()).map_or(table.span, |field| field.node.span);
         let finding = Finding::error(2105, format!("`{}` of `{}` is no parent", short(word), short(group)));
         let fix = if word == "Service" { "group: \"\"" } else { "group: \"\", kind: Service, or kind: Gateway alone" };
         reader.report(at, finding.because("a route is about the requests to a Service or those of a Gateway").fix(fix));
@@ -111,10 +111,6 @@ fn reference(reader: &mut Reader<'_>, object: &Object<'_>, table: &Table<'_>) ->
         section: section.map(str::to_owned),
         port: table.field("port").cloned().and_then(|field| reader.port(&field)),
     })
-}
-
-fn group_field<'n>(table: &Table<'n>) -> Option<Field<'n>> {
-    table.field("group").cloned()
 }
 
 /// Of references to the same parent each names another part of it.
