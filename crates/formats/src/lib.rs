@@ -7,6 +7,7 @@
 //!
 //! * [`source`]: a file's text, checked and located
 //! * [`route_yaml`]: route files
+//! * [`lints`]: habits that a mesh is there to end
 //! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
 //! * [`compose`]: the containers of a Compose file, and how they are joined
 //! * [`envoy_static`]: static files of Envoy's
@@ -18,6 +19,7 @@
 pub mod compose;
 pub mod envoy_static;
 pub mod jwks;
+pub mod lints;
 pub mod mesh_yaml;
 pub mod objects;
 pub mod render;

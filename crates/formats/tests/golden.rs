@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, objects, render, route_yaml, routes_json};
+use hms_formats::{Source, envoy_static, jwks, lints, mesh_yaml, objects, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use hms_model::http_route::{Actions, HttpRule, TimeoutOverlay};
 use hms_model::names::ServiceName;
@@ -109,6 +109,7 @@ fn outcome(format: &str, case: &Path) -> String {
             }
             findings
         }
+        "lints" => lints::look(&sources, &[]),
         "objects" => objects(&sources, &mut out),
         "routes_json" => match sources.first() {
             None => Vec::new(),
@@ -255,9 +256,9 @@ fn every_case_comes_to_what_is_written_beside_it() {
 
 #[test]
 fn every_refusal_has_a_place_a_fix_and_a_known_code() {
-    const CODES: [u16; 25] = [
+    const CODES: [u16; 29] = [
         2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120, 2130, 2131, 2132, 2133, 2134, 2140,
-        2141, 2142, 2150, 2151, 2152, 2153, 2155,
+        2141, 2142, 2150, 2151, 2152, 2153, 2155, 2160, 2161, 2162, 2163,
     ];
     for format in entries(&root()) {
         for case in entries(&format) {
@@ -268,6 +269,7 @@ fn every_refusal_has_a_place_a_fix_and_a_known_code() {
                 "routes_json" => sources.first().map(|source| routes_json::import(source).1).unwrap_or_default(),
                 "jwks" => sources.first().map(|source| jwks::parse(source).1).unwrap_or_default(),
                 "compose" => sources.first().map(|source| compose::read(source, None, &lookup).1).unwrap_or_default(),
+                "lints" => lints::look(&sources, &[]),
                 "objects" => objects::translate(&sources).1,
                 "envoy_static" => sources.first().map(|source| envoy_static::translate(source).1).unwrap_or_default(),
                 _ => mesh_yaml::translate(sources.first(), None, None, &[], &lookup).1,

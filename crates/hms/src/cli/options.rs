@@ -395,6 +395,18 @@ pub(crate) struct Lint {
     /// Files [default: those `hms up` would read]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Do not mention this habit; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = parse_lint)]
+    pub(crate) suppress: Vec<hms_formats::lints::Lint>,
+}
+
+/// A lint by its name.
+fn parse_lint(text: &str) -> Result<hms_formats::lints::Lint, String> {
+    use hms_formats::lints::Lint;
+    Lint::ALL.into_iter().find(|lint| lint.as_str() == text).ok_or_else(|| {
+        let names = Lint::ALL.map(Lint::as_str);
+        format!("known: {}", names.join(", "))
+    })
 }
 
 /// `hms routes`.
