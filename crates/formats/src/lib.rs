@@ -32,6 +32,7 @@ mod gateway_api;
 mod linkerd;
 mod read;
 mod rules;
+mod smi;
 mod traffic_split;
 
 pub use render::render;

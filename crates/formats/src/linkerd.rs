@@ -16,6 +16,8 @@
 //!         perTryTimeout: 1s
 //! ```
 
+pub(crate) mod annotations;
+
 use hms_model::finding::Finding;
 use hms_model::http_route::{Backend, Bound, HttpRoute, HttpRule, MOST_RULES, Parent};
 use hms_model::names::ServiceName;

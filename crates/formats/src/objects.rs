@@ -11,16 +11,19 @@ use std::collections::BTreeMap;
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
 use hms_model::names::ServiceName;
-use hms_model::resource::Resource;
+use hms_model::policy::authorization::AllowRule;
+use hms_model::resource::{Declaration, Overlay, Resource};
 use hms_model::split::Split;
 
 use self::kind::Kind;
 use self::object::{Object, heads, items};
 use crate::document::{self, Node, Value, short};
 use crate::gateway_api::{self, Scene};
+use crate::linkerd;
 use crate::read::{Reader, Span};
+use crate::smi::{self, Groups};
 use crate::source::Source;
-use crate::{linkerd, traffic_split};
+use crate::traffic_split::{self, Meaning};
 
 /// Objects of one `List`.
 const MOST_ITEMS: usize = 10_000;
@@ -32,8 +35,47 @@ pub struct Objects {
     pub routes: Vec<HttpRoute>,
     /// How calls are divided.
     pub splits: Vec<Split>,
+    /// Policies of services, whose other policies stay.
+    pub services: BTreeMap<ServiceName, Policies>,
     /// Host names that the gateway is to answer for.
     pub hosts: Vec<String>,
+}
+
+/// What objects add to the policies of a service.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Policies {
+    /// Instead of the service's own.
+    pub overlay: Overlay,
+    /// Further rules of who may call it.
+    pub allow: Vec<AllowRule>,
+}
+
+impl Policies {
+    /// Lays this over what a declaration says.
+    pub fn over(&self, declaration: &mut Declaration) {
+        declaration.overlay = overlaid(self.overlay.clone(), &declaration.overlay);
+        if self.allow.is_empty() {
+            return;
+        }
+        let rules = &mut declaration.authorization.get_or_insert_default().allow;
+        for rule in &self.allow {
+            if !rules.iter().any(|own| own.source == rule.source && own.matches == rule.matches) {
+                rules.push(rule.clone());
+            }
+        }
+    }
+}
+
+/// One overlay over another.
+fn overlaid(new: Overlay, own: &Overlay) -> Overlay {
+    Overlay {
+        retry: new.retry.or_else(|| own.retry.clone()),
+        timeouts: new.timeouts.or(own.timeouts),
+        outlier: new.outlier.or(own.outlier),
+        balance: new.balance.or(own.balance),
+        limits: new.limits.or(own.limits),
+        keep_alive: new.keep_alive.or(own.keep_alive),
+    }
 }
 
 impl Objects {
@@ -57,7 +99,8 @@ impl Objects {
 
     /// What people call each: the service of a division, the name of a route.
     pub fn names(&self) -> impl Iterator<Item = &ServiceName> {
-        self.splits.iter().map(|split| &split.service).chain(self.routes.iter().map(|route| &route.name))
+        let led = self.splits.iter().map(|split| &split.service).chain(self.routes.iter().map(|route| &route.name));
+        led.chain(self.services.keys())
     }
 }
 
@@ -91,6 +134,9 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     let objects = known(&mut reader, &roots);
     let scene = Scene::read(&mut reader, objects.iter().map(|(kind, object)| (*kind, object)));
     let mut made = Made { hosts: scene.hosts(), ..Made::default() };
+    for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::HttpRouteGroup) {
+        smi::group(&mut reader, object, &mut made.groups);
+    }
     for (kind, object) in &objects {
         made.add(&mut reader, *kind, object, &scene);
     }
@@ -137,15 +183,24 @@ struct Made {
     splits: Vec<(u16, Split)>,
     divided: BTreeMap<ServiceName, Span>,
     hosts: Vec<(u16, String)>,
+    services: Vec<(u16, ServiceName, Policies)>,
+    groups: Groups,
 }
 
 impl Made {
     fn add(&mut self, reader: &mut Reader<'_>, kind: Kind, object: &Object<'_>, scene: &Scene<'_>) {
         let file = object.at.file;
         let route = match kind {
-            Kind::TrafficSplit => {
-                let split = traffic_split::read(reader, object);
-                return self.divide(reader, split);
+            Kind::TrafficSplit => match traffic_split::read(reader, object, &self.groups) {
+                Some(Meaning::All(split, at)) => return self.divide(reader, Some((split, at))),
+                Some(Meaning::Some(route)) => Some(route),
+                None => return,
+            },
+            Kind::TrafficTarget => {
+                let target = smi::target(reader, object, &self.groups);
+                let policies = |allow| Policies { allow, ..Policies::default() };
+                self.services.extend(target.map(|(service, allow)| (file, service, policies(allow))));
+                return;
             }
             Kind::TcpRoute | Kind::TlsRoute => {
                 let split = gateway_api::streams::read(reader, object, scene);
@@ -156,9 +211,12 @@ impl Made {
             Kind::LinkerdRoute => linkerd::read(reader, object, scene),
             Kind::BackendTlsPolicy => return gateway_api::backend_tls(reader, object),
             // Read before, because others refer to them.
-            Kind::Gateway | Kind::ReferenceGrant => return,
+            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup => return,
         };
-        self.routes.extend(route.map(|route| (file, route)));
+        self.routes.extend(route.map(|mut route| {
+            linkerd::annotations::over(reader, object, &mut route);
+            (file, route)
+        }));
     }
 
     /// A service is divided once.
@@ -180,7 +238,14 @@ impl Made {
             self.hosts.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, host)| host).collect();
         hosts.sort_unstable();
         hosts.dedup();
+        let mut services: BTreeMap<ServiceName, Policies> = BTreeMap::new();
+        for (_, name, policies) in self.services.into_iter().filter(|(file, ..)| is_clean(*file)) {
+            let own = services.entry(name).or_default();
+            own.overlay = overlaid(policies.overlay, &own.overlay);
+            own.allow.extend(policies.allow);
+        }
         Objects {
+            services,
             routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
             splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),
             hosts,

@@ -73,6 +73,12 @@ fn objects(sources: &[Source], out: &mut String) -> Vec<Finding> {
             describe_rule(out, rule);
         }
     }
+    for (name, policies) in &objects.services {
+        writeln!(out, "service {name}: {:?}", policies.overlay).unwrap();
+        for rule in &policies.allow {
+            writeln!(out, "  {rule:?}").unwrap();
+        }
+    }
     if !objects.hosts.is_empty() {
         writeln!(out, "the gateway answers for {:?}", objects.hosts).unwrap();
     }

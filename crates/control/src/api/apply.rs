@@ -5,7 +5,8 @@ use axum::http::{Method, StatusCode};
 use axum::response::Response;
 use hms_formats::objects::{self, Objects};
 use hms_formats::{Source, route_yaml};
-use hms_model::resource::Resource;
+use hms_model::names::ServiceName;
+use hms_model::resource::{Declaration, Resource};
 use schemars::JsonSchema;
 use serde::Deserialize;
 
@@ -64,6 +65,14 @@ async fn apply(
                 changes.push(Change::Put(Resource::Declaration(declaration(&context, view, &split.service)?)));
             }
         }
+        for (name, policies) in &objects.services {
+            let mut declared = match take_declaration(&mut changes, name) {
+                Some(declared) => declared,
+                None => declaration(&context, view, name)?,
+            };
+            policies.over(&mut declared);
+            changes.push(Change::Put(Resource::Declaration(declared)));
+        }
         changes.extend(gateway_hosts(view, &objects));
         changes.extend(objects.resources().map(Change::Put));
         Ok(changes)
@@ -87,4 +96,14 @@ fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
     }
     gateway.hosts.extend(new);
     Some(Change::Put(Resource::Gateway(gateway)))
+}
+
+/// The declaration of a service among changes, to be changed further.
+fn take_declaration(changes: &mut Vec<Change>, name: &ServiceName) -> Option<Declaration> {
+    let is_its = |change: &Change| matches!(change, Change::Put(Resource::Declaration(own)) if own.name == *name);
+    let place = changes.iter().position(is_its)?;
+    match changes.remove(place) {
+        Change::Put(Resource::Declaration(declaration)) => Some(declaration),
+        _ => None,
+    }
 }

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     ReferenceGrant,
     /// The Gateway API's.
     BackendTlsPolicy,
+    /// SMI's.
+    HttpRouteGroup,
+    /// SMI's.
+    TrafficTarget,
     /// Linkerd's `HTTPRoute`.
     LinkerdRoute,
 }
@@ -52,7 +56,9 @@ const KINDS: &[Row] = &[
     (GATEWAY_API, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"], Kind::ReferenceGrant),
     (GATEWAY_API, "BackendTLSPolicy", &["v1", "v1alpha3"], Kind::BackendTlsPolicy),
     ("policy.linkerd.io", "HTTPRoute", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"], Kind::LinkerdRoute),
-    ("split.smi-spec.io", "TrafficSplit", &["v1alpha2", "v1alpha3"], Kind::TrafficSplit),
+    ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
+    ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
+    ("split.smi-spec.io", "TrafficSplit", &["v1alpha2", "v1alpha3", "v1alpha4"], Kind::TrafficSplit),
 ];
 
 /// What an object is; `None` with a finding if it is none that is read.

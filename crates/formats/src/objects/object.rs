@@ -51,6 +51,15 @@ impl<'n> Object<'n> {
         Some(Self { kind, name, at, namespace: namespace?, top })
     }
 
+    /// Every annotation.
+    pub(crate) fn annotations(&self, reader: &mut Reader<'_>) -> Vec<Field<'n>> {
+        let Some(metadata) = self.top.field("metadata") else { return Vec::new() };
+        let metadata = reader.open_table(metadata.node, &metadata.path);
+        let annotations = metadata.and_then(|table| table.field("annotations").cloned());
+        let table = annotations.and_then(|field| reader.open_table(field.node, &field.path));
+        table.map(|table| table.fields().to_vec()).unwrap_or_default()
+    }
+
     /// What it says, with these keys only.
     pub(crate) fn spec(&self, reader: &mut Reader<'_>, keys: Keys, example: &str) -> Option<Table<'n>> {
         let spec = reader.need(&self.top, "spec", example).cloned()?;
