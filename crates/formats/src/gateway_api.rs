@@ -26,7 +26,9 @@ use crate::objects::kind::Kind;
 use crate::objects::object::{Object, items, not_carried};
 use crate::read::{Field, Keys, Reader, Table};
 
-pub(crate) use self::matches::rule_matches;
+pub(crate) use self::edits::{editable, name as header_name, value_of as header_value};
+pub(crate) use self::hosts::pattern as host_pattern;
+pub(crate) use self::matches::{canonical, pattern, rule_matches};
 pub(crate) use self::retry::{attempts, only_what_may_be};
 
 /// The group of everything here.
@@ -149,6 +151,6 @@ pub(crate) fn backend_tls(reader: &mut Reader<'_>, object: &Object<'_>) {
 }
 
 /// Whether a field holds one of the words.
-fn is_word(field: Option<&Field<'_>>, word: &str) -> bool {
+pub(crate) fn is_word(field: Option<&Field<'_>>, word: &str) -> bool {
     field.is_some_and(|field| matches!(&field.node.value, crate::document::Value::Scalar(text, _) if text == word))
 }

@@ -29,6 +29,7 @@ pub mod source;
 
 mod document;
 mod gateway_api;
+mod istio;
 mod linkerd;
 mod read;
 mod rules;

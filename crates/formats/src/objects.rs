@@ -19,11 +19,12 @@ use self::kind::Kind;
 use self::object::{Object, heads, items};
 use crate::document::{self, Node, Value, short};
 use crate::gateway_api::{self, Scene};
-use crate::linkerd;
+use crate::istio::Subsets;
 use crate::read::{Reader, Span};
 use crate::smi::{self, Groups};
 use crate::source::Source;
 use crate::traffic_split::{self, Meaning};
+use crate::{istio, linkerd};
 
 /// Objects of one `List`.
 const MOST_ITEMS: usize = 10_000;
@@ -137,6 +138,9 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::HttpRouteGroup) {
         smi::group(&mut reader, object, &mut made.groups);
     }
+    for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::DestinationRule) {
+        made.rule(&mut reader, object);
+    }
     for (kind, object) in &objects {
         made.add(&mut reader, *kind, object, &scene);
     }
@@ -185,6 +189,7 @@ struct Made {
     hosts: Vec<(u16, String)>,
     services: Vec<(u16, ServiceName, Policies)>,
     groups: Groups,
+    subsets: Subsets,
 }
 
 impl Made {
@@ -209,14 +214,23 @@ impl Made {
             Kind::HttpRoute => gateway_api::http_route(reader, object, scene),
             Kind::GrpcRoute => gateway_api::grpc::read(reader, object, scene),
             Kind::LinkerdRoute => linkerd::read(reader, object, scene),
+            Kind::VirtualService => istio::virtual_service(reader, object, &self.subsets),
             Kind::BackendTlsPolicy => return gateway_api::backend_tls(reader, object),
             // Read before, because others refer to them.
-            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup => return,
+            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup | Kind::DestinationRule => return,
         };
         self.routes.extend(route.map(|mut route| {
             linkerd::annotations::over(reader, object, &mut route);
             (file, route)
         }));
+    }
+
+    /// What a rule of Istio's says of a service.
+    fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        let Some((service, overlay)) = istio::destination_rule(reader, object, &mut self.subsets) else { return };
+        if overlay != Overlay::default() {
+            self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
+        }
     }
 
     /// A service is divided once.

@@ -18,6 +18,8 @@ const MATCH: Keys = Keys::new(&["name", "methods", "pathRegex", "headers"]);
 const TARGET: Keys = Keys::new(&["destination", "sources", "rules"]);
 const ACCOUNT: Keys = Keys::new(&["kind", "name", "namespace", "port"]);
 const RULE: Keys = Keys::new(&["kind", "name", "matches"]);
+/// Methods and paths that one allow rule may name.
+const MATCHES: usize = 256;
 /// Entries of one list.
 const ENTRIES: usize = 64;
 
@@ -95,8 +97,8 @@ fn headers(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<FieldCondition> {
         Value::List(_) => reader.list(field, "a list of header fields").unwrap_or_default(),
         _ => vec![field.clone()],
     };
-    let mut conditions = Vec::new();
-    for item in tables {
+    let mut conditions: Vec<FieldCondition> = Vec::new();
+    for item in tables.into_iter().take(16) {
         let Some(table) = reader.open_table(item.node, &item.path) else { continue };
         for field in table.fields().iter().take(16) {
             let name = HeaderName::from_bytes(field.name.as_bytes()).ok();
@@ -109,6 +111,11 @@ fn headers(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<FieldCondition> {
             let value = value.map(ValueCondition::Regex);
             conditions.extend(value.map(|value| FieldCondition { name, value, is_negated: false }));
         }
+    }
+    if conditions.len() > 16 {
+        let finding = Finding::error(2112, format!("`{}` has {} conditions", field.path, conditions.len()));
+        reader.report(field.key, finding.because("there are at most 16").fix("write fewer"));
+        conditions.truncate(16);
     }
     conditions
 }
@@ -170,6 +177,10 @@ pub(crate) fn target(
     if matches.as_ref().is_some_and(Vec::is_empty) && !reader.has_errors(object.at.file) {
         let finding = Finding::error(2105, "these rules allow nothing");
         reader.report(object.at, finding.fix("leave `rules` out to allow all"));
+    }
+    if matches.as_ref().is_some_and(|matches| matches.len() > MATCHES) {
+        let finding = Finding::error(2112, format!("the rules come to more than {MATCHES} matches"));
+        reader.report(object.at, finding.fix("divide them among several objects"));
     }
     let mut rules = Vec::new();
     for item in items(reader, &spec, "sources", ENTRIES, "a list of service accounts") {

@@ -90,9 +90,9 @@ fn a_route_of_the_gateway_api_leads_by_a_header_and_answers_404_for_the_rest() {
         for service in ["payment-svc", "payment-next-svc"] {
             mesh.rest().until_service(service, "healthy", 1).await;
         }
-        mesh.write("route.yaml", CANARY);
-        assert_eq!(mesh.hms(&["lint", "route.yaml"]).await, "√ 1 file, 0 errors, 0 warnings\n");
-        let _said = mesh.hms(&["apply", "route.yaml"]).await;
+        mesh.write("pay-canary.yaml", CANARY);
+        assert_eq!(mesh.hms(&["lint", "pay-canary.yaml"]).await, "√ 1 file, 0 errors, 0 warnings\n");
+        let _said = mesh.hms(&["apply", "pay-canary.yaml"]).await;
         let mut plan = Plan::client("grant-svc");
         plan.upstreams = vec!["payment-svc".to_owned()];
         let client = Proxy::start(&mesh, plan).await;

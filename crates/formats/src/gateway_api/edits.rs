@@ -55,7 +55,8 @@ pub(super) fn twice(name: &HeaderName) -> Finding {
         .fix("keep one of the two")
 }
 
-fn editable(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
+/// The name of a header field that an author may change.
+pub(crate) fn editable(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
     let name = name(reader, field)?;
     if !HeaderEdits::is_protected(&name) {
         return Some(name);
@@ -73,7 +74,7 @@ fn editable(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
 }
 
 /// The name of a header field, in lower case.
-pub(super) fn name(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
+pub(crate) fn name(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderName> {
     let text = reader.text(field, "the name of a header field")?;
     let name = HeaderName::from_bytes(text.as_bytes()).ok().filter(|_| text.len() <= NAME_BYTES);
     if name.is_none() {
@@ -85,7 +86,8 @@ pub(super) fn name(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderN
     name
 }
 
-fn value_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderValue> {
+/// The value of a header field.
+pub(crate) fn value_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HeaderValue> {
     const WANTS: &str = "the value of a header field";
     let text = reader.text(field, WANTS)?;
     let value = HeaderValue::from_bytes(text.as_bytes()).ok().filter(|_| (1..=VALUE_BYTES).contains(&text.len()));

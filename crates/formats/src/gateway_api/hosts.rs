@@ -6,7 +6,7 @@ use crate::document::short;
 use crate::read::{Field, Reader};
 
 /// A host name, or `*.` before one (`Hostname`).
-pub(super) fn pattern(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
+pub(crate) fn pattern(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
     let text = reader.text(field, "a host name such as shop.example.com or *.example.com")?;
     if is_name(text.strip_prefix("*.").unwrap_or(text)) {
         return Some(text.to_owned());

@@ -104,7 +104,7 @@ fn path(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<PathCondition> {
 }
 
 /// A path in the form that requests have when they are matched; what the specification refuses in one is refused.
-fn canonical(reader: &mut Reader<'_>, field: &Field<'_>, text: &str) -> Option<String> {
+pub(crate) fn canonical(reader: &mut Reader<'_>, field: &Field<'_>, text: &str) -> Option<String> {
     let fits = |b: u8| b.is_ascii_alphanumeric() || b"/-._~!$&'()*+,;=:@%".contains(&b);
     let why = if !text.starts_with('/') {
         "it begins with /"
@@ -132,7 +132,7 @@ fn canonical(reader: &mut Reader<'_>, field: &Field<'_>, text: &str) -> Option<S
 }
 
 /// A regular expression.
-pub(super) fn pattern(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Pattern> {
+pub(crate) fn pattern(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Pattern> {
     let text = reader.line(field, "a regular expression", VALUE_BYTES)?;
     match Pattern::parse(text) {
         Ok(pattern) => Some(pattern),

@@ -13,6 +13,8 @@ const PARENT: Keys = Keys::new(&["group", "kind", "name", "namespace", "sectionN
 /// Parents and host names of one route, by the specification.
 const PARENTS: usize = 32;
 const HOSTS: usize = 16;
+/// Host names that a route may come to with those of its listeners.
+const MOST_NAMES: usize = 64;
 
 /// The parents of a route that take it, and the host names for which a gateway leads by it.
 #[derive(Debug, Default)]
@@ -65,6 +67,12 @@ pub(super) fn read(reader: &mut Reader<'_>, object: &Object<'_>, spec: &Table<'_
         attached.hosts = if taken.iter().any(String::is_empty) { own } else { taken };
         attached.hosts.sort_unstable();
         attached.hosts.dedup();
+        if attached.hosts.len() > MOST_NAMES {
+            let finding =
+                Finding::error(2112, format!("the listeners give the route {} host names", attached.hosts.len()));
+            let why = format!("a route has at most {MOST_NAMES}");
+            reader.report(object.at, finding.because(why).fix("name a listener by sectionName"));
+        }
     } else if let (false, Some(field)) =
         (own.is_empty() || asks_gateway || object.kind == "TLSRoute", spec.field("hostnames"))
     {

@@ -24,6 +24,10 @@ pub(crate) enum Kind {
     ReferenceGrant,
     /// The Gateway API's.
     BackendTlsPolicy,
+    /// Istio's.
+    VirtualService,
+    /// Istio's.
+    DestinationRule,
     /// SMI's.
     HttpRouteGroup,
     /// SMI's.
@@ -36,7 +40,7 @@ impl Kind {
     /// The kind that it shares its names with: all that become routes for requests are stored as such.
     pub(crate) fn stored_as(self) -> Self {
         match self {
-            Self::GrpcRoute | Self::LinkerdRoute => Self::HttpRoute,
+            Self::GrpcRoute | Self::LinkerdRoute | Self::VirtualService => Self::HttpRoute,
             own => own,
         }
     }
@@ -56,6 +60,8 @@ const KINDS: &[Row] = &[
     (GATEWAY_API, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"], Kind::ReferenceGrant),
     (GATEWAY_API, "BackendTLSPolicy", &["v1", "v1alpha3"], Kind::BackendTlsPolicy),
     ("policy.linkerd.io", "HTTPRoute", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"], Kind::LinkerdRoute),
+    ("networking.istio.io", "VirtualService", &["v1", "v1beta1", "v1alpha3"], Kind::VirtualService),
+    ("networking.istio.io", "DestinationRule", &["v1", "v1beta1", "v1alpha3"], Kind::DestinationRule),
     ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
     ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
     ("split.smi-spec.io", "TrafficSplit", &["v1alpha2", "v1alpha3", "v1alpha4"], Kind::TrafficSplit),
