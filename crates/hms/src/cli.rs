@@ -10,7 +10,7 @@ pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
     PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Store,
-    Tap, Up,
+    Tap, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -169,6 +169,9 @@ pub(crate) enum Command {
     /// Divide a service's calls among its versions, or show how they are divided
     #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
     Shift(Shift),
+    /// Tell what would become of a request, and which rule decides
+    #[command(before_help = "  hms why hello-svc calc-svc DELETE /sum/2/3\n  hms why gateway GET /sum/2/3\n  hms why --trace 7f23ab\n", help_template = TEMPLATE)]
+    Why(Why),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,
