@@ -62,7 +62,8 @@ fn allowed(
             let nearest = rule.map(|rule| format!("; nearest: {}", words(rule))).unwrap_or_default();
             let text = format!("the sidecar of {name} refuses: no allow rule matches{nearest}");
             let origin = rule.map(|rule| rule.origin.as_str()).unwrap_or_default();
-            let smallest = format!("allow: [{{from: {}, to: [{} {}]}}]", question.from.name(), head.method, head.path);
+            let (from, method, path) = (question.from.name(), &head.method, &head.path);
+            let smallest = format!("allow: [{{from: {from}, to: {name}, routes: [{method} {path}]}}]");
             stop(Step::stop("authz", 3201, text).at(origin).fix(smallest))
         }
     }

@@ -98,7 +98,7 @@ fn a_call_that_is_denied_ends_with_the_rule_that_came_nearest_and_the_smallest_t
     let last = steps.last().unwrap();
     assert_eq!((last.name, last.says, last.code), ("authz", Says::Stop, 3201));
     assert_eq!(last.origin, "mesh.yaml:19");
-    assert_eq!(last.fix, "allow: [{from: hello-svc, to: [DELETE /sum/2/3]}]");
+    assert_eq!(last.fix, "allow: [{from: hello-svc, to: calc-svc, routes: [DELETE /sum/2/3]}]");
 }
 
 #[test]
