@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod services;
 mod splits;
+mod stamps;
 mod status;
 mod table;
 mod tap;
@@ -160,6 +161,7 @@ fn operations() -> Vec<Operation> {
         certificates::operations(),
         proxies::operations(),
         tap::operations(),
+        stamps::operations(),
         tokens::operations(),
         why::operations(),
         authority::operations(),

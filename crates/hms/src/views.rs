@@ -285,6 +285,23 @@ pub(crate) struct Try {
     pub(crate) endpoints: u32,
 }
 
+/// Which stamps are on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stamps {
+    pub(crate) revision: u64,
+    pub(crate) stamps: Vec<Stamp>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stamp {
+    pub(crate) name: String,
+    pub(crate) on: bool,
+    pub(crate) does: String,
+}
+
 /// How one proxy sees a breaker.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

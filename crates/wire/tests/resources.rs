@@ -179,8 +179,8 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         .prop_map(|(issuer, audiences, keys)| JwtIssuer { issuer, audiences, keys });
     (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway {
         hosts,
-        routes: Vec::new(),
         issuers,
+        ..Gateway::default()
     })
 }
 

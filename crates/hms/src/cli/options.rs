@@ -144,6 +144,26 @@ pub(crate) struct Shift {
     pub(crate) clear: bool,
 }
 
+/// `hms set`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Set {
+    /// mtls, jwt, rate-limit, retry or tracing; without one all are shown
+    #[arg(value_name = "STAMP", requires = "to")]
+    pub(crate) stamp: Option<String>,
+    /// On or off.
+    #[arg(value_name = "on|off", value_enum, ignore_case = true)]
+    pub(crate) to: Option<OnOff>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// It holds.
+    On,
+    /// It does not.
+    Off,
+}
+
 /// `hms why`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Why {

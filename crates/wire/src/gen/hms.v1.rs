@@ -7,7 +7,7 @@ pub struct Resource {
     /// what it governs, because protobuf would silently skip what it does not know.
     #[prost(uint32, tag = "1")]
     pub requires: u32,
-    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12")]
+    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<resource::Kind>,
 }
 /// Nested message and enum types in `Resource`.
@@ -36,6 +36,8 @@ pub mod resource {
         Split(super::Split),
         #[prost(message, tag = "12")]
         HttpRoute(super::HttpRoute),
+        #[prost(message, tag = "13")]
+        Stamps(super::Stamps),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -319,6 +321,15 @@ pub struct Gateway {
     /// The routes that speak of it, ordered by name. Needs level 3.
     #[prost(message, repeated, tag = "3")]
     pub routes: ::prost::alloc::vec::Vec<HttpRoute>,
+    /// Requests without a token are taken.
+    #[prost(bool, tag = "4")]
+    pub open: bool,
+}
+/// What is switched off: jwt, rate-limit, retry, tracing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stamps {
+    #[prost(string, repeated, tag = "1")]
+    pub off: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JwtIssuer {
