@@ -28,8 +28,52 @@ const MESH: &str = "services:
 
 async fn status(mesh: &Mesh, path: &str) -> String {
     let url = format!("http://pay-svc{path}");
-    let words = ["exec", "caller", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", &url];
+    let words =
+        ["exec", "caller", "--", "curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "--max-time", "20", &url];
     mesh.hms(&words).await
+}
+
+#[test]
+fn a_limit_may_count_each_caller_or_each_value_of_a_field_on_its_own() {
+    scenario(Duration::from_mins(3), async {
+        let mesh = Mesh::new();
+        mesh.write("pay.py", PAY);
+        mesh.write(
+            "mesh.yaml",
+            "services:
+  pay-svc:
+    run: exec /usr/bin/python3 pay.py
+    routes:
+    - GET /ready
+    - {match: GET /mine, rate_limit: {rate: 1 req/h, each: {header: x-user}}}
+    - {match: GET /ours, rate_limit: {rate: 1 req/h, each: identity}}
+    - {match: GET /dear, rate_limit: {rate: 5 req/h, cost: 3}}
+  caller: {run: exec sleep 1000}
+  other: {run: exec sleep 1000}
+",
+        );
+        let _said = mesh.up().await;
+        for caller in ["caller", "other"] {
+            wait::until("the service answers", Duration::from_secs(20), || async {
+                let said = mesh.try_hms(&["exec", caller, "--", "curl", "-sSf", "http://pay-svc/ready"]).await;
+                if said.code == 0 { Ok(()) } else { Err(format!("{said:?}")) }
+            })
+            .await;
+        }
+        let status = async |caller: &str, path: &str, user: &str| {
+            let (url, field) = (format!("http://pay-svc{path}"), format!("x-user: {user}"));
+            let curl = ["curl", "-sS", "-o", "/dev/null", "-w", "%{http_code}", "-H", &field, &url];
+            mesh.hms(&[&["exec", caller, "--"], curl.as_slice()].concat()).await
+        };
+        assert_eq!(status("caller", "/mine", "anna").await, "200");
+        assert_eq!(status("other", "/mine", "anna").await, "429", "it is hers whoever calls for her");
+        assert_eq!(status("caller", "/mine", "ben").await, "200");
+        assert_eq!(status("caller", "/ours", "anna").await, "200");
+        assert_eq!(status("caller", "/ours", "ben").await, "429");
+        assert_eq!(status("other", "/ours", "anna").await, "200");
+        assert_eq!(status("caller", "/dear", "anna").await, "200");
+        assert_eq!(status("caller", "/dear", "anna").await, "429", "two tokens are left of five, and three asked for");
+    });
 }
 
 #[test]
