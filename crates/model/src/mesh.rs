@@ -1,6 +1,7 @@
 //! The whole desired state, every reference resolved.
 
 mod led;
+mod stamped;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
@@ -8,7 +9,7 @@ use std::net::IpAddr;
 use crate::finding::Finding;
 use crate::http_route::HttpRoute;
 use crate::names::ServiceName;
-use crate::policy::{Egress, Telemetry};
+use crate::policy::{Egress, Stamps, Telemetry};
 use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
 use crate::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use crate::route::Route;
@@ -72,6 +73,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     let mut findings = Vec::new();
     let mut mesh = Mesh::default();
     let mut defaults = Defaults::default();
+    let mut stamps = Stamps::default();
     let mut declarations: BTreeMap<ServiceName, Declaration> = BTreeMap::new();
     let mut routes: BTreeMap<ServiceName, Route> = BTreeMap::new();
     let mut splits: BTreeMap<ServiceName, Split> = BTreeMap::new();
@@ -94,6 +96,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
                 splits.insert(split.service.clone(), split);
             }
             Resource::HttpRoute(route) => led.push(route),
+            Resource::Stamps(own) => stamps = own,
             // Resolved forms are sent, never stored.
             Resource::Entry(_) | Resource::Service(_) => {}
         }
@@ -130,6 +133,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
         state.service.ports = ports(declarations.get(name), state);
     }
     led::lead(&mut mesh, led, &mut findings);
+    stamped::apply(&mut mesh, &stamps);
     findings.extend(mesh.services.values().flat_map(|state| empty_shares(&mesh, state)));
     (mesh, findings)
 }

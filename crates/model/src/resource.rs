@@ -7,7 +7,7 @@ use crate::names::{Label, ServiceName};
 use crate::policy::Egress;
 use crate::policy::KeepAlive;
 use crate::policy::{
-    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy,
+    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Stamps, Telemetry, Timeouts, TrafficPolicy,
 };
 use crate::port::{AppProtocol, Port};
 use crate::route::Route;
@@ -42,11 +42,13 @@ pub enum Kind {
     Split,
     /// [`HttpRoute`], stored; sent as a part of the [`Service`]s or the [`Gateway`] it speaks of.
     HttpRoute,
+    /// [`Stamps`], stored; what they leave is sent.
+    Stamps,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 11] = [
+    pub const ALL: [Self; 12] = [
         Self::Trust,
         Self::Defaults,
         Self::Declaration,
@@ -58,6 +60,7 @@ impl Kind {
         Self::Egress,
         Self::Split,
         Self::HttpRoute,
+        Self::Stamps,
     ];
 
     /// The word that begins a resource's name.
@@ -74,6 +77,7 @@ impl Kind {
             Self::Egress => "egress",
             Self::Split => "split",
             Self::HttpRoute => "httproute",
+            Self::Stamps => "stamps",
         }
     }
 }
@@ -169,6 +173,8 @@ pub enum Resource {
     Split(Split),
     /// How requests to services or from outside are led.
     HttpRoute(HttpRoute),
+    /// What is switched off.
+    Stamps(Stamps),
 }
 
 impl Resource {
@@ -186,6 +192,7 @@ impl Resource {
             Self::Egress(_) => ResourceKey::mesh(Kind::Egress),
             Self::Split(split) => ResourceKey::of(Kind::Split, &split.service),
             Self::HttpRoute(route) => ResourceKey::of(Kind::HttpRoute, &route.name),
+            Self::Stamps(_) => ResourceKey::mesh(Kind::Stamps),
         }
     }
 }
@@ -283,11 +290,13 @@ pub struct Gateway {
     pub routes: Vec<HttpRoute>,
     /// Whose tokens it takes. With none it takes nobody's and answers 401.
     pub issuers: Vec<JwtIssuer>,
+    /// Whether it takes requests without a token; found when the mesh is put together ([`Stamps`]).
+    pub is_open: bool,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { hosts: vec!["gateway.local".to_owned()], routes: Vec::new(), issuers: Vec::new() }
+        Self { hosts: vec!["gateway.local".to_owned()], routes: Vec::new(), issuers: Vec::new(), is_open: false }
     }
 }
 

@@ -52,7 +52,8 @@ impl Snapshot {
                 | Resource::Endpoint(_)
                 | Resource::Route(_)
                 | Resource::Split(_)
-                | Resource::HttpRoute(_) => {}
+                | Resource::HttpRoute(_)
+                | Resource::Stamps(_) => {}
             }
         }
         for resource in resources {

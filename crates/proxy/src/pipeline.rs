@@ -25,7 +25,7 @@ use hms_model::spiffe::SpiffeId;
 use hms_traffic::authorize::{self, Verdict};
 use hms_traffic::rate_limit;
 use hms_traffic::routing::Selection;
-use http::header::MAX_FORWARDS;
+use http::header::{AUTHORIZATION, MAX_FORWARDS};
 use http::{HeaderValue, Method, StatusCode};
 
 pub(crate) use self::details::details;
@@ -34,10 +34,11 @@ use self::split::Pick;
 use crate::attempt::{self, Call, Terms};
 use crate::body::Body;
 use crate::egress;
+use crate::filters::jwt::Claims;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
-use crate::runtime::local::Local;
+use crate::runtime::local::{Local, LocalRule};
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
 use crate::standalone::StaticDoor;
@@ -205,7 +206,7 @@ async fn inbound(
     // Before the limits: a stranger must not drain a bucket.
     allowed(runtime, local, peer, head)?;
     if let Some(rule) = rule {
-        within_rate(rule, local, worker)?;
+        within_rate(rule, local, worker, (peer, head))?;
     }
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
@@ -317,7 +318,9 @@ fn admit(
 ) -> Result<(), Refusal> {
     // Before the routes: a stranger must not learn what exists.
     let now = worker.shared.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let claims = table.verifier.verify(&head.fields, now)?;
+    // Whoever shows a token is held to it even where none is asked for.
+    let is_missing = table.is_open && head.fields.first(&AUTHORIZATION).is_none();
+    let claims = if is_missing { Claims::default() } else { table.verifier.verify(&head.fields, now)? };
     forwarded::at_the_gateway(head, peer, &claims, edits);
     Ok(())
 }
@@ -389,9 +392,14 @@ fn allowed(runtime: &Runtime, local: &Local, peer: &SpiffeId, head: &RequestHead
 }
 
 /// Takes a token from the rule's bucket (ruling R15).
-fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &Worker) -> Result<(), Refusal> {
+fn within_rate(
+    rule: &LocalRule,
+    local: &Local,
+    worker: &Worker,
+    (peer, head): (&SpiffeId, &RequestHead),
+) -> Result<(), Refusal> {
     let Some((limit, bucket)) = &rule.limit else { return Ok(()) };
-    match bucket.take(*limit, worker.now()) {
+    match bucket.take(limit, peer, head, worker.now()) {
         rate_limit::Verdict::Granted { .. } => Ok(()),
         rate_limit::Verdict::Refused { retry_after } => {
             let seconds = retry_after.as_millis().div_ceil(1000).max(1);

@@ -56,6 +56,8 @@ pub struct GatewayTable {
     pub led: Option<HttpTable>,
     /// Whose tokens it takes.
     pub verifier: Verifier,
+    /// Whether a token may be missing.
+    pub is_open: bool,
 }
 
 impl Runtime {
@@ -85,6 +87,7 @@ impl Runtime {
                 routes: RouteTable::build(routes),
                 led: HttpTable::build(&gateway.routes, Whose::Gateway),
                 verifier: Verifier::new(&gateway.issuers),
+                is_open: gateway.is_open,
             })
         });
         let directory = if old.snapshot.directory == snapshot.directory {

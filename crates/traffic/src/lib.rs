@@ -29,4 +29,5 @@ pub mod retry;
 pub mod routing;
 pub mod split;
 pub mod subset;
+pub mod why;
 mod window;

@@ -1,7 +1,7 @@
 //! A resource of any kind, as it is stored and sent.
 
 use hms_model::http_route::HttpRoute;
-use hms_model::policy::Egress;
+use hms_model::policy::{Egress, Stamps};
 use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
 use hms_model::route::Route;
 use hms_model::service::{Entry, Service};
@@ -33,6 +33,7 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
         Resource::Egress(egress) => Kind::Egress(egress.to_wire()),
         Resource::Split(split) => Kind::Split(split.to_wire()),
         Resource::HttpRoute(route) => Kind::HttpRoute(route.to_wire()),
+        Resource::Stamps(stamps) => Kind::Stamps(stamps.to_wire()),
     };
     v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
 }
@@ -75,5 +76,6 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
         Kind::Egress(message) => Resource::Egress(Egress::from_wire(message)?),
         Kind::Split(message) => Resource::Split(Split::from_wire(message)?),
         Kind::HttpRoute(message) => Resource::HttpRoute(HttpRoute::from_wire(message)?),
+        Kind::Stamps(message) => Resource::Stamps(Stamps::from_wire(message)?),
     })
 }
