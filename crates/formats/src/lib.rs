@@ -10,6 +10,7 @@
 //! * [`lints`]: habits that a mesh is there to end
 //! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
 //! * [`compose`]: the containers of a Compose file, and how they are joined
+//! * [`convert`]: objects written as the Gateway API's
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
 //! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
@@ -17,6 +18,7 @@
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
+pub mod convert;
 pub mod envoy_static;
 pub mod jwks;
 pub mod lints;

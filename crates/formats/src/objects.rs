@@ -6,7 +6,7 @@
 pub(crate) mod kind;
 pub(crate) mod object;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
@@ -38,6 +38,8 @@ pub struct Objects {
     pub splits: Vec<Split>,
     /// Policies of services, whose other policies stay.
     pub services: BTreeMap<ServiceName, Policies>,
+    /// Whose objects there are: `gateway-api`, `istio`, `linkerd`, `smi`.
+    pub formats: BTreeSet<&'static str>,
     /// Host names that the gateway is to answer for.
     pub hosts: Vec<String>,
 }
@@ -144,7 +146,8 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     for (kind, object) in &objects {
         made.add(&mut reader, *kind, object, &scene);
     }
-    let objects = made.clean(&reader);
+    let formats = objects.iter().map(|(kind, _)| kind.format()).collect();
+    let objects = Objects { formats, ..made.clean(&reader) };
     (objects, reader.into_findings())
 }
 
@@ -259,6 +262,7 @@ impl Made {
             own.allow.extend(policies.allow);
         }
         Objects {
+            formats: BTreeSet::new(),
             services,
             routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
             splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),

@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, envoy_static, jwks, lints, mesh_yaml, objects, render, route_yaml, routes_json};
+use hms_formats::{Source, convert, envoy_static, jwks, lints, mesh_yaml, objects, render, route_yaml, routes_json};
 use hms_model::finding::Finding;
 use hms_model::http_route::{Actions, HttpRule, TimeoutOverlay};
 use hms_model::names::ServiceName;
@@ -113,6 +113,13 @@ fn outcome(format: &str, case: &Path) -> String {
             for file in files {
                 writeln!(out, "{file:?}").unwrap();
             }
+            findings
+        }
+        "convert" => {
+            let (objects, mut findings) = objects::translate(&sources);
+            let (text, lost) = convert::to_gateway_api(&objects);
+            out.push_str(&text);
+            findings.extend(lost);
             findings
         }
         "lints" => lints::look(&sources, &[]),
@@ -276,14 +283,14 @@ fn every_refusal_has_a_place_a_fix_and_a_known_code() {
                 "jwks" => sources.first().map(|source| jwks::parse(source).1).unwrap_or_default(),
                 "compose" => sources.first().map(|source| compose::read(source, None, &lookup).1).unwrap_or_default(),
                 "lints" => lints::look(&sources, &[]),
-                "objects" => objects::translate(&sources).1,
+                "objects" | "convert" => objects::translate(&sources).1,
                 "envoy_static" => sources.first().map(|source| envoy_static::translate(source).1).unwrap_or_default(),
                 _ => mesh_yaml::translate(sources.first(), None, None, &[], &lookup).1,
             };
             for finding in undecoded.iter().chain(&findings) {
                 assert!(CODES.contains(&finding.code.0), "{}: {finding}", case.display());
-                let mends =
-                    !finding.fix.is_empty() || (name == "objects" && !finding.is_error() && !finding.why.is_empty());
+                let mends = !finding.fix.is_empty()
+                    || (["objects", "convert"].contains(&name) && !finding.is_error() && !finding.why.is_empty());
                 assert!(finding.place.is_some() && mends, "{}: {finding}", case.display());
                 assert!(!finding.message.contains("hunter2") && !finding.why.contains("hunter2"), "{finding}");
             }

@@ -6,6 +6,7 @@ mod certificates;
 mod check;
 mod completion;
 mod control;
+mod convert;
 mod down;
 mod egress;
 mod enforce;
@@ -114,6 +115,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Certificates(options) => certificates::run(context, &options.verb).await,
         Command::Enforce(options) => enforce::run(context, &options.rule).await,
         Command::Lint(options) => lint::run(context, &options),
+        Command::Convert(options) => convert::run(context, &options),
         Command::Routes(options) => routes::run(context, &options.verb).await,
         Command::Explain(options) => explain::run(context, options.code.as_deref()),
         Command::Version => version::run(context).await,

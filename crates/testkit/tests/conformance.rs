@@ -22,8 +22,8 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use case::Case;
-use hms_formats::Source;
-use hms_formats::objects;
+use hms_formats::{Source, convert, objects};
+use hms_model::http_route::HttpRoute;
 use hms_traffic::dice::Dice;
 use hms_wire::{RESOURCE_BYTES, decode, encode};
 
@@ -102,4 +102,35 @@ fn whatever_is_read_can_be_stored_and_sent() {
         spoilt_ones += travels("a.yaml", &spoilt(&texts, &mut dice));
     }
     assert!(whole >= 100 && spoilt_ones >= 600, "{whole} and {spoilt_ones} resources");
+}
+
+/// Routes without what does not travel in a file: where they were written, and what was refused.
+fn plain(mut routes: Vec<HttpRoute>) -> Vec<HttpRoute> {
+    for rule in routes.iter_mut().flat_map(|route| &mut route.rules) {
+        rule.origin.clear();
+        for backend in &mut rule.backends {
+            backend.refused = None;
+        }
+    }
+    routes.sort_by(|a, b| a.name.cmp(&b.name));
+    routes
+}
+
+#[test]
+fn what_the_gateway_api_said_it_says_again_after_a_conversion() {
+    let mut compared = 0;
+    for path in files() {
+        let text = fs::read_to_string(&path).unwrap();
+        let (first, findings) = objects::translate(&[Source::new("a.yaml", text)]);
+        let (written, lost) = convert::to_gateway_api(&first);
+        let refused = findings.iter().any(|finding| finding.is_error() || finding.code.0 == 2155);
+        if refused || !first.splits.is_empty() || !lost.is_empty() {
+            continue;
+        }
+        let (second, findings) = objects::translate(&[Source::new("b.yaml", &written)]);
+        assert!(!findings.iter().any(hms_model::finding::Finding::is_error), "{}\n{written}", path.display());
+        assert_eq!(plain(first.routes), plain(second.routes), "{}\n{written}", path.display());
+        compared += 1;
+    }
+    assert!(compared >= 60, "{compared}");
 }

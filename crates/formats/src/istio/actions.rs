@@ -230,18 +230,12 @@ pub(super) fn cors(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Cors> {
     }
     for item in items(reader, &table, "allowOrigins", ORIGINS, "a list such as [{exact: https://app.example}]") {
         let Some(table) = reader.table(item.node, &item.path, ORIGIN) else { continue };
-        match table.field("exact").cloned() {
-            Some(field) => origins.extend(reader.line(&field, "an origin", 253).map(str::to_owned)),
-            None => {
-                let why = "an origin is named, or *, or https://*.example";
-                no_equal(
-                    reader,
-                    item.node.span,
-                    "an origin by a prefix or regular expression",
-                    why,
-                    "exact: https://app.example",
-                );
-            }
+        if let Some(field) = table.field("exact").cloned() {
+            origins.extend(reader.line(&field, "an origin", 253).map(str::to_owned));
+        } else {
+            let why = "an origin is named, or *, or https://*.example";
+            let what = "an origin by a prefix or regular expression";
+            no_equal(reader, item.node.span, what, why, "exact: https://app.example");
         }
     }
     let methods: Vec<Method> = items(reader, &table, "allowMethods", ENTRIES, "a list of methods")

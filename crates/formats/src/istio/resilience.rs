@@ -19,8 +19,8 @@ const RETRIES: Keys = Keys::new(&[
 
 /// Bounds in time and trying again.
 pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> (TimeoutOverlay, Option<Retry>) {
-    let mut timeouts = TimeoutOverlay::default();
-    timeouts.request = table.field("timeout").cloned().and_then(|field| time::bound(reader, &field));
+    let request = table.field("timeout").cloned().and_then(|field| time::bound(reader, &field));
+    let mut timeouts = TimeoutOverlay { request, ..TimeoutOverlay::default() };
     let Some(field) = table.field("retries").cloned() else { return (timeouts, None) };
     let Some(table) = reader.table(field.node, &field.path, RETRIES) else { return (timeouts, None) };
     let mut retry = Retry::default();

@@ -37,6 +37,16 @@ pub(crate) enum Kind {
 }
 
 impl Kind {
+    /// Whose it is, in the words of `hms convert --from`.
+    pub(crate) fn format(self) -> &'static str {
+        match self {
+            Self::TrafficSplit | Self::HttpRouteGroup | Self::TrafficTarget => "smi",
+            Self::LinkerdRoute => "linkerd",
+            Self::VirtualService | Self::DestinationRule => "istio",
+            _ => "gateway-api",
+        }
+    }
+
     /// The kind that it shares its names with: all that become routes for requests are stored as such.
     pub(crate) fn stored_as(self) -> Self {
         match self {

@@ -437,6 +437,42 @@ pub(crate) struct Lint {
     pub(crate) suppress: Vec<hms_formats::lints::Lint>,
 }
 
+/// `hms convert`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Convert {
+    /// Files with objects
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Whose objects they must be
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub(crate) from: Origin,
+    /// What is written
+    #[arg(long, value_name = "FORMAT", default_value = "gateway-api")]
+    pub(crate) to: Target,
+}
+
+/// Whose objects are converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Origin {
+    /// Whatever they say they are.
+    Auto,
+    /// The Gateway API's.
+    GatewayApi,
+    /// Istio's.
+    Istio,
+    /// Linkerd's.
+    Linkerd,
+    /// SMI's.
+    Smi,
+}
+
+/// What objects are converted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// The Gateway API's.
+    GatewayApi,
+}
+
 /// A lint by its name.
 fn parse_lint(text: &str) -> Result<hms_formats::lints::Lint, String> {
     use hms_formats::lints::Lint;
