@@ -85,6 +85,20 @@ fn objects(sources: &[Source], out: &mut String) -> Vec<Finding> {
     findings
 }
 
+fn table(source: &Source, out: &mut String) -> Vec<Finding> {
+    let (files, findings) = routes_json::import(source);
+    out.push_str(&routes_json::export(&files));
+    findings
+}
+
+fn converted(sources: &[Source], out: &mut String) -> Vec<Finding> {
+    let (objects, mut findings) = objects::translate(sources);
+    let (text, lost) = convert::to_gateway_api(&objects);
+    out.push_str(&text);
+    findings.extend(lost);
+    findings
+}
+
 /// What a rule says, without what it leaves alone.
 fn describe_rule(out: &mut String, rule: &HttpRule) {
     let matches: Vec<String> = rule.matches.iter().map(ToString::to_string).collect();
@@ -115,23 +129,10 @@ fn outcome(format: &str, case: &Path) -> String {
             }
             findings
         }
-        "convert" => {
-            let (objects, mut findings) = objects::translate(&sources);
-            let (text, lost) = convert::to_gateway_api(&objects);
-            out.push_str(&text);
-            findings.extend(lost);
-            findings
-        }
+        "convert" => converted(&sources, &mut out),
         "lints" => lints::look(&sources, &[]),
         "objects" => objects(&sources, &mut out),
-        "routes_json" => match sources.first() {
-            None => Vec::new(),
-            Some(source) => {
-                let (files, findings) = routes_json::import(source);
-                out.push_str(&routes_json::export(&files));
-                findings
-            }
-        },
+        "routes_json" => sources.first().map(|source| table(source, &mut out)).unwrap_or_default(),
         "jwks" => match sources.first() {
             None => Vec::new(),
             Some(source) => {

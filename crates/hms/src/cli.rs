@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Convert, Down,
     Enforce, EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode,
-    OnOff, OneService, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, Set,
-    ShellKind, Shift, Store, Tap, Up, Why,
+    OnOff, OneService, Origin, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run,
+    Set, ShellKind, Shift, Store, Tap, Target, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.

@@ -112,12 +112,10 @@ pub(super) fn reference(
     let Share { service, version, .. } = share;
     let name = if version.is_empty() { service.name().to_owned() } else { format!("{}-{version}", service.name()) };
     if !version.is_empty() {
-        lost.say(format!(
-            "that `{name}` is the version {version} of `{service}`: a Service of this name must select it;"
-        ));
+        lost.assume(format!("a Service `{name}` selects the version {version} of `{service}`"));
     }
     if port.is_none() {
-        lost.say(format!("that any port of `{service}` is meant: {PORT} is written;"));
+        lost.assume(format!("`{service}` is called at its port {PORT}"));
     }
     let mut map = Map::new();
     map.insert("name".to_owned(), json!(name));
@@ -141,9 +139,7 @@ fn condition(own: &HttpMatch, lost: &mut Lost) -> Option<Value> {
             PathCondition::Prefix(text) => ("PathPrefix", text.clone()),
             PathCondition::Regex(pattern) => ("RegularExpression", pattern.to_string()),
             PathCondition::Template(pattern) => {
-                lost.say(format!(
-                    "that `{pattern}` is a template: a regular expression comes later among the matches;"
-                ));
+                lost.assume(format!("`{pattern}` may be a regular expression, which comes later among the matches"));
                 ("RegularExpression", template(pattern))
             }
         };
@@ -176,7 +172,8 @@ fn template(pattern: &PathPattern) -> String {
         Segment::Parameter(_) => "[^/]+".to_owned(),
         Segment::Rest => ".+".to_owned(),
     };
-    pattern.segments().iter().map(|own| format!("/{}", segment(own))).collect()
+    let segments: Vec<String> = pattern.segments().iter().map(segment).collect();
+    format!("/{}", segments.join("/"))
 }
 
 fn filters(route: &HttpRoute, rule: &HttpRule, lost: &mut Lost) -> Vec<Value> {

@@ -20,6 +20,10 @@ fn block(out: &mut String, value: &Value, depth: usize) {
         }
         Value::Array(items) => {
             for item in items {
+                if item.as_object().is_some_and(serde_json::Map::is_empty) {
+                    let _written = writeln!(out, "{indent}- {{}}");
+                    continue;
+                }
                 let mut inner = String::new();
                 block(&mut inner, item, depth + 1);
                 // The first line begins behind the dash.
