@@ -228,7 +228,7 @@ pub struct Change {
 }
 
 /// Something that must hold for a service over the whole time.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
     /// The service.
     pub service: ServiceName,
@@ -245,7 +245,7 @@ pub struct Bound {
 pub enum Measure {
     /// What its applications received of what the load asked for is at most so much, in millionths.
     Amplification(u64),
-    /// At least this part of its calls is answered below 500, in millionths.
+    /// At least this part of its calls is answered well, in millionths.
     Success(u32),
     /// No caller's breaker opens again more often than this.
     Flaps(u32),

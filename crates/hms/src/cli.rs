@@ -9,7 +9,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
-    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Store,
+    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Sim, Store,
     Tap, Up,
 };
 
@@ -75,7 +75,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
     /// More on stderr; twice for debugging
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, hide_short_help = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// When to use colour
     #[arg(long, global = true, env = "HMS_COLOR", hide_env = true, hide_short_help = true, value_name = "WHEN")]
@@ -169,6 +169,9 @@ pub(crate) enum Command {
     /// Divide a service's calls among its versions, or show how they are divided
     #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
     Shift(Shift),
+    /// Play a scenario on virtual time: load, failures, and the bounds that must hold
+    #[command(before_help = "  hms sim retry-storm.yaml\n  hms sim retry-storm.yaml --seed 7 -o json\n", help_template = TEMPLATE)]
+    Sim(Sim),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,

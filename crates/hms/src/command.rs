@@ -21,6 +21,7 @@ mod register;
 mod routes;
 mod services;
 mod shift;
+mod sim;
 mod status;
 mod stop;
 mod taken;
@@ -102,6 +103,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
         Command::Apply(options) => apply::run(context, &options.files).await,
         Command::Shift(options) => shift::run(context, &options).await,
+        Command::Sim(options) => sim::run(context, &options),
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,
