@@ -26,6 +26,8 @@ use http::StatusCode;
 pub(super) enum Came {
     /// The application's own answer.
     Status(StatusCode),
+    /// The application's own error, of which its proxy says that it comes of a call refused on purpose further on.
+    Shed(StatusCode),
     /// The destination's proxy says that its application does not listen.
     AppDown,
     /// The destination's proxy says that its application broke off.
@@ -48,6 +50,7 @@ impl Came {
                 (Outcome::of_status(status), Some(Failure::Status(status)))
             }
             Self::Status(_) => (Outcome::Success, None),
+            Self::Shed(_) => (Outcome::Ignored, Some(Failure::Shed)),
             Self::AppDown => {
                 (Outcome::GatewayFailure(FailureKind::AppDown), Some(Failure::NotProcessed(NotProcessed::AppDown)))
             }
@@ -62,7 +65,7 @@ impl Came {
     /// What the caller's application gets if it is not tried again.
     pub(super) fn status(self) -> StatusCode {
         match self {
-            Self::Status(status) => status,
+            Self::Status(status) | Self::Shed(status) => status,
             Self::Limited => StatusCode::TOO_MANY_REQUESTS,
             Self::AppReset | Self::Broken => StatusCode::BAD_GATEWAY,
             Self::AppDown | Self::NotConnected(_) => StatusCode::SERVICE_UNAVAILABLE,
@@ -74,6 +77,7 @@ impl Came {
     pub(super) fn word(self) -> String {
         match self {
             Self::Status(status) => status.as_str().to_owned(),
+            Self::Shed(_) => "refused further on".to_owned(),
             Self::AppDown => FailureKind::AppDown.as_str().to_owned(),
             Self::Limited => "rate limit".to_owned(),
             Self::AppReset | Self::Broken => FailureKind::Reset.as_str().to_owned(),
@@ -278,4 +282,6 @@ pub(super) struct Proxy {
     pub(super) name: String,
     /// What it calls, by the place of the service.
     pub(super) upstreams: BTreeMap<usize, Upstream>,
+    /// When it last refused a call of its application on purpose, or was told that one was.
+    pub(super) shed_at: Option<Moment>,
 }

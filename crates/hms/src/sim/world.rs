@@ -189,7 +189,7 @@ impl<'a> World<'a> {
             let policy = (own.name, &own.played.policy);
             (service, Upstream::new(policy, &caller, &own.played.instances, &own.played.split))
         });
-        let proxy = Proxy { name, upstreams: upstreams.collect() };
+        let proxy = Proxy { name, upstreams: upstreams.collect(), shed_at: None };
         self.proxies.push(proxy);
         self.proxies.len().saturating_sub(1)
     }

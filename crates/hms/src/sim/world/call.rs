@@ -13,6 +13,11 @@ use http::{Method, StatusCode};
 use super::super::caller::{Came, Upstream};
 use super::{Event, Seat, Try, World};
 
+/// Why a caller's own proxy refuses a call.
+const BREAKER_OPEN: &str = "breaker open";
+const NO_ENDPOINT: &str = "no endpoint";
+const TOO_MANY: &str = "too many at once";
+
 /// A call under way.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -73,11 +78,11 @@ impl World<'_> {
         call.deadline = timeouts.request.map(|timeout| now.plus(timeout));
         let Some(upstream) = self.proxies.get_mut(proxy).and_then(|own| own.upstreams.get_mut(&to)) else { return };
         let refusal = match upstream.follow(now, &mut self.choices) {
-            None => Some("no endpoint"),
+            None => Some(NO_ENDPOINT),
             Some(version) => {
                 call.version = version;
                 call.permit = upstream.concurrency.try_acquire(requests);
-                if call.permit.is_none() { Some("too many at once") } else { None }
+                if call.permit.is_none() { Some(TOO_MANY) } else { None }
             }
         };
         if refusal.is_none() {
@@ -85,9 +90,23 @@ impl World<'_> {
         }
         self.calls.insert(number, call);
         match refusal {
-            Some(why) => self.end(number, StatusCode::SERVICE_UNAVAILABLE, Some(why.to_owned())),
+            Some(why) => self.refuse(number, why),
             None => self.try_once(number),
         }
+    }
+
+    /// A refusal of the caller's own proxy.
+    fn refuse(&mut self, number: u64, why: &'static str) {
+        if why != NO_ENDPOINT {
+            self.shed(number);
+        }
+        self.end(number, StatusCode::SERVICE_UNAVAILABLE, Some(why.to_owned()));
+    }
+
+    /// The caller's proxy has seen a refusal on purpose (`attempt::Shed`).
+    fn shed(&mut self, number: u64) {
+        let proxy = self.calls.get(&number).and_then(|call| self.proxies.get_mut(call.proxy));
+        proxy.into_iter().for_each(|proxy| proxy.shed_at = Some(self.now));
     }
 
     /// Chooses an endpoint and sends the request there, or refuses it.
@@ -96,8 +115,8 @@ impl World<'_> {
         let Some(call) = self.calls.get_mut(&number) else { return };
         let Some(upstream) = self.proxies.get_mut(call.proxy).and_then(|own| own.upstreams.get_mut(&call.to)) else { return };
         let Some(index) = upstream.choose(&call.version, &call.tried, now, &mut self.choices) else {
-            let why = if upstream.is_open(now) { "breaker open" } else { "no endpoint" };
-            return self.end(number, StatusCode::SERVICE_UNAVAILABLE, Some(why.to_owned()));
+            let why = if upstream.is_open(now) { BREAKER_OPEN } else { NO_ENDPOINT };
+            return self.refuse(number, why);
         };
         // The place at the endpoint before is given up when the next one is taken.
         if let Some((before, _)) = call.current.replace((index, now)) {
@@ -137,10 +156,13 @@ impl World<'_> {
             if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
                 endpoint.latency.observe(now.saturating_since(begun), now);
             }
-            let is_free = matches!(came, Came::Status(_) | Came::AppDown | Came::AppReset | Came::Limited);
+            let is_free = matches!(came, Came::Status(_) | Came::Shed(_) | Came::AppDown | Came::AppReset | Came::Limited);
             endpoint.idle += u32::from(is_free && keeps);
         }
         upstream.note(index, outcome, now, &mut self.choices);
+        if matches!(came, Came::Shed(_)) {
+            self.shed(number);
+        }
         self.watch_breaker(proxy, to);
         let Some(failure) = failure else {
             let well = came.status().is_success();
@@ -164,7 +186,7 @@ impl World<'_> {
             // The breaker opened meanwhile.
             None => {
                 let account = self.accounts.get_mut(to);
-                account.into_iter().for_each(|account| *account.stopped_for.entry("breaker open").or_default() += 1);
+                account.into_iter().for_each(|account| *account.stopped_for.entry(BREAKER_OPEN).or_default() += 1);
                 self.end(number, came.status(), Some(came.word()));
             }
         }

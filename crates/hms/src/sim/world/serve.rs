@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use hms_formats::scenario::{FailsWith, Latency, MILLION, State};
+use hms_traffic::clock::Moment;
 use hms_traffic::dice::Dice;
 use hms_traffic::outlier::{FailureKind, Outcome};
 use hms_traffic::rate_limit::Verdict;
@@ -15,6 +16,7 @@ use super::{Event, Seat, Try, World};
 #[derive(Debug)]
 pub(super) struct Work {
     of: Try,
+    begun: Moment,
     /// Which of its own calls is next.
     next: usize,
 }
@@ -40,7 +42,7 @@ impl World<'_> {
         }
         account.receive(now, seat.place);
         let work = self.name();
-        self.works.insert(work, Work { of: arriving, next: 0 });
+        self.works.insert(work, Work { of: arriving, begun: now, next: 0 });
         let takes = sample(behaviour.latency, &mut self.applications) + behaviour.slow;
         self.plan(takes, Event::Worked(work));
     }
@@ -73,10 +75,14 @@ impl World<'_> {
         if status.is_success() {
             return self.call_on(work);
         }
-        let of = own.of;
-        let stated = self.services.get(of.to.service).and_then(|own| own.played.on_failure);
+        let (of, begun) = (own.of, own.begun);
+        let service = self.services.get(of.to.service);
+        let status = service.and_then(|own| own.played.on_failure).unwrap_or(status);
+        let proxy = service.and_then(|own| own.running.get(of.to.place)).and_then(|running| running.proxy);
+        let shed_at = proxy.and_then(|proxy| self.proxies.get(proxy)).and_then(|proxy| proxy.shed_at);
+        let is_shed = status.is_server_error() && shed_at.is_some_and(|at| at >= begun);
         self.works.remove(&work);
-        self.answer(of, Came::Status(stated.unwrap_or(status)));
+        self.answer(of, if is_shed { Came::Shed(status) } else { Came::Status(status) });
     }
 
     /// The next of an application's own calls, or its answer.
