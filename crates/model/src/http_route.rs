@@ -39,6 +39,16 @@ pub struct HttpRoute {
     pub rules: Vec<HttpRule>,
 }
 
+impl HttpRoute {
+    /// Every service that may get a request or a copy of one; some may stand twice.
+    pub fn services(&self) -> impl Iterator<Item = &ServiceName> {
+        self.rules.iter().flat_map(|rule| {
+            let backends = rule.backends.iter().filter(|backend| backend.refused.is_none());
+            backends.map(|own| &own.share.service).chain(rule.actions.mirrors.iter().map(|own| &own.share.service))
+        })
+    }
+}
+
 /// Whose requests a route is about.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Parent {
@@ -153,6 +163,12 @@ pub struct TimeoutOverlay {
 }
 
 impl TimeoutOverlay {
+    /// One that leaves nothing but the time to connect to the service's.
+    pub fn whole(timeouts: Timeouts) -> Self {
+        let bound = |time: Option<Duration>| Some(time.map_or(Bound::Lifted, Bound::After));
+        Self { request: bound(timeouts.request), attempt: bound(timeouts.attempt), idle: Some(timeouts.idle) }
+    }
+
     /// A service's bounds with these laid over them.
     #[must_use]
     pub fn over(&self, service: Timeouts) -> Timeouts {

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use hms_model::http_route::TimeoutOverlay;
 use hms_model::message::RequestHead;
-use hms_model::policy::TrafficPolicy;
+use hms_model::policy::Retry;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
@@ -60,10 +61,19 @@ pub struct Call<'a> {
     pub protocol: Protocol,
     /// The port of the service that is asked for; 0 is the first.
     pub port: u16,
-    /// What its route says of time and retries; `None` is the service's own policy.
-    pub policy: Option<&'a TrafficPolicy>,
+    /// What its route says of time and retries.
+    pub terms: Terms<'a>,
     /// Which endpoints it may go to.
     pub pick: Pick<'a>,
+}
+
+/// What a route says that differs from the service's own policy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// Trying again.
+    pub retry: Option<&'a Retry>,
+    /// Bounds in time.
+    pub timeouts: TimeoutOverlay,
 }
 
 /// Sends a request to `upstream`.
@@ -73,21 +83,23 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol, port, policy, pick } = call;
+    let Call { head, body, mut edits, protocol, port, terms, pick } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
-    let policy = policy.unwrap_or(&upstream.service.policy);
+    let policy = &upstream.service.policy;
+    let timeouts = terms.timeouts.over(policy.timeouts);
+    let retrying = terms.retry.unwrap_or(&policy.retry);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
     let called = caller_deadline(head, begun)?;
     exchange.until(called);
-    let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
+    let deadline = timeouts.request.map(|timeout| begun.plus(timeout));
     let deadline = [deadline, called].into_iter().flatten().min();
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
-    let idle = policy.timeouts.idle;
-    let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
+    let idle = timeouts.idle;
+    let body = Replayable::new(body.idle_limit(body_idle(head, idle)));
     let mut tried: Vec<usize> = Vec::new();
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
@@ -102,7 +114,7 @@ pub async fn run(
             edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
         }
         describe(exchange, endpoint);
-        let time = time_left(policy.timeouts.attempt, deadline, now);
+        let time = time_left(timeouts.attempt, deadline, now);
         if let Some(called) = called {
             edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
         }
@@ -128,7 +140,7 @@ pub async fn run(
         };
         let decision = {
             let mut dice = worker.dice.borrow_mut();
-            retry::decide(&attempted, &policy.retry, &upstream.cells.budget, worker.now(), &mut dice)
+            retry::decide(&attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
         };
         match decision {
             Decision::Stop(_) => return answer(outcome, upstream, idle),

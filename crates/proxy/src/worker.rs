@@ -22,6 +22,7 @@ use crate::drain::Drain;
 use crate::egress::Outside;
 use crate::gate::Gate;
 use crate::overload::Overload;
+use crate::pipeline::Mirrors;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::{AccessLog, Lines};
@@ -133,6 +134,8 @@ pub struct Worker {
     pub candidates: RefCell<Vec<Candidate>>,
     /// Our own labels, once there is a certificate to take them from.
     pub own: OnceCell<Arc<Party>>,
+    /// Copies of requests that are under way.
+    pub mirrors: Mirrors,
     /// Handshakes of those who connect to us.
     pub handshakes: Gate<IpAddr>,
 }
@@ -145,7 +148,17 @@ impl Worker {
         let log = Rc::new(Lines::new(shared.access_log.clone()));
         let dice = RefCell::new(Dice::seeded(seed));
         let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
-        Self { shared, pool, dice, metrics, log, candidates: RefCell::default(), own: OnceCell::new(), handshakes }
+        Self {
+            shared,
+            pool,
+            dice,
+            metrics,
+            log,
+            candidates: RefCell::default(),
+            own: OnceCell::new(),
+            mirrors: Mirrors::default(),
+            handshakes,
+        }
     }
 
     /// Labels of this proxy, for either end of a flow. Without a certificate there is no principal yet.

@@ -8,6 +8,7 @@ pub mod act;
 mod query;
 
 use std::cmp::Reverse;
+use std::sync::Arc;
 
 use hms_model::http_route::{
     FieldCondition, HttpMatch, HttpRoute, HttpRule, Parent, PathCondition, Source, ValueCondition,
@@ -15,6 +16,7 @@ use hms_model::http_route::{
 use hms_model::message::RequestHead;
 use hms_model::names::ServiceName;
 use hms_model::split::Share;
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
 
 /// The rules for requests to one service, or of one gateway, the most particular first.
 #[derive(Debug, Clone, PartialEq)]
@@ -33,7 +35,7 @@ pub struct LedRule {
     /// Who gets its requests, in the order of the rule's backends; empty for the parent itself.
     pub shares: Vec<Share>,
     /// What it is called in telemetry and explanations: its name, or its first match.
-    pub title: String,
+    pub title: Arc<str>,
 }
 
 /// One match of one rule.
@@ -118,7 +120,7 @@ impl HttpTable {
             rule: rule.clone(),
             route: route.name.clone(),
             shares: rule.backends.iter().map(|backend| backend.share.clone()).collect(),
-            title,
+            title: title.into(),
         });
         let (mut hosts, mut ports) = (Vec::new(), Vec::new());
         match whose {
@@ -145,7 +147,10 @@ impl HttpTable {
 
     /// The rule that takes a request to this port of the service; 0 is its first.
     pub fn select(&self, head: &RequestHead, port: u16) -> Option<Selected<'_>> {
-        let entry = self.entries.iter().find(|entry| entry.takes(head, port))?;
+        // A browser that asks whether it may ask is about the request that it will make.
+        let asked = if act::is_preflight(head) { head.fields.text(&ACCESS_CONTROL_REQUEST_METHOD) } else { None };
+        let method = asked.unwrap_or(head.method.as_str());
+        let entry = self.entries.iter().find(|entry| entry.takes(head, method, port))?;
         let rule = self.rules.get(entry.rule)?;
         let prefix = match &entry.condition.path {
             Some(PathCondition::Prefix(prefix)) => Some(prefix.trim_end_matches('/')),
@@ -179,11 +184,11 @@ impl HttpTable {
 }
 
 impl Entry {
-    fn takes(&self, head: &RequestHead, port: u16) -> bool {
+    fn takes(&self, head: &RequestHead, method: &str, port: u16) -> bool {
         let Self { hosts, ports, condition, .. } = self;
         (ports.is_empty() || port == 0 || ports.contains(&port))
             && (hosts.is_empty() || hosts.iter().any(|host| host_fits(host, head.authority.host())))
-            && fits(condition, head)
+            && fits(condition, head, method)
     }
 
     /// Whether every request of another entry is surely one of this. May be `false` where it is.
@@ -238,8 +243,8 @@ fn from(sources: &[Source], caller: &ServiceName) -> bool {
 }
 
 /// Whether all conditions but those on the caller hold.
-pub fn fits(condition: &HttpMatch, head: &RequestHead) -> bool {
-    condition.method.as_ref().is_none_or(|method| *method == head.method)
+fn fits(condition: &HttpMatch, head: &RequestHead, method: &str) -> bool {
+    condition.method.as_ref().is_none_or(|own| own.as_str() == method)
         && condition.path.as_ref().is_none_or(|path| path.takes(head.path.as_str()))
         && condition.headers.iter().all(|own| field_fits(own, head))
         && condition.query.iter().all(|own| query::fits(own, head.query.as_deref().unwrap_or_default()))

@@ -224,6 +224,7 @@ fn resource() -> impl Strategy<Value = Resource> {
             authorization,
             ports,
             split,
+            http: Vec::new(),
         });
     let addresses =
         vec(prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)], 0..4);

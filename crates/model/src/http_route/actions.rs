@@ -40,6 +40,25 @@ pub struct HeaderEdits {
 }
 
 impl HeaderEdits {
+    /// Whether a field is the mesh's or the connection's, and not an author's to change.
+    pub fn is_protected(name: &HeaderName) -> bool {
+        const OURS: [&str; 12] = [
+            "connection",
+            "content-length",
+            "host",
+            "keep-alive",
+            "proxy-connection",
+            "te",
+            "trailer",
+            "traceparent",
+            "transfer-encoding",
+            "upgrade",
+            "x-forwarded-client-cert",
+            "x-trace-id",
+        ];
+        OURS.contains(&name.as_str()) || name.as_str().starts_with("x-hms-")
+    }
+
     /// Whether nothing is changed.
     pub fn is_empty(&self) -> bool {
         self.set.is_empty() && self.add.is_empty() && self.remove.is_empty()
