@@ -2,14 +2,12 @@
 
 use hms_formats::scenario;
 use hms_model::finding::Finding;
-use hms_traffic::clock::Moment;
 
 use super::Context;
 use crate::cli::Sim;
 use crate::exit::Exit;
 use crate::failure::Failure;
 use crate::laptop::plan;
-use crate::output::{Mark, clean};
 use crate::project::unreadable;
 use crate::sim::{MOST_STEPS, play, show, verdict};
 
@@ -30,32 +28,7 @@ pub(super) fn run(context: Context<'_>, options: &Sim) -> Result<Exit, Failure> 
     let verdicts = verdict::verdicts(&scenario, &played);
     let crossed = verdicts.iter().filter(|verdict| verdict.crossed.is_some()).count();
     if !output.document("Simulation", &show::document(&scenario, seed, &played, &verdicts)) {
-        output.table(&show::services(&played));
-        let reasons = show::reasons(&played);
-        if !reasons.is_empty() {
-            output.line("");
-            output.table(&reasons);
-        }
-        if !verdicts.is_empty() {
-            output.line("");
-        }
-        for verdict in &verdicts {
-            let (service, text) = (&verdict.bound.service, clean(&verdict.bound.text));
-            let measured = &verdict.measured;
-            match &verdict.crossed {
-                None => output.line(&format!("{} {service} {text}: {measured}", output.mark(Mark::Ok))),
-                Some((at, why)) => {
-                    let at = at.map(|at| format!(" at {}", show::time(at.saturating_since(Moment::ZERO))));
-                    output.line(&format!(
-                        "{} HMS-2152 {service} {text}: {measured}, crossed{} ({})",
-                        output.mark(Mark::Failed),
-                        at.unwrap_or_default(),
-                        clean(&verdict.bound.origin)
-                    ));
-                    output.line(&format!("    {}", clean(why)));
-                }
-            }
-        }
+        output.write(&show::report(output, &played, &verdicts));
     }
     Ok(if crossed == 0 { Exit::Ok } else { Exit::Findings })
 }

@@ -20,8 +20,8 @@ pub(crate) struct Second {
     pub(crate) received: u64,
     /// Calls that were made.
     pub(crate) calls: u64,
-    /// Calls that were tried again.
-    pub(crate) retries: u64,
+    /// Tries after the first that the budget granted.
+    pub(crate) granted: u64,
 }
 
 /// One instance's part.
@@ -165,13 +165,17 @@ impl Account {
     }
 
     /// A try was made; `after` says why it was not the first.
-    pub(crate) fn try_made(&mut self, now: Moment, after: Option<String>) {
+    pub(crate) fn try_made(&mut self, after: Option<String>) {
         self.tries += 1;
         if let Some(why) = after {
             self.retries += 1;
             *self.retried_for.entry(why).or_default() += 1;
-            self.second(now).into_iter().for_each(|second| second.retries += 1);
         }
+    }
+
+    /// The budget granted another try.
+    pub(crate) fn grant(&mut self, now: Moment) {
+        self.second(now).into_iter().for_each(|second| second.granted += 1);
     }
 
     /// An application received a request.

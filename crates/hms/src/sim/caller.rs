@@ -174,7 +174,8 @@ impl Upstream {
         if self.shares.is_empty() {
             return Some(String::new());
         }
-        let serves = |share: &Share| {
+        let serves = |place: usize| {
+            let Some(share) = self.shares.get(place) else { return false };
             self.endpoints.iter().any(|own| {
                 let meant = share.version.is_empty() || own.version == share.version;
                 meant && own.is_healthy() && own.health.phase(now) == Phase::Closed

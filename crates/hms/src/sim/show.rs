@@ -9,8 +9,8 @@ use serde_json::{Value, json};
 use super::Played;
 use super::account::Account;
 use super::verdict::Verdict;
-use crate::output::Tone;
 use crate::output::table::{Cell, Table};
+use crate::output::{Mark, Output, Tone, clean};
 
 /// `1.25`, of millionths.
 pub(super) fn ratio(millionths: u64) -> String {
@@ -29,7 +29,7 @@ pub(super) fn percent(millionths: u64) -> String {
 }
 
 /// `850µs`, `12.3ms`, `2.9s`.
-pub(crate) fn time(duration: Duration) -> String {
+pub(super) fn time(duration: Duration) -> String {
     let micros = duration.as_micros();
     match micros {
         0 => "0s".to_owned(),
@@ -39,8 +39,35 @@ pub(crate) fn time(duration: Duration) -> String {
     }
 }
 
+/// The report for people.
+pub(crate) fn report(output: &Output, played: &Played, verdicts: &[Verdict<'_>]) -> String {
+    let mut text = services(played).render(output.look());
+    let reasons = reasons(played);
+    if !reasons.is_empty() {
+        text.push('\n');
+        text.push_str(&reasons.render(output.look()));
+    }
+    if !verdicts.is_empty() {
+        text.push('\n');
+    }
+    for verdict in verdicts {
+        let (bound, measured) = (verdict.bound, &verdict.measured);
+        let said = format!("{} {}: {measured}", bound.service, clean(&bound.text));
+        let line = match &verdict.crossed {
+            None => format!("{} {said}\n", output.mark(Mark::Ok)),
+            Some((at, why)) => {
+                let at = at.map(|at| format!(" at {}", time(at.saturating_since(Moment::ZERO)))).unwrap_or_default();
+                let (mark, origin, why) = (output.mark(Mark::Failed), clean(&bound.origin), clean(why));
+                format!("{mark} {said}; HMS-2152, crossed{at} ({origin})\n    {why}\n")
+            }
+        };
+        text.push_str(&line);
+    }
+    text
+}
+
 /// The services, one line each.
-pub(crate) fn services(played: &Played) -> Table {
+fn services(played: &Played) -> Table {
     let mut table = Table::new(&[
         "SERVICE", "OFFERED", "RECEIVED", "AMPLIFIED", "SUCCESS", "P50", "P99", "RETRIES", "OPENED", "UNFAIR",
     ]);
@@ -64,7 +91,7 @@ pub(crate) fn services(played: &Played) -> Table {
 }
 
 /// Why calls were tried again, why they were not, and how they failed; only services of which there is something to say.
-pub(crate) fn reasons(played: &Played) -> Table {
+fn reasons(played: &Played) -> Table {
     let mut table = Table::new(&["SERVICE", "WHAT", "WHY", "COUNT"]);
     for account in &played.accounts {
         let mut row = |what: &str, why: &str, count: u64| {

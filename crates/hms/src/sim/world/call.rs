@@ -133,7 +133,7 @@ impl World<'_> {
         let sent = Try { call: number, number: call.tries, to: Seat { service: call.to, place: endpoint.place }, pooled, is_retry };
         let (to, deadline) = (call.to, call.deadline);
         if let Some(account) = self.accounts.get_mut(to) {
-            account.try_made(now, again_for);
+            account.try_made(again_for);
         }
         let attempt = self.policy(to).and_then(|policy| policy.timeouts.attempt);
         if let Some(limit) = time_left(attempt, deadline, now) {
@@ -176,6 +176,7 @@ impl World<'_> {
                         call.tried.clear();
                     }
                 }
+                self.accounts.get_mut(to).into_iter().for_each(|account| account.grant(now));
                 self.plan(after, Event::Again(number));
             }
             Some(Decision::Stop(why)) => {
