@@ -273,7 +273,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Scenario> {
     let table = reader.table(root, "", TOP)?;
     let second = Duration::from_secs(1);
     let duration = reader.need(&table, "duration", "duration: 60s").cloned();
-    let duration = duration.and_then(|field| reader.duration(&field, second..=LONGEST)).unwrap_or(second);
+    let duration = duration.and_then(|field| reader.duration(&field, second..=LONGEST)).unwrap_or(LONGEST);
     let seed = table.field("seed").and_then(|field| reader.whole(field, "a whole number", 0..=u32::MAX));
     let small = Duration::ZERO..=Duration::from_mins(1);
     let notice = table.field("notice").and_then(|field| reader.duration(field, small.clone()));
@@ -354,20 +354,17 @@ fn is_played(
 
 /// A request that comes back to where it began never ends.
 fn circles(reader: &mut Reader<'_>, at: Span, services: &BTreeMap<ServiceName, Played>) {
-    // Those whose calls all lead to services that are settled are settled; what is left goes in a circle.
     let mut open: BTreeMap<&ServiceName, Vec<&ServiceName>> = services
         .iter()
         .map(|(name, own)| (name, own.calls.iter().filter(|called| services.contains_key(*called)).collect()))
         .collect();
+    // Whoever calls none of those that are left, or is called by none of them, is part of no circle.
     loop {
-        let settled: Vec<&ServiceName> =
-            open.iter().filter(|(_, calls)| calls.iter().all(|to| !open.contains_key(to))).map(|(name, _)| *name).collect();
-        if settled.is_empty() {
-            break;
-        }
-        for name in settled {
-            open.remove(name);
-        }
+        let calls = |name: &ServiceName| open.get(name).into_iter().flatten().any(|to| open.contains_key(*to));
+        let is_called = |name: &ServiceName| open.values().flatten().any(|to| *to == name);
+        let outside = |name: &&ServiceName| !calls(name) || !is_called(name);
+        let Some(name) = open.keys().copied().find(outside) else { break };
+        open.remove(name);
     }
     if !open.is_empty() {
         let names: Vec<String> = open.keys().map(ToString::to_string).collect();

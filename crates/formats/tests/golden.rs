@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, traffic_split};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, scenario, traffic_split};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
@@ -84,6 +84,14 @@ fn outcome(format: &str, case: &Path) -> String {
             Some(source) => {
                 let (files, findings) = routes_json::import(source);
                 out.push_str(&routes_json::export(&files));
+                findings
+            }
+        },
+        "scenario" => match sources.first() {
+            None => Vec::new(),
+            Some(source) => {
+                let (scenario, findings) = scenario::translate(source);
+                scenario.iter().for_each(|scenario| writeln!(out, "{scenario:#?}").unwrap());
                 findings
             }
         },

@@ -12,6 +12,7 @@ use hms_identity::clock::{Clock as _, SystemClock};
 use hms_model::names::ServiceName;
 use hms_traffic::balance::Candidate;
 use hms_traffic::dice::Dice;
+use hms_traffic::shed::Refusals;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
 
@@ -68,6 +69,8 @@ pub struct Shared {
     pub captured: Captured,
     /// What is known of hosts outside of the mesh.
     pub outside: Outside,
+    /// When a call of the application was last refused on purpose.
+    pub refusals: Refusals,
     /// Services whose breaker may have changed.
     pub breakers: mpsc::Sender<ServiceName>,
 }

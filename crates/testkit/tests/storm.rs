@@ -34,7 +34,7 @@ impl Chain {
     async fn start(breaker: &str) -> Self {
         let mesh = Mesh::new();
         let control = mesh.control(&[]).await;
-        let service = |name| format!("{name}: {{routes: [GET /*]{breaker}}}");
+        let service = |name| format!("{name}: {{routes: [GET /{name}]{breaker}}}");
         let services = SERVICES.map(service).join(", ");
         let _applied = mesh.rest().apply(&format!("services: {{{services}, portal: {{}}}}")).await;
         let (mut hops, mut proxies) = (Vec::new(), Vec::new());
@@ -79,8 +79,8 @@ fn the_last_of_three_hops_that_fails_is_not_flooded_and_serves_again_within_two_
         let begun = Instant::now();
         let load = chain.load();
         load.go_on_for(u64::from(RATE)).await;
-        last.set_sick(true);
         let (sick_at, sick_received, sick_done) = (begun.elapsed(), last.received(), load.done());
+        last.set_sick(true);
         wait::until_true("it was sick for its time", sickness() * 2, || begun.elapsed() >= sick_at + sickness()).await;
         let (received, offered) = (last.received() - sick_received, load.done() - sick_done);
         last.set_sick(false);
@@ -95,8 +95,9 @@ fn the_last_of_three_hops_that_fails_is_not_flooded_and_serves_again_within_two_
         assert!((last.received() - before) * 100 <= all * 125, "{} of {all}", last.received() - before);
         assert!(received * 100 <= offered * 125, "while it was sick: {received} of {offered}");
         assert!(recovery <= Duration::from_secs(2), "calls failed for {recovery:?} after it was well");
-        let well = ledger.entries.iter().filter(|entry| entry.sent < sick_at).all(|entry| entry.outcome.is_ok());
-        assert!(well, "nothing failed before");
+        // Those that were under way when it fell sick may fail.
+        let mut earlier = ledger.entries.iter().filter(|entry| entry.sent + entry.took < sick_at);
+        assert!(earlier.all(|entry| entry.outcome.is_ok()), "nothing failed before");
     });
 }
 

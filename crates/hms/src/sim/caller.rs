@@ -18,6 +18,7 @@ use hms_traffic::ewma::Ewma;
 use hms_traffic::limits::Concurrency;
 use hms_traffic::outlier::{Admission, EndpointHealth, FailureKind, Outcome, Phase};
 use hms_traffic::retry::{Budget, Failure, NotProcessed};
+use hms_traffic::shed::Refusals;
 use hms_traffic::subset::{self, Member};
 use http::StatusCode;
 
@@ -283,6 +284,6 @@ pub(super) struct Proxy {
     pub(super) name: String,
     /// What it calls, by the place of the service.
     pub(super) upstreams: BTreeMap<usize, Upstream>,
-    /// When it last refused a call of its application on purpose, or was told that one was.
-    pub(super) shed_at: Option<Moment>,
+    /// When a call of its application was refused on purpose.
+    pub(super) refusals: Refusals,
 }

@@ -13,6 +13,7 @@ use hms_traffic::clock::Moment;
 use hms_traffic::dice::Dice;
 use hms_traffic::outlier::{Admission, Outcome};
 use hms_traffic::rate_limit::Bucket;
+use hms_traffic::shed::Refusals;
 use hms_traffic::subset;
 
 use super::MOST_STEPS;
@@ -189,7 +190,7 @@ impl<'a> World<'a> {
             let policy = (own.name, &own.played.policy);
             (service, Upstream::new(policy, &caller, &own.played.instances, &own.played.split))
         });
-        let proxy = Proxy { name, upstreams: upstreams.collect(), shed_at: None };
+        let proxy = Proxy { name, upstreams: upstreams.collect(), refusals: Refusals::new() };
         self.proxies.push(proxy);
         self.proxies.len().saturating_sub(1)
     }

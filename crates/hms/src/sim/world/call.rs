@@ -103,10 +103,10 @@ impl World<'_> {
         self.end(number, StatusCode::SERVICE_UNAVAILABLE, Some(why.to_owned()));
     }
 
-    /// The caller's proxy has seen a refusal on purpose (`attempt::Shed`).
+    /// The caller's proxy has seen a refusal on purpose (`pipeline::note_refusal`).
     fn shed(&mut self, number: u64) {
-        let proxy = self.calls.get(&number).and_then(|call| self.proxies.get_mut(call.proxy));
-        proxy.into_iter().for_each(|proxy| proxy.shed_at = Some(self.now));
+        let proxy = self.calls.get(&number).and_then(|call| self.proxies.get(call.proxy));
+        proxy.into_iter().for_each(|proxy| proxy.refusals.note(self.now));
     }
 
     /// Chooses an endpoint and sends the request there, or refuses it.

@@ -79,8 +79,8 @@ impl World<'_> {
         let service = self.services.get(of.to.service);
         let status = service.and_then(|own| own.played.on_failure).unwrap_or(status);
         let proxy = service.and_then(|own| own.running.get(of.to.place)).and_then(|running| running.proxy);
-        let shed_at = proxy.and_then(|proxy| self.proxies.get(proxy)).and_then(|proxy| proxy.shed_at);
-        let is_shed = status.is_server_error() && shed_at.is_some_and(|at| at >= begun);
+        let was_refused = proxy.and_then(|proxy| self.proxies.get(proxy)).is_some_and(|own| own.refusals.since(begun));
+        let is_shed = status.is_server_error() && was_refused;
         self.works.remove(&work);
         self.answer(of, if is_shed { Came::Shed(status) } else { Came::Status(status) });
     }
