@@ -301,11 +301,7 @@ fn read(reader: &mut Reader<'_>, root: &Node) -> Option<Scenario> {
     })
 }
 
-fn services(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    defaults: &TrafficPolicy,
-) -> BTreeMap<ServiceName, Played> {
+fn services(reader: &mut Reader<'_>, field: &Field<'_>, defaults: &TrafficPolicy) -> BTreeMap<ServiceName, Played> {
     let mut services = BTreeMap::new();
     let Some(table) = reader.open_table(field.node, &field.path) else { return services };
     if table.fields().is_empty() || table.fields().len() > MOST_SERVICES {

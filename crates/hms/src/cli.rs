@@ -9,8 +9,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
-    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Sim, Store,
-    Tap, Up,
+    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Sim,
+    Store, Tap, Up,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.

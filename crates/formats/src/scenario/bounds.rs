@@ -31,11 +31,7 @@ impl Side {
 }
 
 /// Reads `bounds:`.
-pub(super) fn read(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    services: &BTreeMap<ServiceName, Played>,
-) -> Vec<Bound> {
+pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>, services: &BTreeMap<ServiceName, Played>) -> Vec<Bound> {
     let mut bounds = Vec::new();
     let Some(table) = reader.open_table(field.node, &field.path) else { return bounds };
     for field in table.fields() {

@@ -9,16 +9,13 @@ use hms_model::split::{MOST_WEIGHT, Share};
 use http::Method;
 
 use super::service::method;
-use super::{
-    Arrivals, Change, Happening, Instance, Load, MOST_REQUESTS, Played, State, Whom, is_played, percentage,
-};
+use super::{Arrivals, Change, Happening, Instance, Load, MOST_REQUESTS, Played, State, Whom, is_played, percentage};
 use crate::read::{Field, Keys, Reader, Table};
 
 type Services = BTreeMap<ServiceName, Played>;
 
 const LOAD: Keys = Keys::new(&["to", "rps", "arrivals", "from", "until", "zone", "method", "callers"]);
-const EVENT: Keys =
-    Keys::new(&["at", "service", "zone", "version", "instance", "state", "fails", "slow", "split"]);
+const EVENT: Keys = Keys::new(&["at", "service", "zone", "version", "instance", "state", "fails", "slow", "split"]);
 const ARRIVALS: [(&str, Arrivals); 2] = [("steady", Arrivals::Steady), ("poisson", Arrivals::Poisson)];
 const STATES: [(&str, State); 4] =
     [("up", State::Up), ("down", State::Down), ("gone", State::Gone), ("silent", State::Silent)];
@@ -26,12 +23,7 @@ const MOST_LOADS: usize = 100;
 const MOST_EVENTS: usize = 1000;
 
 /// Reads `load:`.
-pub(super) fn load(
-    reader: &mut Reader<'_>,
-    field: &Field<'_>,
-    services: &Services,
-    duration: Duration,
-) -> Vec<Load> {
+pub(super) fn load(reader: &mut Reader<'_>, field: &Field<'_>, services: &Services, duration: Duration) -> Vec<Load> {
     let items = reader.list(field, "a list such as [{to: front, rps: 200}]").unwrap_or_default();
     if items.len() > MOST_LOADS {
         let finding = Finding::error(2112, format!("`{}` has more than {MOST_LOADS} entries", field.path));
@@ -42,7 +34,8 @@ pub(super) fn load(
     let requests = |load: &Load| u64::from(load.rps) * load.until.saturating_sub(load.from).as_secs().max(1);
     let all: u64 = loads.iter().map(requests).sum();
     if all > MOST_REQUESTS {
-        let finding = Finding::error(2112, format!("`{}` asks for {all} requests; at most {MOST_REQUESTS}", field.path));
+        let finding =
+            Finding::error(2112, format!("`{}` asks for {all} requests; at most {MOST_REQUESTS}", field.path));
         reader.report(field.key, finding.fix("play less time, or fewer requests per second"));
     }
     loads
@@ -91,8 +84,7 @@ pub(super) fn read(
     services: &Services,
     duration: Duration,
 ) -> Vec<Happening> {
-    let items =
-        reader.list(field, "a list such as [{at: 10s, service: last, fails: 100%}]").unwrap_or_default();
+    let items = reader.list(field, "a list such as [{at: 10s, service: last, fails: 100%}]").unwrap_or_default();
     if items.len() > MOST_EVENTS {
         let finding = Finding::error(2112, format!("`{}` has more than {MOST_EVENTS} entries", field.path));
         reader.report(field.key, finding.fix("play a shorter time"));
@@ -101,12 +93,7 @@ pub(super) fn read(
     items.iter().filter_map(|item| event(reader, item, services, duration)).collect()
 }
 
-fn event(
-    reader: &mut Reader<'_>,
-    item: &Field<'_>,
-    services: &Services,
-    duration: Duration,
-) -> Option<Happening> {
+fn event(reader: &mut Reader<'_>, item: &Field<'_>, services: &Services, duration: Duration) -> Option<Happening> {
     let table = reader.table(item.node, &item.path, EVENT)?;
     let at = reader.need(&table, "at", "at: 10s").cloned();
     let at = at.and_then(|field| reader.duration(&field, Duration::ZERO..=duration));
@@ -118,7 +105,8 @@ fn event(
         }
     };
     let version = table.field("version").and_then(|field| reader.line(field, "a version such as v2", 63));
-    let instance = table.field("instance").and_then(|field| reader.whole(field, "the number of an instance", 1..=10_000));
+    let instance =
+        table.field("instance").and_then(|field| reader.whole(field, "the number of an instance", 1..=10_000));
     let whom = Whom { zone: zone(reader, &table), version: version.map(str::to_owned), instance, service };
     let fails = table.field("fails").and_then(|field| {
         let text = reader.text(field, "a share such as 50%")?;
@@ -130,14 +118,20 @@ fn event(
     let changes = ["state", "fails", "slow", "split"].iter().any(|key| table.field(key).is_some());
     if !changes {
         let finding = Finding::error(2102, format!("nothing happens in `{}`", item.path));
-        reader.report(item.node.span, finding.fix("add state: down, fails: 50%, slow: 300ms or split: {v1: 50, v2: 50}"));
+        reader
+            .report(item.node.span, finding.fix("add state: down, fails: 50%, slow: 300ms or split: {v1: 50, v2: 50}"));
     }
     if !services.iter().any(|(name, own)| is_meant(&whom, name, &own.instances)) {
         let finding = Finding::error(2105, format!("`{}` happens to nobody", item.path));
         let why = "no instance has all of the service, zone, version and number that are given";
         reader.report(item.node.span, finding.because(why).fix("correct them, or leave some out"));
     }
-    Some(Happening { at: at?, whom, change: Change { state, fails, slow, split }, origin: reader.origin(item.node.span) })
+    Some(Happening {
+        at: at?,
+        whom,
+        change: Change { state, fails, slow, split },
+        origin: reader.origin(item.node.span),
+    })
 }
 
 fn is_meant(whom: &Whom, name: &ServiceName, instances: &[Instance]) -> bool {
@@ -147,7 +141,8 @@ fn is_meant(whom: &Whom, name: &ServiceName, instances: &[Instance]) -> bool {
 /// `{v1: 90, v2: 10}`: weights of versions.
 fn split(reader: &mut Reader<'_>, field: &Field<'_>, whom: &Whom, services: &Services) -> Option<Vec<Share>> {
     let table = reader.open_table(field.node, &field.path)?;
-    let Some(service) = whom.service.as_ref().filter(|_| *whom == Whom { service: whom.service.clone(), ..Whom::default() })
+    let Some(service) =
+        whom.service.as_ref().filter(|_| *whom == Whom { service: whom.service.clone(), ..Whom::default() })
     else {
         let finding = Finding::error(2105, format!("`{}` is about a whole service", field.path));
         reader.report(field.key, finding.fix("say which one with service:, and nothing else of it"));

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::time::Duration;
 
 use hms_formats::scenario::Instance;
-use hms_model::split::{self, Share};
 use hms_model::names::ServiceName;
+use hms_model::split::{self, Share};
 use hms_traffic::clock::Moment;
 
 /// How long the parts are in which success is counted for recovery.
@@ -230,7 +230,8 @@ impl Account {
                 return 0.0;
             }
             let alike = self.parts.iter().filter(|other| other.up && other.version == part.version).count();
-            let weight = if self.split.is_empty() { number_of(alike) } else { own.map_or(0.0, |own| own.weight.into()) };
+            let weight =
+                if self.split.is_empty() { number_of(alike) } else { own.map_or(0.0, |own| own.weight.into()) };
             weight / number_of(alike)
         };
         let weights: Vec<f64> = self.parts.iter().map(weight).collect();
@@ -257,7 +258,13 @@ impl Account {
     pub(crate) fn unfairest(&self) -> Option<(&Part, f64)> {
         let off = |part: &Part| match part.share {
             share if share >= 1.0 => (number(part.received) - share) / share,
-            _ => if part.received > 1 { 1.0 } else { 0.0 },
+            _ => {
+                if part.received > 1 {
+                    1.0
+                } else {
+                    0.0
+                }
+            }
         };
         self.parts.iter().map(|part| (part, off(part))).max_by(|(_, one), (_, other)| one.abs().total_cmp(&other.abs()))
     }
@@ -286,7 +293,8 @@ impl Account {
         let tenth = |time: Duration| usize::try_from(time.as_millis() / TENTH.as_millis()).unwrap_or(usize::MAX);
         let (first, end) = (tenth(after), tenth(until));
         let within = self.tenths.iter().enumerate().take(end).skip(first);
-        let bad = within.filter(|(_, (succeeded, failed))| *failed > 0 && *succeeded < failed * 9).map(|(place, _)| place);
+        let bad =
+            within.filter(|(_, (succeeded, failed))| *failed > 0 && *succeeded < failed * 9).map(|(place, _)| place);
         let Some(last) = bad.last() else { return Duration::ZERO };
         let ends = TENTH.saturating_mul(u32::try_from(last + 1).unwrap_or(u32::MAX));
         ends.saturating_sub(after)

@@ -235,8 +235,7 @@ impl Upstream {
     /// Whether calls are refused (`attempt::is_open`).
     pub(super) fn is_open(&self, now: Moment) -> bool {
         let listed = self.endpoints.iter().filter(|own| own.listed.is_some());
-        let views =
-            listed.map(|own| EndpointView { usable_health: own.is_healthy(), phase: own.health.phase(now) });
+        let views = listed.map(|own| EndpointView { usable_health: own.is_healthy(), phase: own.health.phase(now) });
         breaker::phase(views, true) != ServiceBreaker::Closed
     }
 

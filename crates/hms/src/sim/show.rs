@@ -69,7 +69,16 @@ pub(crate) fn report(output: &Output, played: &Played, verdicts: &[Verdict<'_>])
 /// The services, one line each.
 fn services(played: &Played) -> Table {
     let mut table = Table::new(&[
-        "SERVICE", "OFFERED", "RECEIVED", "AMPLIFIED", "SUCCESS", "P50", "P99", "RETRIES", "OPENED", "UNFAIR",
+        "SERVICE",
+        "OFFERED",
+        "RECEIVED",
+        "AMPLIFIED",
+        "SUCCESS",
+        "P50",
+        "P99",
+        "RETRIES",
+        "OPENED",
+        "UNFAIR",
     ]);
     for account in &played.accounts {
         let took = |percent| account.percentile(percent).map_or("-".to_owned(), |ended| time(ended.took));

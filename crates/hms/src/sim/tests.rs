@@ -12,7 +12,7 @@ fn read(text: &str) -> Scenario {
 fn example(name: &str) -> Scenario {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../examples/sim").join(name);
     let text = std::fs::read_to_string(path).unwrap();
-    let (scenario, findings) = scenario::translate(&Source::new(name, &text));
+    let (scenario, findings) = scenario::translate(&Source::new(format!("examples/sim/{name}"), &text));
     assert_eq!(findings, [], "{name}");
     scenario.unwrap()
 }
@@ -51,6 +51,15 @@ fn a_split_that_one_instance_cannot_carry_is_found() {
 }
 
 #[test]
+fn the_guide_shows_what_is_printed() {
+    let guide = include_str!("../../../../docs/guide/sim.md");
+    for name in ["retry-storm.yaml", "flapping-breaker.yaml"] {
+        let shown = report(&example(name), 7);
+        assert!(guide.contains(&format!("$ hms sim examples/sim/{name}\n{shown}```")), "{shown}");
+    }
+}
+
+#[test]
 fn the_promise_of_the_retry_storm_holds_for_twenty_seeds() {
     let scenario = example("retry-storm.yaml");
     for seed in 0..20 {
@@ -84,20 +93,29 @@ bounds:
 
 #[test]
 fn what_is_not_there_is_not_simulated_away() {
-    let account = only("{duration: 5s, services: {pay: {}}, load: [{to: pay, rps: 100}], \
-                        events: [{at: 1s, service: pay, state: down}]}", 1);
+    let account = only(
+        "{duration: 5s, services: {pay: {}}, load: [{to: pay, rps: 100}], \
+                        events: [{at: 1s, service: pay, state: down}]}",
+        1,
+    );
     assert!(account.failed > 350, "{account:?}");
     assert!(account.failed_with.contains_key("breaker open"), "{account:?}");
-    let silent = only("{duration: 5s, services: {pay: {timeout: 1s}}, load: [{to: pay, rps: 100}], \
-                       events: [{at: 1s, service: pay, state: silent}]}", 1);
+    let silent = only(
+        "{duration: 5s, services: {pay: {timeout: 1s}}, load: [{to: pay, rps: 100}], \
+                       events: [{at: 1s, service: pay, state: silent}]}",
+        1,
+    );
     assert!(silent.failed_with.contains_key("timeout"), "{silent:?}");
     assert!(silent.openings.len() == 1, "{silent:?}");
 }
 
 #[test]
 fn a_rate_limit_is_kept_by_every_instance() {
-    let account = only("{duration: 10s, services: {pay: {instances: 2, rate_limit: 20 req/s}}, \
-                        load: [{to: pay, rps: 200}]}", 3);
+    let account = only(
+        "{duration: 10s, services: {pay: {instances: 2, rate_limit: 20 req/s}}, \
+                        load: [{to: pay, rps: 200}]}",
+        3,
+    );
     // A full bucket at the beginning, and what comes back in ten seconds.
     assert!(account.received <= 2 * (20 + 200 + 1), "{account:?}");
     assert_eq!(account.retries, 0, "what was refused on purpose is not tried again");

@@ -34,7 +34,9 @@ pub(crate) fn verdicts<'a>(scenario: &'a Scenario, played: &Played) -> Vec<Verdi
         let account = played.accounts.iter().find(|account| account.service == bound.service)?;
         let found = found(bound.measure, account, scenario);
         let why = match found.when.and_then(|when| last_before(&scenario.events, when)) {
-            Some(event) => format!("{}; the last event before was at {} ({})", found.why, show::time(event.at), event.origin),
+            Some(event) => {
+                format!("{}; the last event before was at {} ({})", found.why, show::time(event.at), event.origin)
+            }
             None => found.why,
         };
         Some(Verdict { bound, measured: found.measured, crossed: found.is_crossed.then_some((found.when, why)) })

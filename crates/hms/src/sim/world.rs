@@ -142,7 +142,11 @@ impl<'a> World<'a> {
             planned: 0,
             queue: BTreeMap::new(),
             services: services.collect(),
-            accounts: scenario.services.iter().map(|(name, own)| Account::new(name, &own.instances, &own.split)).collect(),
+            accounts: scenario
+                .services
+                .iter()
+                .map(|(name, own)| Account::new(name, &own.instances, &own.split))
+                .collect(),
             proxies: Vec::new(),
             loads: Vec::new(),
             calls: BTreeMap::new(),
@@ -363,7 +367,9 @@ impl<'a> World<'a> {
     fn divided(&mut self, number: usize) {
         let Some(event) = self.scenario.events.get(number) else { return };
         let Some(split) = &event.change.split else { return };
-        let Some(service) = self.services.iter().position(|own| Some(own.name) == event.whom.service.as_ref()) else { return };
+        let Some(service) = self.services.iter().position(|own| Some(own.name) == event.whom.service.as_ref()) else {
+            return;
+        };
         self.accounts.get_mut(service).into_iter().for_each(|account| account.set_split(split));
         for proxy in &mut self.proxies {
             proxy.upstreams.get_mut(&service).into_iter().for_each(|upstream| upstream.shares.clone_from(split));

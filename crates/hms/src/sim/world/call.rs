@@ -113,14 +113,20 @@ impl World<'_> {
     pub(super) fn try_once(&mut self, number: u64) {
         let now = self.now;
         let Some(call) = self.calls.get_mut(&number) else { return };
-        let Some(upstream) = self.proxies.get_mut(call.proxy).and_then(|own| own.upstreams.get_mut(&call.to)) else { return };
+        let Some(upstream) = self.proxies.get_mut(call.proxy).and_then(|own| own.upstreams.get_mut(&call.to)) else {
+            return;
+        };
         let Some(index) = upstream.choose(&call.version, &call.tried, now, &mut self.choices) else {
             let why = if upstream.is_open(now) { BREAKER_OPEN } else { NO_ENDPOINT };
             return self.refuse(number, why);
         };
         // The place at the endpoint before is given up when the next one is taken.
         if let Some((before, _)) = call.current.replace((index, now)) {
-            upstream.endpoints.get_mut(before).into_iter().for_each(|own| own.in_flight = own.in_flight.saturating_sub(1));
+            upstream
+                .endpoints
+                .get_mut(before)
+                .into_iter()
+                .for_each(|own| own.in_flight = own.in_flight.saturating_sub(1));
         }
         let Some(endpoint) = upstream.endpoints.get_mut(index) else { return };
         endpoint.in_flight += 1;
@@ -130,7 +136,13 @@ impl World<'_> {
         call.is_waiting = true;
         let again_for = call.again_for.take();
         let is_retry = call.is_retry || call.tries > 1;
-        let sent = Try { call: number, number: call.tries, to: Seat { service: call.to, place: endpoint.place }, pooled, is_retry };
+        let sent = Try {
+            call: number,
+            number: call.tries,
+            to: Seat { service: call.to, place: endpoint.place },
+            pooled,
+            is_retry,
+        };
         let (to, deadline) = (call.to, call.deadline);
         if let Some(account) = self.accounts.get_mut(to) {
             account.try_made(again_for);
@@ -156,7 +168,8 @@ impl World<'_> {
             if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
                 endpoint.latency.observe(now.saturating_since(begun), now);
             }
-            let is_free = matches!(came, Came::Status(_) | Came::Shed(_) | Came::AppDown | Came::AppReset | Came::Limited);
+            let is_free =
+                matches!(came, Came::Status(_) | Came::Shed(_) | Came::AppDown | Came::AppReset | Came::Limited);
             endpoint.idle += u32::from(is_free && keeps);
         }
         upstream.note(index, outcome, now, &mut self.choices);
