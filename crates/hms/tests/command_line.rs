@@ -145,7 +145,7 @@ fn a_simulation_ends_by_its_bounds_and_repeats_to_the_byte() {
     let output = home.hms("sim wrong.yaml");
     let stderr = text(&output.stderr);
     assert_eq!(output.status.code(), Some(1), "{stderr}");
-    assert!(stderr.contains("2 errors; nothing was played") && stderr.contains("did you mean `success`?"), "{stderr}");
+    assert!(stderr.contains("2 errors, nothing was changed") && stderr.contains("did you mean `success`?"), "{stderr}");
     home.ends(1, "sim missing.yaml");
     assert_eq!(home.projects(".local/state/hms"), 0, "nothing was written");
 }
