@@ -28,6 +28,7 @@ mod tap;
 mod tests;
 mod tokens;
 mod view;
+mod why;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -160,6 +161,7 @@ fn operations() -> Vec<Operation> {
         proxies::operations(),
         tap::operations(),
         tokens::operations(),
+        why::operations(),
         authority::operations(),
     ]
     .into_iter()

@@ -10,7 +10,7 @@ pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
     PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Sim,
-    Store, Tap, Up,
+    Store, Tap, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -172,6 +172,9 @@ pub(crate) enum Command {
     /// Play a scenario on virtual time: load, failures, and the bounds that must hold
     #[command(before_help = "  hms sim retry-storm.yaml\n  hms sim retry-storm.yaml --seed 7 -o json\n", help_template = TEMPLATE)]
     Sim(Sim),
+    /// Tell what would become of a request, and which rule decides
+    #[command(before_help = "  hms why hello-svc calc-svc DELETE /sum/2/3\n  hms why gateway GET /sum/2/3\n  hms why --trace 7f23ab\n", help_template = TEMPLATE)]
+    Why(Why),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,

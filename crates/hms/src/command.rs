@@ -27,6 +27,7 @@ mod stop;
 mod taken;
 mod tap;
 mod version;
+mod why;
 
 use clap::Parser as _;
 
@@ -104,6 +105,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Apply(options) => apply::run(context, &options.files).await,
         Command::Shift(options) => shift::run(context, &options).await,
         Command::Sim(options) => sim::run(context, &options),
+        Command::Why(options) => why::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

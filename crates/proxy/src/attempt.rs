@@ -26,6 +26,7 @@ use crate::pipeline::shed;
 use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
+use crate::telemetry::decisions::{Ended, Try};
 use crate::telemetry::record::Exchange;
 use crate::timer::within;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
@@ -47,6 +48,32 @@ enum Tried {
     Failed(Failure, String),
     /// Not tried, or not the endpoint's doing.
     Refused(Refusal),
+}
+
+impl Tried {
+    /// The same for whoever asks later. The request's head came first, then the try began and ended.
+    fn told(
+        &self,
+        endpoint: &UpstreamEndpoint,
+        (head, begun, ended): (Moment, Moment, Moment),
+        of: (usize, usize),
+    ) -> Try {
+        let few = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        Try {
+            endpoint: endpoint.cells.key,
+            ended: match self {
+                Self::Answered(response, _) => Ended::Answered(response.head.status.as_u16()),
+                Self::Failed(Failure::Timeout, _) => Ended::TimedOut,
+                Self::Failed(Failure::NotProcessed(_), _) => Ended::NotConnected,
+                Self::Failed(..) => Ended::Reset,
+                Self::Refused(_) => Ended::Refused,
+            },
+            after: begun.saturating_since(head),
+            took: ended.saturating_since(begun),
+            candidates: few(of.0),
+            endpoints: few(of.1),
+        }
+    }
 }
 
 /// A request to a service.
@@ -109,6 +136,7 @@ pub async fn run(
             return Err(refuse(upstream, pick, worker.now()));
         };
         let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
+        let candidates = (worker.candidates.borrow().len(), upstream.endpoints.len());
         exchange.attempts += 1;
         if exchange.attempts > 1 {
             worker.metrics.retry(&upstream.host);
@@ -121,7 +149,9 @@ pub async fn run(
         }
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time, called }).await;
+        let time = Time { begun: now, limit: time, called };
+        let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
+        exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
@@ -185,7 +215,7 @@ async fn once(
     sending: Pin<&mut impl Future<Output = Sent>>,
     body: &Replayable,
     time: Time,
-) -> Tried {
+) -> (Tried, Moment) {
     let Time { begun, limit, called } = time;
     let sent = match (limit, called) {
         (None, _) => sending.await,
@@ -211,7 +241,7 @@ async fn once(
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
     note(worker, upstream, endpoint, outcome, now);
-    tried
+    (tried, now)
 }
 
 /// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.

@@ -27,6 +27,7 @@ use crate::pipeline::Mirrors;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::{AccessLog, Lines};
+use crate::telemetry::decisions::{Decisions, Memory};
 use crate::telemetry::metrics::{Metrics, Party, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
@@ -55,6 +56,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Live taps.
     pub tap: Tap,
+    /// What is remembered of requests that ended.
+    pub memory: Memory,
     /// The log of requests.
     pub access_log: AccessLog,
     /// Tells when to finish.
@@ -137,6 +140,8 @@ pub struct Worker {
     pub candidates: RefCell<Vec<Candidate>>,
     /// Our own labels, once there is a certificate to take them from.
     pub own: OnceCell<Arc<Party>>,
+    /// What is remembered of requests that ended.
+    pub decisions: Arc<Decisions>,
     /// Copies of requests that are under way.
     pub mirrors: Mirrors,
     /// Handshakes of those who connect to us.
@@ -149,6 +154,7 @@ impl Worker {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
         let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
         let log = Rc::new(Lines::new(shared.access_log.clone()));
+        let decisions = shared.memory.ring();
         let dice = RefCell::new(Dice::seeded(seed));
         let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
         Self {
@@ -159,6 +165,7 @@ impl Worker {
             log,
             candidates: RefCell::default(),
             own: OnceCell::new(),
+            decisions,
             mirrors: Mirrors::default(),
             handshakes,
         }

@@ -30,4 +30,5 @@ pub mod routing;
 pub mod shed;
 pub mod split;
 pub mod subset;
+pub mod why;
 mod window;

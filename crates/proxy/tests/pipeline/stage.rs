@@ -29,6 +29,7 @@ use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
 use hms_proxy::telemetry::access_log::AccessLog;
+use hms_proxy::telemetry::decisions::Memory;
 use hms_proxy::telemetry::metrics::Party;
 use hms_proxy::telemetry::tap;
 use hms_proxy::transport::tls_stream::Stream;
@@ -386,6 +387,7 @@ impl Prepared {
             edge: ArcSwapOption::empty(),
             current: Current::new(settings.own()),
             registry: Arc::default(),
+            memory: Memory::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,

@@ -42,8 +42,8 @@ fn with_header(mut condition: HttpMatch, field: &'static str, value: &str) -> Ht
     condition
 }
 
-fn rule(name: &str, matches: Vec<HttpMatch>) -> HttpRule {
-    HttpRule { name: name.to_owned(), matches, ..HttpRule::to(vec![Backend::all(super::tests::service("v2-svc"))]) }
+fn rule(title: &str, matches: Vec<HttpMatch>) -> HttpRule {
+    HttpRule { name: title.to_owned(), matches, ..HttpRule::to(vec![Backend::all(service("v2-svc"))]) }
 }
 
 fn route(object: &str, rules: Vec<HttpRule>) -> HttpRoute {

@@ -805,7 +805,7 @@ pub struct IssueResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyMessage {
-    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<proxy_message::Kind>,
 }
 /// Nested message and enum types in `ProxyMessage`.
@@ -828,6 +828,8 @@ pub mod proxy_message {
         Rotated(super::Rotated),
         #[prost(message, tag = "8")]
         Outside(super::Outside),
+        #[prost(message, tag = "9")]
+        Recalled(super::Recalled),
     }
 }
 /// First message of the stream.
@@ -1024,6 +1026,45 @@ pub struct OutsideHost {
     #[prost(uint64, tag = "5")]
     pub refused: u64,
 }
+/// What a proxy remembers of requests: the answer to one Recall.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Recalled {
+    #[prost(uint64, tag = "1")]
+    pub request_id: u64,
+    /// The newest first.
+    #[prost(message, repeated, tag = "2")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+}
+/// How one request was dealt with.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Decision {
+    /// The path is empty: it is not remembered.
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<TapEvent>,
+    /// At most four.
+    #[prost(message, repeated, tag = "2")]
+    pub tries: ::prost::alloc::vec::Vec<Try>,
+}
+/// One try at one endpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Try {
+    /// Address of the endpoint; empty when it is gone meanwhile.
+    #[prost(string, tag = "1")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// "200", "connect refused", "reset", "timeout", "refused".
+    #[prost(string, tag = "2")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Microseconds since the request's head.
+    #[prost(uint32, tag = "3")]
+    pub after_us: u32,
+    #[prost(uint32, tag = "4")]
+    pub took_us: u32,
+    /// Endpoints that could be chosen from, of so many; the others were ejected, unhealthy, of another version or tried before.
+    #[prost(uint32, tag = "5")]
+    pub candidates: u32,
+    #[prost(uint32, tag = "6")]
+    pub endpoints: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotated {
     #[prost(uint64, tag = "1")]
@@ -1034,7 +1075,7 @@ pub struct Rotated {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlMessage {
-    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<control_message::Kind>,
 }
 /// Nested message and enum types in `ControlMessage`.
@@ -1051,6 +1092,8 @@ pub mod control_message {
         Rotate(super::Rotate),
         #[prost(message, tag = "5")]
         Refused(super::Refused),
+        #[prost(message, tag = "6")]
+        Recall(super::Recall),
     }
 }
 /// The workload is in the registry.
@@ -1080,6 +1123,15 @@ pub struct TapStart {
 pub struct TapStop {
     #[prost(uint64, tag = "1")]
     pub tap_id: u64,
+}
+/// Asks what is remembered of the requests of a trace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recall {
+    #[prost(uint64, tag = "1")]
+    pub request_id: u64,
+    /// 6 to 32 hex digits that its id begins with.
+    #[prost(string, tag = "2")]
+    pub trace: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotate {
