@@ -384,7 +384,8 @@ fn percentage(reader: &mut Reader<'_>, field: &Field<'_>, text: &str) -> Option<
 
 /// `12.5` as 125 followed by as many zeros as `places` says.
 fn decimal(text: &str, places: usize) -> Option<u64> {
-    let (whole, fraction) = text.trim().split_once('.').unwrap_or((text.trim(), "0"));
+    let text = text.trim();
+    let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let digits = |part: &str| !part.is_empty() && part.bytes().all(|byte| byte.is_ascii_digit());
     if !digits(whole) || !digits(fraction) || whole.len() > 6 || fraction.len() > places {
         return None;

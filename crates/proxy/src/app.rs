@@ -15,7 +15,6 @@ use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_model::standalone::Standalone;
 use hms_traffic::dice::Dice;
-use hms_traffic::shed::Refusals;
 use tokio::io::AsyncReadExt as _;
 use tokio::net::{TcpListener, UnixStream};
 use tokio::signal::unix::{Signal, SignalKind, signal};
@@ -83,7 +82,6 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
         captured: Captured::new(settings.capture),
         app: AppState::default(),
         outside: Outside::new(Resolver::new(settings.resolver.clone())),
-        refusals: Refusals::new(),
         breakers,
         settings,
     });

@@ -72,8 +72,6 @@ pub struct Shared {
     pub captured: Captured,
     /// What is known of hosts outside of the mesh.
     pub outside: Outside,
-    /// When a call of the application was last refused on purpose.
-    pub refusals: Refusals,
     /// Services whose breaker may have changed.
     pub breakers: mpsc::Sender<ServiceName>,
 }
@@ -85,9 +83,11 @@ impl Shared {
     }
 }
 
-/// Whether the application behind this proxy accepts connections.
+/// What is known of the application behind this proxy: above all whether it accepts connections.
 #[derive(Debug, Default)]
 pub struct AppState {
+    /// When one of its calls was last refused on purpose.
+    pub refusals: Refusals,
     listening: AtomicBool,
     known: AtomicBool,
     suspect: Notify,

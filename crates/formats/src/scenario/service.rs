@@ -64,7 +64,8 @@ pub(super) fn read<'n>(
     };
     let behaviour = behaviour(reader, &table, base);
     let zones = table.field("zones").map(|field| zones(reader, field)).unwrap_or_default();
-    let main = table.field("version").and_then(|field| version(reader, field)).unwrap_or(MAIN_VERSION.to_owned());
+    let main =
+        table.field("version").and_then(|field| version(reader, field)).unwrap_or_else(|| MAIN_VERSION.to_owned());
     let mut instances = Vec::new();
     add(reader, &table, &main, &zones, behaviour, &mut instances);
     let mut split = Vec::new();
@@ -197,7 +198,8 @@ pub(super) fn method(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Metho
     let known = hms_model::route::METHODS.contains(&text);
     let method = known.then(|| Method::from_bytes(text.as_bytes()).ok()).flatten();
     if method.is_none() {
-        let fix = nearest_method(text).map_or("write for example GET".to_owned(), |near| format!("write {near}"));
+        let fix =
+            nearest_method(text).map_or_else(|| "write for example GET".to_owned(), |near| format!("write {near}"));
         reader.bad(field, "an HTTP method", "", &fix);
     }
     method

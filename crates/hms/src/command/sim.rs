@@ -17,7 +17,9 @@ pub(super) fn run(context: Context<'_>, options: &Sim) -> Result<Exit, Failure> 
     let (scenario, findings) = scenario::translate(&source);
     let output = context.output;
     let Some(scenario) = scenario else { return Err(refused(findings)) };
-    findings.iter().for_each(|finding| output.finding(finding));
+    for finding in &findings {
+        output.finding(finding);
+    }
     let seed = options.seed.unwrap_or(scenario.seed);
     let Some(played) = play(&scenario, seed) else {
         return Err(Failure::new(Exit::Failed, 2151, "the scenario is too large to be played")

@@ -155,13 +155,17 @@ impl Account {
     /// The load asked for so many.
     pub(crate) fn offer(&mut self, now: Moment, many: u64) {
         self.offered += many;
-        self.second(now).into_iter().for_each(|second| second.offered += many);
+        if let Some(second) = self.second(now) {
+            second.offered += many;
+        }
     }
 
     /// A call was made.
     pub(crate) fn call(&mut self, now: Moment) {
         self.calls += 1;
-        self.second(now).into_iter().for_each(|second| second.calls += 1);
+        if let Some(second) = self.second(now) {
+            second.calls += 1;
+        }
     }
 
     /// A try was made; `after` says why it was not the first.
@@ -175,15 +179,21 @@ impl Account {
 
     /// The budget granted another try.
     pub(crate) fn grant(&mut self, now: Moment) {
-        self.second(now).into_iter().for_each(|second| second.granted += 1);
+        if let Some(second) = self.second(now) {
+            second.granted += 1;
+        }
     }
 
     /// An application received a request.
     pub(crate) fn receive(&mut self, now: Moment, place: usize) {
         self.received += 1;
         self.unshared += 1;
-        self.parts.get_mut(place).into_iter().for_each(|part| part.received += 1);
-        self.second(now).into_iter().for_each(|second| second.received += 1);
+        if let Some(part) = self.parts.get_mut(place) {
+            part.received += 1;
+        }
+        if let Some(second) = self.second(now) {
+            second.received += 1;
+        }
     }
 
     /// A call ended; `failure` says how, if not well.
@@ -197,11 +207,15 @@ impl Account {
         match failure {
             None => {
                 self.succeeded += 1;
-                tenth.into_iter().for_each(|tenth| tenth.0 += 1);
+                if let Some((succeeded, _)) = tenth {
+                    *succeeded += 1;
+                }
             }
             Some(failure) => {
                 self.failed += 1;
-                tenth.into_iter().for_each(|tenth| tenth.1 += 1);
+                if let Some((_, failed)) = tenth {
+                    *failed += 1;
+                }
                 self.first_failure.get_or_insert(now);
                 *self.failed_with.entry(failure).or_default() += 1;
             }
@@ -211,7 +225,9 @@ impl Account {
     /// An instance can be called from now on, or cannot.
     pub(crate) fn set_up(&mut self, place: usize, up: bool) {
         self.reckon();
-        self.parts.get_mut(place).into_iter().for_each(|part| part.up = up);
+        if let Some(part) = self.parts.get_mut(place) {
+            part.up = up;
+        }
     }
 
     /// Calls are divided in another way from now on.
@@ -295,7 +311,7 @@ impl Account {
         let within = self.tenths.iter().enumerate().take(end).skip(first);
         let bad =
             within.filter(|(_, (succeeded, failed))| *failed > 0 && *succeeded < failed * 9).map(|(place, _)| place);
-        let Some(last) = bad.last() else { return Duration::ZERO };
+        let Some(last) = bad.max() else { return Duration::ZERO };
         let ends = TENTH.saturating_mul(u32::try_from(last + 1).unwrap_or(u32::MAX));
         ends.saturating_sub(after)
     }

@@ -81,7 +81,7 @@ fn services(played: &Played) -> Table {
         "UNFAIR",
     ]);
     for account in &played.accounts {
-        let took = |percent| account.percentile(percent).map_or("-".to_owned(), |ended| time(ended.took));
+        let took = |percent| account.percentile(percent).map_or_else(|| "-".to_owned(), |ended| time(ended.took));
         let tone = if account.failed == 0 { Tone::Good } else { Tone::Warn };
         table.row(vec![
             Cell::text(account.service.to_string()),
@@ -93,7 +93,9 @@ fn services(played: &Played) -> Table {
             Cell::number(took(99)),
             Cell::number(account.retries.to_string()),
             Cell::number(account.openings.len().to_string()),
-            Cell::number(account.unfairest().map_or("-".to_owned(), |(_, off)| format!("{:+.1} %", off * 100.0))),
+            Cell::number(
+                account.unfairest().map_or_else(|| "-".to_owned(), |(_, off)| format!("{:+.1} %", off * 100.0)),
+            ),
         ]);
     }
     table
@@ -111,9 +113,15 @@ fn reasons(played: &Played) -> Table {
                 Cell::number(count.to_string()),
             ]);
         };
-        account.retried_for.iter().for_each(|(why, count)| row("tried again", why, *count));
-        account.stopped_for.iter().for_each(|(why, count)| row("not tried again", why, *count));
-        account.failed_with.iter().for_each(|(why, count)| row("failed", why, *count));
+        for (why, count) in &account.retried_for {
+            row("tried again", why, *count);
+        }
+        for (why, count) in &account.stopped_for {
+            row("not tried again", why, *count);
+        }
+        for (why, count) in &account.failed_with {
+            row("failed", why, *count);
+        }
     }
     table
 }

@@ -168,7 +168,9 @@ impl<'a> World<'a> {
             for (at, instance) in instances.iter().enumerate() {
                 let proxy = self.proxy(format!("{name}/{}", at + 1), &instance.zone, &calls);
                 let seat = self.services.get_mut(service).and_then(|own| own.running.get_mut(at));
-                seat.into_iter().for_each(|running| running.proxy = Some(proxy));
+                if let Some(running) = seat {
+                    running.proxy = Some(proxy);
+                }
             }
         }
         for (number, load) in self.scenario.load.iter().enumerate() {
@@ -253,7 +255,9 @@ impl<'a> World<'a> {
             Event::Look => self.look(),
             Event::Probed { proxy, service, index, outcome } => {
                 let upstream = self.proxies.get_mut(proxy).and_then(|own| own.upstreams.get_mut(&service));
-                upstream.into_iter().for_each(|own| own.note(index, outcome, self.now, &mut self.choices));
+                if let Some(own) = upstream {
+                    own.note(index, outcome, self.now, &mut self.choices);
+                }
                 self.watch_breaker(proxy, service);
             }
         }
@@ -302,7 +306,9 @@ impl<'a> World<'a> {
         own.made += 1;
         let (to, method) = (own.to, own.load.method.clone());
         for (service, many) in own.asks.clone() {
-            self.accounts.get_mut(service).into_iter().for_each(|account| account.offer(self.now, many));
+            if let Some(account) = self.accounts.get_mut(service) {
+                account.offer(self.now, many);
+            }
         }
         self.plan_offer(number);
         if let Some(proxy) = proxy {
@@ -349,7 +355,9 @@ impl<'a> World<'a> {
 
     fn noticed(&mut self, seat: Seat, state: State) {
         let account = self.accounts.get_mut(seat.service);
-        account.into_iter().for_each(|account| account.set_up(seat.place, state == State::Up));
+        if let Some(account) = account {
+            account.set_up(seat.place, state == State::Up);
+        }
         let listed = match state {
             State::Up => Some(Health::Healthy),
             State::Down => Some(Health::Unhealthy),
@@ -370,9 +378,13 @@ impl<'a> World<'a> {
         let Some(service) = self.services.iter().position(|own| Some(own.name) == event.whom.service.as_ref()) else {
             return;
         };
-        self.accounts.get_mut(service).into_iter().for_each(|account| account.set_split(split));
+        if let Some(account) = self.accounts.get_mut(service) {
+            account.set_split(split);
+        }
         for proxy in &mut self.proxies {
-            proxy.upstreams.get_mut(&service).into_iter().for_each(|upstream| upstream.shares.clone_from(split));
+            if let Some(upstream) = proxy.upstreams.get_mut(&service) {
+                upstream.shares.clone_from(split);
+            }
         }
     }
 

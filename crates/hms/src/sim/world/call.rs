@@ -56,7 +56,9 @@ impl World<'_> {
     /// A caller's application makes a call.
     pub(super) fn begin(&mut self, proxy: usize, to: usize, by: Option<u64>, method: Method, is_retry: bool) {
         let (number, now) = (self.name(), self.now);
-        self.accounts.get_mut(to).into_iter().for_each(|account| account.call(now));
+        if let Some(account) = self.accounts.get_mut(to) {
+            account.call(now);
+        }
         let mut call = Call {
             proxy,
             to,
@@ -106,7 +108,9 @@ impl World<'_> {
     /// The caller's proxy has seen a refusal on purpose (`pipeline::note_refusal`).
     fn shed(&mut self, number: u64) {
         let proxy = self.calls.get(&number).and_then(|call| self.proxies.get(call.proxy));
-        proxy.into_iter().for_each(|proxy| proxy.refusals.note(self.now));
+        if let Some(proxy) = proxy {
+            proxy.refusals.note(self.now);
+        }
     }
 
     /// Chooses an endpoint and sends the request there, or refuses it.
@@ -189,18 +193,24 @@ impl World<'_> {
                         call.tried.clear();
                     }
                 }
-                self.accounts.get_mut(to).into_iter().for_each(|account| account.grant(now));
+                if let Some(account) = self.accounts.get_mut(to) {
+                    account.grant(now);
+                }
                 self.plan(after, Event::Again(number));
             }
             Some(Decision::Stop(why)) => {
                 let account = self.accounts.get_mut(to);
-                account.into_iter().for_each(|account| *account.stopped_for.entry(why.as_str()).or_default() += 1);
+                if let Some(account) = account {
+                    *account.stopped_for.entry(why.as_str()).or_default() += 1;
+                }
                 self.end(number, came.status(), Some(came.word()));
             }
             // The breaker opened meanwhile.
             None => {
                 let account = self.accounts.get_mut(to);
-                account.into_iter().for_each(|account| *account.stopped_for.entry(BREAKER_OPEN).or_default() += 1);
+                if let Some(account) = account {
+                    *account.stopped_for.entry(BREAKER_OPEN).or_default() += 1;
+                }
                 self.end(number, came.status(), Some(came.word()));
             }
         }
@@ -234,7 +244,9 @@ impl World<'_> {
         drop(call.permit.take());
         if let (Some((index, _)), Some(upstream)) = (call.current, self.upstream(call.proxy, call.to)) {
             let endpoint = upstream.endpoints.get_mut(index);
-            endpoint.into_iter().for_each(|own| own.in_flight = own.in_flight.saturating_sub(1));
+            if let Some(own) = endpoint {
+                own.in_flight = own.in_flight.saturating_sub(1);
+            }
         }
         if let Some(account) = self.accounts.get_mut(call.to) {
             account.untried += u64::from(call.tries == 0);
@@ -248,7 +260,9 @@ impl World<'_> {
     /// What becomes of a try that reaches an instance that is not there.
     pub(super) fn miss(&mut self, arriving: Try, state: State) {
         let account = self.accounts.get_mut(arriving.to.service);
-        account.into_iter().for_each(|account| account.missed += 1);
+        if let Some(account) = account {
+            account.missed += 1;
+        }
         let connect = self.policy(arriving.to.service).map_or(Duration::ZERO, |policy| policy.timeouts.connect);
         let network = self.scenario.network;
         let (after, came) = match state {

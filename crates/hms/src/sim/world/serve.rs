@@ -123,7 +123,9 @@ impl World<'_> {
             for proxy in &mut self.proxies {
                 let upstream = proxy.upstreams.get_mut(&seat.service);
                 let endpoint = upstream.and_then(|own| own.endpoints.get_mut(seat.place));
-                endpoint.into_iter().for_each(|endpoint| endpoint.idle = 0);
+                if let Some(endpoint) = endpoint {
+                    endpoint.idle = 0;
+                }
             }
         }
     }
