@@ -66,6 +66,14 @@ fn splits(sources: &[Source], out: &mut String) -> Vec<Finding> {
     findings
 }
 
+fn played(source: &Source, out: &mut String) -> Vec<Finding> {
+    let (scenario, findings) = scenario::translate(source);
+    if let Some(scenario) = scenario {
+        writeln!(out, "{scenario:#?}").unwrap();
+    }
+    findings
+}
+
 /// What one case comes to, as text.
 fn outcome(format: &str, case: &Path) -> String {
     let (sources, mut findings) = sources(case);
@@ -87,14 +95,7 @@ fn outcome(format: &str, case: &Path) -> String {
                 findings
             }
         },
-        "scenario" => match sources.first() {
-            None => Vec::new(),
-            Some(source) => {
-                let (scenario, findings) = scenario::translate(source);
-                scenario.iter().for_each(|scenario| writeln!(out, "{scenario:#?}").unwrap());
-                findings
-            }
-        },
+        "scenario" => sources.first().map(|source| played(source, &mut out)).unwrap_or_default(),
         "jwks" => match sources.first() {
             None => Vec::new(),
             Some(source) => {

@@ -86,14 +86,18 @@ impl Shared {
 /// What is known of the application behind this proxy: above all whether it accepts connections.
 #[derive(Debug, Default)]
 pub struct AppState {
-    /// When one of its calls was last refused on purpose.
-    pub refusals: Refusals,
+    refusals: Refusals,
     listening: AtomicBool,
     known: AtomicBool,
     suspect: Notify,
 }
 
 impl AppState {
+    /// When one of its calls was last refused on purpose.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
     /// Whether it did when last tried.
     pub fn is_listening(&self) -> bool {
         self.listening.load(Relaxed)

@@ -139,7 +139,7 @@ fn scenarios() -> impl Strategy<Value = String> {
     );
     (numbers, words).prop_map(|((hops, instances, fails, retries, errors, open), (with, balance, state, method, forwards))| {
         let chain = ["a", "b", "c"].iter().zip(["b", "c", "d"]).take(usize::try_from(hops).unwrap() - 1);
-        let middle: String = chain
+        let middle: Vec<String> = chain
             .map(|(own, next)| format!("  {own}: {{calls: [{next}], method: {method}, forwards_attempt: {forwards}}}\n"))
             .collect();
         let last = ["a", "b", "c"][usize::try_from(hops).unwrap() - 1];
@@ -147,7 +147,7 @@ fn scenarios() -> impl Strategy<Value = String> {
             "duration: 6s
 defaults: {{timeout: 2s, balance: {balance}, retry: {{retries: {retries}}}, breaker: {{errors: {errors}, open: {open}ms}}}}
 services:
-{middle}  {last}: {{instances: {instances}, zones: [x, y], fails: {fails}%, fails_with: {with}, latency: {{p50: 3ms, p99: 50ms}}}}
+{}  {last}: {{instances: {instances}, zones: [x, y], fails: {fails}%, fails_with: {with}, latency: {{p50: 3ms, p99: 50ms}}}}
 load:
 - {{to: a, rps: 60, method: {method}}}
 - {{to: {last}, rps: 20, zone: x, callers: 2, arrivals: steady}}
@@ -155,7 +155,8 @@ events:
 - {{at: 2s, service: {last}, instance: 1, state: {state}}}
 - {{at: 3s, service: {last}, slow: 300ms}}
 - {{at: 4s, service: {last}, state: up, slow: 0ms}}
-"
+",
+            middle.concat()
         )
     })
 }

@@ -26,7 +26,7 @@ use serve::Work;
 const LOOK: Duration = Duration::from_millis(100);
 
 /// Something that is going to happen.
-#[derive(Debug)]
+#[derive(Debug, Clone, Copy)]
 enum Event {
     /// A load makes its next request.
     Offer(usize),

@@ -23,7 +23,7 @@ pub fn note(worker: &Worker, answer: &Result<Response, Refusal>) {
         }
     };
     if refused {
-        worker.shared.app.refusals.note(worker.now());
+        worker.shared.app.refusals().note(worker.now());
     }
 }
 
@@ -38,7 +38,7 @@ pub fn mark(worker: &Worker, response: &mut Response, begun: Moment) {
     // Only a proxy may speak in the mesh's name.
     head.fields.remove(&SHED_HEADER);
     let failed = head.status.is_server_error() || grpc_status(&head.fields).is_some_and(|code| code != 0);
-    if failed && worker.shared.app.refusals.since(begun) {
+    if failed && worker.shared.app.refusals().since(begun) {
         head.fields.set(SHED_HEADER, HeaderValue::from_static("1"));
     }
 }

@@ -105,8 +105,8 @@ impl World<'_> {
         self.end(number, StatusCode::SERVICE_UNAVAILABLE, Some(why.to_owned()));
     }
 
-    /// The caller's proxy has seen a refusal on purpose (`pipeline::note_refusal`).
-    fn shed(&mut self, number: u64) {
+    /// The caller's proxy has seen a refusal on purpose (`pipeline::shed::note`).
+    fn shed(&self, number: u64) {
         let proxy = self.calls.get(&number).and_then(|call| self.proxies.get(call.proxy));
         if let Some(proxy) = proxy {
             proxy.refusals.note(self.now);

@@ -91,15 +91,12 @@ impl World<'_> {
         let Some(own) = self.services.get(of.to.service) else { return };
         let proxy = own.running.get(of.to.place).and_then(|running| running.proxy);
         let is_retry = own.played.forwards_attempt && of.is_retry;
-        match own.calls.get(next).copied().zip(proxy) {
-            Some((to, proxy)) => {
-                let method = own.played.method.clone();
-                self.begin(proxy, to, Some(work), method, is_retry);
-            }
-            None => {
-                self.works.remove(&work);
-                self.answer(of, Came::Status(StatusCode::OK));
-            }
+        if let Some((to, proxy)) = own.calls.get(next).copied().zip(proxy) {
+            let method = own.played.method.clone();
+            self.begin(proxy, to, Some(work), method, is_retry);
+        } else {
+            self.works.remove(&work);
+            self.answer(of, Came::Status(StatusCode::OK));
         }
     }
 
