@@ -70,6 +70,14 @@ fn failing_after(ledger: &Ledger, moment: Duration) -> Duration {
     failed.map(|entry| (entry.sent + entry.took).saturating_sub(moment)).max().unwrap_or_default()
 }
 
+/// What those calls were answered, and when they were sent.
+fn reasons(ledger: &Ledger, moment: Duration) -> String {
+    let failed = ledger.entries.iter().filter(|entry| entry.sent >= moment && entry.outcome.is_err());
+    let said =
+        failed.map(|entry| format!("{:?} after, took {:?}: {:?}", entry.sent - moment, entry.took, entry.outcome));
+    said.collect::<Vec<_>>().join("\n")
+}
+
 #[test]
 fn the_last_of_three_hops_that_fails_is_not_flooded_and_serves_again_within_two_seconds() {
     scenario(Duration::from_mins(3), async {
@@ -94,7 +102,7 @@ fn the_last_of_three_hops_that_fails_is_not_flooded_and_serves_again_within_two_
         figure("storm: recovery with breaker.open 1s, ms", recovery.as_millis());
         assert!((last.received() - before) * 100 <= all * 125, "{} of {all}", last.received() - before);
         assert!(received * 100 <= offered * 125, "while it was sick: {received} of {offered}");
-        assert!(recovery <= Duration::from_secs(2), "calls failed for {recovery:?} after it was well");
+        assert!(recovery <= Duration::from_secs(2), "{recovery:?}\n{}", reasons(&ledger, healed_at));
         // Those that were under way when it fell sick may fail.
         let mut earlier = ledger.entries.iter().filter(|entry| entry.sent + entry.took < sick_at);
         assert!(earlier.all(|entry| entry.outcome.is_ok()), "nothing failed before");
@@ -121,7 +129,7 @@ fn with_the_default_breaker_a_chain_serves_again_within_one_open_period() {
         let ledger = load.finish().await;
         let recovery = failing_after(&ledger, healed_at);
         figure("storm: recovery with the default breaker, ms", recovery.as_millis());
-        assert!(recovery <= period, "calls failed for {recovery:?} after it was well");
+        assert!(recovery <= period, "{recovery:?}\n{}", reasons(&ledger, healed_at));
     });
 }
 
