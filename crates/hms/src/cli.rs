@@ -52,7 +52,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Globals {
     /// The project's folder [default: the nearest upward with a mesh]
-    #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, value_name = "DIR")]
+    #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, hide_short_help = true, value_name = "DIR")]
     pub(crate) project: Option<PathBuf>,
     /// Control plane to talk to, such as `http://127.0.0.1:15014`
     #[arg(long, global = true, env = "HMS_SERVER", hide_env = true, hide_short_help = true, value_name = "URL")]
