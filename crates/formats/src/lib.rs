@@ -13,6 +13,7 @@
 //! * [`jwks`]: a token issuer's public keys
 //! * [`traffic_split`]: SMI's splits
 //! * [`routes_json`]: the table of all routes, in and out
+//! * [`scenario`]: what `hms sim` plays
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
@@ -22,6 +23,7 @@ pub mod mesh_yaml;
 pub mod render;
 pub mod route_yaml;
 pub mod routes_json;
+pub mod scenario;
 pub mod source;
 pub mod traffic_split;
 

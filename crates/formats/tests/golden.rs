@@ -8,7 +8,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, traffic_split};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, scenario, traffic_split};
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
@@ -66,6 +66,14 @@ fn splits(sources: &[Source], out: &mut String) -> Vec<Finding> {
     findings
 }
 
+fn played(source: &Source, out: &mut String) -> Vec<Finding> {
+    let (scenario, findings) = scenario::translate(source);
+    if let Some(scenario) = scenario {
+        writeln!(out, "{scenario:#?}").unwrap();
+    }
+    findings
+}
+
 /// What one case comes to, as text.
 fn outcome(format: &str, case: &Path) -> String {
     let (sources, mut findings) = sources(case);
@@ -87,6 +95,7 @@ fn outcome(format: &str, case: &Path) -> String {
                 findings
             }
         },
+        "scenario" => sources.first().map(|source| played(source, &mut out)).unwrap_or_default(),
         "jwks" => match sources.first() {
             None => Vec::new(),
             Some(source) => {

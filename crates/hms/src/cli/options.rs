@@ -434,6 +434,17 @@ pub(crate) struct Lint {
     pub(crate) files: Vec<PathBuf>,
 }
 
+/// `hms sim`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sim {
+    /// The scenario
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) file: PathBuf,
+    /// Seed of its dice; the same gives the same bytes [default: the scenario's]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
 /// `hms routes`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Routes {
