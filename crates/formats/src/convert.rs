@@ -65,7 +65,7 @@ pub fn to_gateway_api(objects: &Objects) -> (String, Vec<Finding>) {
     for name in objects.services.keys() {
         let message = format!("the policies of `{name}` are not carried over");
         let why = "the Gateway API has no words for who may call a service, breakers, limits and balancing";
-        findings.push(Finding::warning(2151, message).because(why));
+        findings.push(Finding::warning(2171, message).because(why));
         // Writing into a string cannot fail.
         let _written = writeln!(out, "# not carried over: the policies of {name}: {why}");
     }
@@ -79,12 +79,12 @@ fn document(out: &mut String, name: &ServiceName, spec: &Value, lost: &Lost, fin
     for what in &lost.lost {
         let _written = writeln!(out, "# not carried over: {what}");
         let message = format!("{what} is not carried over from `{name}`");
-        findings.push(Finding::warning(2151, message).because("the Gateway API has no words for it"));
+        findings.push(Finding::warning(2171, message).because("the Gateway API has no words for it"));
     }
     for what in &lost.assumed {
         let _written = writeln!(out, "# assumed: {what}");
         let why = "the Gateway API wants to be told what was not said";
-        findings.push(Finding::warning(2153, format!("assumed for `{name}`: {what}")).because(why));
+        findings.push(Finding::warning(2173, format!("assumed for `{name}`: {what}")).because(why));
     }
     let metadata = json!({"name": name.name(), "namespace": name.namespace()});
     yaml::write(out, &json!({"apiVersion": API, "kind": "HTTPRoute", "metadata": metadata, "spec": spec}));

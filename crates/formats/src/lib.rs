@@ -15,6 +15,7 @@
 //! * [`jwks`]: a token issuer's public keys
 //! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
 //! * [`routes_json`]: the table of all routes, in and out
+//! * [`scenario`]: what `hms sim` plays
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
@@ -27,6 +28,7 @@ pub mod objects;
 pub mod render;
 pub mod route_yaml;
 pub mod routes_json;
+pub mod scenario;
 pub mod source;
 
 mod document;

@@ -9,7 +9,7 @@ mod egress;
 pub(crate) mod expand;
 mod gateway;
 mod paths;
-mod policy;
+pub(crate) mod policy;
 mod ports;
 mod service;
 

@@ -8,7 +8,9 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use hms_formats::compose::{self, Joining};
-use hms_formats::{Source, convert, envoy_static, jwks, lints, mesh_yaml, objects, render, route_yaml, routes_json};
+use hms_formats::{
+    Source, convert, envoy_static, jwks, lints, mesh_yaml, objects, render, route_yaml, routes_json, scenario,
+};
 use hms_model::finding::Finding;
 use hms_model::http_route::{Actions, HttpRule, TimeoutOverlay};
 use hms_model::names::ServiceName;
@@ -117,6 +119,14 @@ fn describe_rule(out: &mut String, rule: &HttpRule) {
     }
 }
 
+fn played(source: &Source, out: &mut String) -> Vec<Finding> {
+    let (scenario, findings) = scenario::translate(source);
+    if let Some(scenario) = scenario {
+        writeln!(out, "{scenario:#?}").unwrap();
+    }
+    findings
+}
+
 /// What one case comes to, as text.
 fn outcome(format: &str, case: &Path) -> String {
     let (sources, mut findings) = sources(case);
@@ -133,6 +143,7 @@ fn outcome(format: &str, case: &Path) -> String {
         "lints" => lints::look(&sources, &[]),
         "objects" => objects(&sources, &mut out),
         "routes_json" => sources.first().map(|source| table(source, &mut out)).unwrap_or_default(),
+        "scenario" => sources.first().map(|source| played(source, &mut out)).unwrap_or_default(),
         "jwks" => match sources.first() {
             None => Vec::new(),
             Some(source) => {
@@ -270,9 +281,9 @@ fn every_case_comes_to_what_is_written_beside_it() {
 
 #[test]
 fn every_refusal_has_a_place_a_fix_and_a_known_code() {
-    const CODES: [u16; 29] = [
+    const CODES: [u16; 30] = [
         2101, 2102, 2103, 2104, 2105, 2106, 2107, 2110, 2111, 2112, 2113, 2120, 2130, 2131, 2132, 2133, 2134, 2140,
-        2141, 2142, 2150, 2151, 2152, 2153, 2155, 2160, 2161, 2162, 2163,
+        2141, 2142, 2150, 2160, 2161, 2162, 2163, 2170, 2171, 2172, 2173, 2175,
     ];
     for format in entries(&root()) {
         for case in entries(&format) {

@@ -1,6 +1,6 @@
 //! What holds for every input whatsoever.
 
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json};
+use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, scenario};
 use hms_model::finding::Finding;
 use proptest::prelude::*;
 
@@ -23,11 +23,13 @@ fn everything(text: &str) -> (String, Vec<Finding>) {
     findings.extend(more);
     let (standalone, more) = envoy_static::translate(&source);
     findings.extend(more);
+    let (played, more) = scenario::translate(&source);
+    findings.extend(more);
     let envoy = envoy_static::recognises(&source);
     let names = mesh_yaml::route_file_names(&source, &nothing);
     (
         format!(
-            "{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{standalone:?}{envoy}{}",
+            "{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{standalone:?}{played:?}{envoy}{}",
             render(&findings, true)
         ),
         findings,
@@ -52,6 +54,10 @@ fn pieces() -> impl Strategy<Value = String> {
         Just("defaults: &d {timeout: 15s}\n"),
         Just("tracing: *d\n"),
         Just("version: ${X:-1}\n"),
+        Just("duration: 10s\n"),
+        Just("load:\n- {to: calc-svc, rps: 10, until: 5s}\n"),
+        Just("events: [{at: 1s, service: calc-svc, fails: 50%, split: {v1: 1}}]\n"),
+        Just("bounds: {calc-svc: {amplification: <= 1.25, fair: within 10%, p99: 3ms}}\n"),
         Just("static_resources:\n"),
         Just("  listeners:\n  - name: l\n    address: {socket_address: {address: 0.0.0.0, port_value: 80}}\n"),
         Just("    filter_chains:\n    - filters:\n      - name: envoy.filters.network.http_connection_manager\n"),

@@ -10,7 +10,7 @@ pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Convert, Down,
     Enforce, EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode,
     OnOff, OneService, Origin, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run,
-    Set, ShellKind, Shift, Store, Tap, Target, Up, Why,
+    Set, ShellKind, Shift, Sim, Store, Tap, Target, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -52,7 +52,7 @@ pub(crate) struct Cli {
 #[command(next_help_heading = "Everywhere")]
 pub(crate) struct Globals {
     /// The project's folder [default: the nearest upward with a mesh]
-    #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, value_name = "DIR")]
+    #[arg(long, global = true, env = "HMS_PROJECT", hide_env = true, hide_short_help = true, value_name = "DIR")]
     pub(crate) project: Option<PathBuf>,
     /// Control plane to talk to, such as `http://127.0.0.1:15014`
     #[arg(long, global = true, env = "HMS_SERVER", hide_env = true, hide_short_help = true, value_name = "URL")]
@@ -75,7 +75,7 @@ pub(crate) struct Globals {
     #[arg(short, long, global = true, hide_short_help = true)]
     pub(crate) quiet: bool,
     /// More on stderr; twice for debugging
-    #[arg(short, long, global = true, action = clap::ArgAction::Count)]
+    #[arg(short, long, global = true, hide_short_help = true, action = clap::ArgAction::Count)]
     pub(crate) verbose: u8,
     /// When to use colour
     #[arg(long, global = true, env = "HMS_COLOR", hide_env = true, hide_short_help = true, value_name = "WHEN")]
@@ -172,6 +172,9 @@ pub(crate) enum Command {
     /// Switch what the mesh does to every request on or off: jwt, rate-limit, retry, tracing
     #[command(before_help = "  hms set\n  hms set retry off\n  hms set rate-limit on\n", help_template = TEMPLATE)]
     Set(Set),
+    /// Play a scenario on virtual time: load, failures, and the bounds that must hold
+    #[command(before_help = "  hms sim retry-storm.yaml\n  hms sim retry-storm.yaml --seed 7 -o json\n", help_template = TEMPLATE)]
+    Sim(Sim),
     /// Tell what would become of a request, and which rule decides
     #[command(before_help = "  hms why hello-svc calc-svc DELETE /sum/2/3\n  hms why gateway GET /sum/2/3\n  hms why --trace 7f23ab\n", help_template = TEMPLATE)]
     Why(Why),

@@ -23,6 +23,7 @@ mod routes;
 mod services;
 mod set;
 mod shift;
+mod sim;
 mod status;
 mod stop;
 mod taken;
@@ -106,6 +107,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Apply(options) => apply::run(context, &options.files).await,
         Command::Shift(options) => shift::run(context, &options).await,
         Command::Set(options) => set::run(context, &options).await,
+        Command::Sim(options) => sim::run(context, &options),
         Command::Why(options) => why::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,

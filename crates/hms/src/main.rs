@@ -11,6 +11,7 @@ mod output;
 mod processes;
 mod project;
 mod settings;
+mod sim;
 mod tasks;
 mod views;
 

@@ -123,6 +123,11 @@ impl Output {
         matches!(self.format, Format::Table | Format::Wide)
     }
 
+    /// What stdout can show.
+    pub(crate) fn look(&self) -> Look {
+        Look { colour: self.colour.0, unicode: self.unicode }
+    }
+
     /// Whether stdout takes colour.
     pub(crate) fn has_colour(&self) -> bool {
         self.colour.0
@@ -196,7 +201,7 @@ impl Output {
 
     /// A table on stdout.
     pub(crate) fn table(&self, table: &Table) {
-        self.write(&table.render(Look { colour: self.colour.0, unicode: self.unicode }));
+        self.write(&table.render(self.look()));
     }
 
     /// A word in the colour of its tone, for stdout.

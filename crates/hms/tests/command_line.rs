@@ -124,6 +124,33 @@ fn lint_points_at_the_mistake_and_changes_nothing() {
 }
 
 #[test]
+fn a_simulation_ends_by_its_bounds_and_repeats_to_the_byte() {
+    let home = Home::new();
+    let scenario = |bound: &str| {
+        format!(
+            "duration: 5s\nservices: {{pay: {{instances: 3, fails: 10%}}}}\nload: [{{to: pay, rps: 100}}]\nbounds: {{pay: {{{bound}}}}}\n"
+        )
+    };
+    home.write("kept.yaml", &scenario("amplification: <= 1.25, success: \">= 95%\""));
+    home.write("crossed.yaml", &scenario("success: \"100%\""));
+    home.write("wrong.yaml", &scenario("succes: \"100%\"").replace("fails:", "failing:"));
+    let said = home.ends(0, "sim kept.yaml");
+    assert!(said.contains("+ pay amplification: <= 1.25: 1."), "{said}");
+    assert_eq!(said, home.ends(0, "sim kept.yaml"));
+    assert_ne!(said, home.ends(0, "sim kept.yaml --seed 2"));
+    let crossed = home.ends(3, "sim crossed.yaml");
+    assert!(crossed.contains("HMS-2152, crossed at") && crossed.contains("calls failed: 503"), "{crossed}");
+    let json: serde_json::Value = serde_json::from_str(&home.ends(3, "sim crossed.yaml -o json")).unwrap();
+    assert_eq!((json["kind"].as_str(), json["bounds"][0]["kept"].as_bool()), (Some("Simulation"), Some(false)));
+    let output = home.hms("sim wrong.yaml");
+    let stderr = text(&output.stderr);
+    assert_eq!(output.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("2 errors, nothing was changed") && stderr.contains("did you mean `success`?"), "{stderr}");
+    home.ends(1, "sim missing.yaml");
+    assert_eq!(home.projects(".local/state/hms"), 0, "nothing was written");
+}
+
+#[test]
 fn a_control_plane_takes_routes_and_goes_without_a_trace() {
     let home = Home::new();
     home.ends(0, "control -d --store memory --rest 127.0.0.1:0 --grpc 127.0.0.1:0");

@@ -22,6 +22,7 @@ use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app::{body_idle, incomplete};
+use crate::pipeline::shed;
 use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
@@ -293,6 +294,7 @@ fn judge_answer(mut response: Response, endpoint: &UpstreamEndpoint) -> (Outcome
         // Only a proxy may speak in the mesh's name.
         response.head.fields.remove(&ERROR_HEADER);
     }
+    let is_shed = shed::is_marked(&mut response, endpoint);
     let code = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
     let status = response.head.status;
     match code {
@@ -308,6 +310,8 @@ fn judge_answer(mut response: Response, endpoint: &UpstreamEndpoint) -> (Outcome
             (Outcome::GatewayFailure(FailureKind::GatewayTimeout504), Tried::Answered(response, Some(Failure::Timeout)))
         }
         Some(_) => (Outcome::Ignored, Tried::Answered(response, None)),
+        // An open breaker further on made it.
+        None if is_shed => (Outcome::Ignored, Tried::Answered(response, Some(Failure::Shed))),
         None if status.is_server_error() => {
             let failure = Some(Failure::Status(status));
             (Outcome::of_status(status), Tried::Answered(response, failure))

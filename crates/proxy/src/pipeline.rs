@@ -8,6 +8,7 @@ mod exit;
 mod hosts;
 mod http_route;
 mod mirror;
+pub mod shed;
 pub mod split;
 
 use std::cell::{OnceCell, RefCell};
@@ -161,7 +162,9 @@ async fn serve(worker: &Rc<Worker>, downstream: &Downstream, request: Result<Req
         }
         (Ok(asked), Entrance::Outbound { pinned, port, dialled }) => {
             let place = (pinned.as_ref(), *port, *dialled);
-            outbound(worker, &runtime, asked, place, &mut exchange).await
+            let answer = outbound(worker, &runtime, asked, place, &mut exchange).await;
+            shed::note(worker, &answer);
+            answer
         }
         (Ok(asked), Entrance::Egress { port }) => {
             Box::pin(exit::serve(worker, &runtime, asked, *port, &mut exchange)).await
@@ -215,6 +218,7 @@ async fn inbound(
     let mut response = local_app::forward(worker, (local, port), head, body, &edits).await?;
     // Only a proxy may speak in the mesh's name.
     response.head.fields.remove(&ERROR_HEADER);
+    shed::mark(worker, &mut response, exchange.begun());
     Ok(response)
 }
 

@@ -12,6 +12,7 @@ use hms_identity::clock::{Clock as _, SystemClock};
 use hms_model::names::ServiceName;
 use hms_traffic::balance::Candidate;
 use hms_traffic::dice::Dice;
+use hms_traffic::shed::Refusals;
 use rustls::ServerConfig;
 use tokio::sync::{Notify, mpsc};
 
@@ -82,15 +83,21 @@ impl Shared {
     }
 }
 
-/// Whether the application behind this proxy accepts connections.
+/// What is known of the application behind this proxy: above all whether it accepts connections.
 #[derive(Debug, Default)]
 pub struct AppState {
+    refusals: Refusals,
     listening: AtomicBool,
     known: AtomicBool,
     suspect: Notify,
 }
 
 impl AppState {
+    /// When one of its calls was last refused on purpose.
+    pub fn refusals(&self) -> &Refusals {
+        &self.refusals
+    }
+
     /// Whether it did when last tried.
     pub fn is_listening(&self) -> bool {
         self.listening.load(Relaxed)

@@ -17,6 +17,7 @@ pub mod client;
 pub mod control_socket;
 pub mod cutter;
 pub mod example;
+pub mod hop;
 pub mod http1;
 pub mod http2;
 pub mod ledger;

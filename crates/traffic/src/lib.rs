@@ -27,6 +27,7 @@ pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
 pub mod routing;
+pub mod shed;
 pub mod split;
 pub mod subset;
 pub mod why;

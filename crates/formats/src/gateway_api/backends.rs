@@ -84,7 +84,7 @@ fn target(
     if !is_service {
         let word = table.field("kind").or_else(|| table.field("group")).cloned()?;
         let shown = reader.shown(word.node);
-        let finding = Finding::warning(2155, format!("a backend of the kind {shown} is not known here"));
+        let finding = Finding::warning(2175, format!("a backend of the kind {shown} is not known here"));
         let fix = "name a Service; until then its part of the requests is answered with 500";
         reader.report(word.node.span, finding.because("only services of the mesh are backends").fix(fix));
         return Some((service, port, Some(format!("{} is no service", object_name(table)))));
@@ -106,7 +106,7 @@ fn not_granted(
         return None;
     }
     let at = table.field("namespace").map_or(table.span, |field| field.node.span);
-    let finding = Finding::warning(2152, format!("`{other}` grants `{own}` no reference to `{}`", service.name()));
+    let finding = Finding::warning(2172, format!("`{other}` grants `{own}` no reference to `{}`", service.name()));
     let is_mirror = table.path.ends_with(".backendRef");
     let why = if is_mirror { "nothing is mirrored there" } else { "its part of the requests is answered with 500" };
     let fix = format!(

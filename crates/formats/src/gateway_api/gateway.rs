@@ -220,7 +220,7 @@ fn protocol_fits(reader: &mut Reader<'_>, table: &Table<'_>, protocol: Protocol,
             }
             let message = "requests from outside come over TLS";
             let why = "the gateway ends TLS itself and takes no request in the clear";
-            reader.report(at, Finding::warning(2153, message).because(why));
+            reader.report(at, Finding::warning(2173, message).because(why));
         }
         Protocol::Https => {
             if let Some(at) = mode {

@@ -54,5 +54,5 @@ pub(crate) fn only_what_may_be(reader: &mut Reader<'_>, field: &Field<'_>, retry
     }
     let message = "a POST or PATCH is tried again only if it provably was not processed";
     let why = "doing it twice might pay twice; GET, HEAD, OPTIONS, TRACE, PUT and DELETE are tried again as this says";
-    reader.report(field.key, Finding::warning(2153, message).because(why));
+    reader.report(field.key, Finding::warning(2173, message).because(why));
 }

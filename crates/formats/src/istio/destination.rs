@@ -31,7 +31,7 @@ pub(super) fn read(
         Some((name, at)) => subsets.get(&(service.clone(), name.to_owned())).cloned().unwrap_or_else(|| {
             let message = format!("no DestinationRule among these files says what the subset `{}` is", short(name));
             let why = format!("the version `{}` is meant", short(name));
-            reader.report(at, Finding::warning(2151, message).because(why));
+            reader.report(at, Finding::warning(2171, message).because(why));
             name.to_owned()
         }),
     };

@@ -165,7 +165,7 @@ fn outlier(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Outlier> {
             let message = "a plain 500 counts as no error in a row";
             let why =
                 "connections that fail, resets, timeouts, 502, 503 and 504 do; half of the answers 5xx do as well";
-            reader.report(field.key, Finding::warning(2153, message).because(why));
+            reader.report(field.key, Finding::warning(2173, message).because(why));
         }
         outlier.consecutive = number;
     }

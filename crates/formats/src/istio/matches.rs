@@ -106,7 +106,7 @@ fn path(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<PathCondition> {
             let prefix = path.trim_end_matches('/').to_owned();
             let message = format!("the prefix `{}` is made of segments", short(text));
             let why = format!("`{prefix}` and `{prefix}/more` are taken here, `{prefix}more` is not");
-            reader.report(field.node.span, Finding::warning(2153, message).because(why));
+            reader.report(field.node.span, Finding::warning(2173, message).because(why));
             (!prefix.is_empty()).then_some(PathCondition::Prefix(prefix))
         }
     }

@@ -69,7 +69,7 @@ pub(super) fn check(reader: &mut Reader<'_>, rules: &[(HttpRule, Span)]) {
             of(earlier).iter().any(|first| of(later).iter().any(|own| rank(own) > rank(first) && !apart(first, own)))
         });
         let Some((_, first)) = overtaken else { continue };
-        let finding = Finding::error(2155, "this rule would come before another that stands above it");
+        let finding = Finding::error(2175, "this rule would come before another that stands above it");
         let why = format!(
             "{} is tried first there; here the more particular one wins: exact path, expression, longer prefix, method, more conditions",
             reader.origin(*first)

@@ -93,14 +93,14 @@ pub(crate) fn of(reader: &mut Reader<'_>, heads: &[Field<'_>; 2]) -> Option<Kind
         let known: Vec<String> = namesakes.iter().map(|row| written(row)).collect();
         let groups: Vec<&str> = namesakes.iter().map(|row| row.0).collect();
         let near = nearest(group, &groups).and_then(|near| namesakes.iter().find(|row| row.0 == near));
-        let finding = Finding::error(2150, format!("`{word}` of `{}` is not read", short(api)));
+        let finding = Finding::error(2170, format!("`{word}` of `{}` is not read", short(api)));
         let fix = format!("apiVersion: {}", written(near.unwrap_or(first)));
         reader.report(version.node.span, finding.because(format!("known: {}", known.join(", "))).fix(fix));
         return None;
     };
     if !row.2.contains(&number) {
         // The rest is read all the same, for its own mistakes.
-        let finding = Finding::error(2150, format!("the version `{}` of `{word}` is not read", short(number)));
+        let finding = Finding::error(2170, format!("the version `{}` of `{word}` is not read", short(number)));
         let why = format!("known: {}", row.2.join(", "));
         reader.report(version.node.span, finding.because(why).fix(format!("apiVersion: {}", written(row))));
     }
@@ -113,9 +113,9 @@ fn unknown(reader: &mut Reader<'_>, kind: &Field<'_>, word: &str) {
     known.sort_unstable();
     known.dedup();
     let finding = match nearest(word, &known) {
-        Some(near) => Finding::error(2150, format!("no kind `{}`; did you mean `{near}`?", short(word)))
+        Some(near) => Finding::error(2170, format!("no kind `{}`; did you mean `{near}`?", short(word)))
             .fix(format!("kind: {near}")),
-        None => Finding::error(2150, format!("objects of the kind `{}` are not read", short(word)))
+        None => Finding::error(2170, format!("objects of the kind `{}` are not read", short(word)))
             .fix("leave it out of these files"),
     };
     reader.report(kind.node.span, finding.because(format!("known: {}", known.join(", "))));

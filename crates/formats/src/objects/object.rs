@@ -156,10 +156,10 @@ pub(crate) fn items<'n>(
 
 /// Something that is understood and has no equal in the mesh; the rest of the object holds without it.
 pub(crate) fn not_carried(reader: &mut Reader<'_>, at: Span, what: &str, why: &str) {
-    reader.report(at, Finding::warning(2151, format!("{what} is not carried over")).because(why));
+    reader.report(at, Finding::warning(2171, format!("{what} is not carried over")).because(why));
 }
 
 /// Something that has no equal in the mesh and changes too much to be left out.
 pub(crate) fn no_equal(reader: &mut Reader<'_>, at: Span, what: &str, why: &str, fix: &str) {
-    reader.report(at, Finding::error(2155, format!("{what} has no equal in the mesh")).because(why).fix(fix));
+    reader.report(at, Finding::error(2175, format!("{what} has no equal in the mesh")).because(why).fix(fix));
 }

@@ -482,6 +482,17 @@ fn parse_lint(text: &str) -> Result<hms_formats::lints::Lint, String> {
     })
 }
 
+/// `hms sim`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Sim {
+    /// The scenario
+    #[arg(value_name = "SCENARIO")]
+    pub(crate) file: PathBuf,
+    /// Seed of its dice; the same gives the same bytes [default: the scenario's]
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+}
+
 /// `hms routes`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Routes {

@@ -21,7 +21,7 @@ pub(super) fn run(context: Context<'_>, options: &Convert) -> Result<Exit, Failu
     }
     let wanted = options.from.to_possible_value().map(|value| value.get_name().to_owned()).unwrap_or_default();
     if let Some(other) = read.formats.iter().find(|own| options.from != Origin::Auto && **own != wanted) {
-        return Err(Failure::new(Exit::Failed, 2150, format!("these files hold objects of {other} too"))
+        return Err(Failure::new(Exit::Failed, 2170, format!("these files hold objects of {other} too"))
             .because(format!("--from {wanted} wants no others"))
             .fix("leave --from out"));
     }

@@ -55,6 +55,11 @@ impl Table {
         self.rows.push(cells);
     }
 
+    /// Whether it has no rows.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.rows.is_empty()
+    }
+
     /// The table as text, ending in a line feed.
     pub(crate) fn render(&self, Look { colour, unicode }: Look) -> String {
         let mut table = comfy_table::Table::new();

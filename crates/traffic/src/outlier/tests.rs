@@ -338,6 +338,28 @@ proptest! {
         }
     }
 
+    /// Whatever an endpoint always does, it is ejected at most once and never taken back: taken back it would be ejected again.
+    #[test]
+    fn under_a_constant_input_an_endpoint_never_flaps(
+        outcome in outcome(), gaps in proptest::collection::vec(0_u64..2_000, 1..400), open in 1_u64..20_000, seed: u64
+    ) {
+        let mut bench = Bench::new(Outlier { open_for: Duration::from_millis(open), ..Outlier::default() });
+        bench.dice = Dice::seeded(seed);
+        let (mut now, mut ejections) = (0, 0);
+        for gap in gaps {
+            now += gap;
+            if matches!(bench.cell.admit(at(now)), Admission::Refuse { .. }) {
+                continue;
+            }
+            match bench.see(outcome, at(now)) {
+                Some(Transition::Ejected { .. }) => ejections += 1,
+                Some(Transition::Restored) => prop_assert!(false, "taken back at {now} ms by {outcome:?}"),
+                Some(Transition::ProbeFailed { .. }) | None => {}
+            }
+        }
+        prop_assert!(ejections <= u32::from(!matches!(outcome, Outcome::Success | Outcome::Ignored)));
+    }
+
     #[test]
     fn whatever_happens_there_is_never_a_second_probe_under_way(
         steps in proptest::collection::vec((outcome(), any::<bool>(), 0_u64..4_000), 1..200), seed: u64
