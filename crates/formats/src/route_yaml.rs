@@ -79,7 +79,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, root: &Node, path: &str, claims: &mu
     // Routes are read even without a usable name, so that every mistake of the file is shown at once.
     let placeholder = ServiceName::new("unnamed").ok()?;
     let owner = service.as_ref().unwrap_or(&placeholder);
-    let rules = routes_field.as_ref().map(|field| rules(reader, field, owner, limit, claims));
+    let rules = routes_field.as_ref().map(|field| rules(reader, field, owner, limit.as_ref(), claims));
     if let (Some(field), Some([])) = (&routes_field, rules.as_deref())
         && !reader.has_errors(root.span.file)
     {

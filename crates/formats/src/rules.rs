@@ -63,7 +63,7 @@ pub(crate) fn rules(
     reader: &mut Reader<'_>,
     field: &Field<'_>,
     service: &ServiceName,
-    shared: Option<RateLimit>,
+    shared: Option<&RateLimit>,
     claims: &mut Claims,
 ) -> Vec<Rule> {
     let mut rules = Vec::new();
@@ -86,7 +86,7 @@ pub(crate) fn rules(
             claims.claim(reader, at.node.span, service, &matches);
             rules.push(Rule {
                 matches,
-                rate_limit: own.or_else(|| shared.clone()),
+                rate_limit: own.or_else(|| shared.cloned()),
                 origin: reader.origin(at.node.span),
             });
         }

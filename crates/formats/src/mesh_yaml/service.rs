@@ -200,7 +200,7 @@ fn routes(
     }
     open.routes = Some(field.key);
     let placeholder = ServiceName::new("unnamed").ok()?;
-    let limit = open.rate_limit.as_ref().map(|(limit, _)| limit.clone());
+    let limit = open.rate_limit.as_ref().map(|(limit, _)| limit);
     let rules = rules(reader, field, name.unwrap_or(&placeholder), limit, claims);
     Some(Route { service: name?.clone(), rules })
 }

@@ -52,13 +52,13 @@ fn check(mesh: &Mesh, backend: &mut Backend) -> Option<Finding> {
 fn attach(mesh: &mut Mesh, parent: &Parent, route: &HttpRoute) -> Option<Finding> {
     let (led, whom) = match parent {
         Parent::Gateway => (&mut mesh.gateway.routes, "the gateway".to_owned()),
-        Parent::Service { service, .. } => match mesh.services.get_mut(service) {
-            Some(state) => (&mut state.service.http, format!("`{service}`")),
-            None => {
+        Parent::Service { service, .. } => {
+            let Some(state) = mesh.services.get_mut(service) else {
                 let message = format!("the route `{}` is about `{service}`, which does not exist", route.name);
                 return Some(Finding::warning(2107, message).because("it changes nothing"));
-            }
-        },
+            };
+            (&mut state.service.http, format!("`{service}`"))
+        }
     };
     // By several ports of the same service it is the same route.
     if led.last().is_some_and(|last| last.name == route.name) {

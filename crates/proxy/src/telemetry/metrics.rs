@@ -203,6 +203,8 @@ struct Recent {
 /// Every worker's cells.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// What is remembered of requests that ended.
+    pub memory: Memory,
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     /// Copies of requests that were to be sent and were not.
@@ -427,6 +429,7 @@ impl std::fmt::Display for Labels {
 
 #[cfg(test)]
 mod tests {
+    use super::decisions::Memory;
     use super::*;
 
     fn labels(status: u16) -> Labels {

@@ -29,7 +29,6 @@ use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
 use hms_proxy::telemetry::access_log::AccessLog;
-use hms_proxy::telemetry::decisions::Memory;
 use hms_proxy::telemetry::metrics::Party;
 use hms_proxy::telemetry::tap;
 use hms_proxy::transport::tls_stream::Stream;
@@ -247,7 +246,9 @@ impl Stage {
         body: Bytes,
     ) -> Answered {
         let mut fields = Fields::new();
-        lines.iter().for_each(|(name, value)| fields.push_line(name, value.as_bytes()));
+        for (name, value) in lines {
+            fields.push_line(name, value.as_bytes());
+        }
         let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
@@ -387,7 +388,6 @@ impl Prepared {
             edge: ArcSwapOption::empty(),
             current: Current::new(settings.own()),
             registry: Arc::default(),
-            memory: Memory::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,
