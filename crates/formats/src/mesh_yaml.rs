@@ -5,6 +5,7 @@
 //! not, so `run` keeps its `$PORT`. Relative paths start from the folder of the file they stand in.
 
 mod allow;
+mod balance;
 mod egress;
 pub(crate) mod expand;
 mod gateway;

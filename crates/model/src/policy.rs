@@ -12,7 +12,7 @@ pub mod telemetry;
 pub mod timeout;
 
 pub use authorization::AuthorizationPolicy;
-pub use balance::Balance;
+pub use balance::{Affinity, Algorithm, Balance, HashKey, Zones};
 pub use egress::Egress;
 pub use jwt::{JwtIssuer, JwtKey};
 pub use limits::Limits;

@@ -247,7 +247,7 @@ impl Overlay {
             retry: self.retry.clone().unwrap_or_else(|| defaults.retry.clone()),
             timeouts: self.timeouts.unwrap_or(defaults.timeouts),
             outlier: self.outlier.unwrap_or(defaults.outlier),
-            balance: self.balance.unwrap_or(defaults.balance),
+            balance: self.balance.clone().unwrap_or_else(|| defaults.balance.clone()),
             limits: self.limits.unwrap_or(defaults.limits),
             keep_alive: self.keep_alive.unwrap_or(defaults.keep_alive),
         }

@@ -317,7 +317,7 @@ pub(crate) fn choose(
     let mut choose = |among: &dyn Fn(&UpstreamEndpoint) -> bool, tried: &[usize]| {
         list.clear();
         list.extend(candidates(upstream, now, among, tried));
-        balance::choose(upstream.service.policy.balance, &list, &upstream.cells.rotor, &mut dice)
+        balance::choose(&upstream.service.policy.balance.algorithm, &list, &upstream.cells.rotor, &mut dice)
     };
     let (meant, others) = (|own: &_| pick.is_meant(own), |own: &_| pick.may_stand_in(upstream, own));
     let fresh = choose(&meant, tried).or_else(|| choose(&others, tried)).or_else(|| choose(&others, &[]));

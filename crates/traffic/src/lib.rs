@@ -27,5 +27,6 @@ pub mod rate_limit;
 pub mod retry;
 pub mod routing;
 pub mod split;
+mod stable_hash;
 pub mod subset;
 mod window;

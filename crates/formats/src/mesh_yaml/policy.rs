@@ -4,12 +4,13 @@ use std::time::Duration;
 
 use hms_model::finding::{Finding, Severity};
 use hms_model::policy::retry::{RetryOn, Toggle};
-use hms_model::policy::{Balance, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
+use hms_model::policy::{Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
 use hms_model::resource::Overlay;
 use hms_model::route::METHODS;
 
 use crate::document::{Value, short};
 use crate::mesh_yaml::Traces;
+use crate::mesh_yaml::balance::balance;
 use crate::read::{Field, Keys, Reader, Table};
 use crate::route_yaml::keep_alive;
 
@@ -17,9 +18,6 @@ pub(crate) const DEFAULTS: Keys = Keys::new(&["mtls", "timeout", "keep_alive", "
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
 const BREAKER: Keys = Keys::new(&["errors", "open", "probe"]);
-
-const BALANCES: [(&str, Balance); 3] =
-    [("least_request", Balance::LeastRequest), ("round_robin", Balance::RoundRobin), ("random", Balance::Random)];
 
 /// The `defaults:` section over the built-in defaults.
 pub(crate) fn defaults(reader: &mut Reader<'_>, table: &Table<'_>) -> TrafficPolicy {
@@ -36,7 +34,7 @@ pub(crate) fn overlay(reader: &mut Reader<'_>, table: &Table<'_>, base: &Traffic
         retry: table.field("retry").and_then(|field| retry(reader, field, &base.retry)),
         timeouts: table.field("timeout").and_then(|field| timeout(reader, field, base.timeouts)),
         outlier: table.field("breaker").and_then(|field| breaker(reader, field, base.outlier)),
-        balance: table.field("balance").and_then(|field| reader.word(field, &BALANCES)),
+        balance: table.field("balance").and_then(|field| balance(reader, field, &base.balance)),
         limits: None,
         keep_alive: table.field("keep_alive").and_then(|field| keep_alive(reader, field)),
     }

@@ -121,6 +121,9 @@ pub struct Overlay {
     pub limits: ::core::option::Option<Limits>,
     #[prost(bool, optional, tag = "6")]
     pub keep_alive: ::core::option::Option<bool>,
+    /// Only beside `balance`.
+    #[prost(message, optional, tag = "7")]
+    pub balancing: ::core::option::Option<Balancing>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -173,6 +176,8 @@ pub struct TrafficPolicy {
     pub limits: ::core::option::Option<Limits>,
     #[prost(bool, tag = "6")]
     pub keep_alive: bool,
+    #[prost(message, optional, tag = "7")]
+    pub balancing: ::core::option::Option<Balancing>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Retry {
@@ -220,6 +225,64 @@ pub struct Outlier {
     pub rate_minimum: u32,
     #[prost(uint64, tag = "6")]
     pub rate_window_us: u64,
+}
+/// What is said of balancing beyond one word; absent where nothing is. A proxy that does not know it balances by the word.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balancing {
+    /// Instead of the word.
+    #[prost(enumeration = "HashTable", tag = "1")]
+    pub table: i32,
+    /// With a table.
+    #[prost(message, optional, tag = "2")]
+    pub key: ::core::option::Option<HashKey>,
+    #[prost(message, optional, tag = "3")]
+    pub affinity: ::core::option::Option<Affinity>,
+    #[prost(bool, tag = "4")]
+    pub prefer_own_zone: bool,
+    #[prost(uint64, tag = "5")]
+    pub slow_start_us: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Of", tags = "1, 2, 3, 4")]
+    pub of: ::core::option::Option<hash_key::Of>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Query(::prost::alloc::string::String),
+        #[prost(bool, tag = "4")]
+        Source(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Affinity {
+    #[prost(oneof = "affinity::By", tags = "1, 2")]
+    pub by: ::core::option::Option<affinity::By>,
+}
+/// Nested message and enum types in `Affinity`.
+pub mod affinity {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum By {
+        #[prost(message, tag = "1")]
+        Cookie(super::AffinityCookie),
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffinityCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absent until the caller's session ends.
+    #[prost(uint64, optional, tag = "2")]
+    pub ttl_us: ::core::option::Option<u64>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {
@@ -445,6 +508,35 @@ impl Balance {
             "LEAST_REQUEST" => Some(Self::LeastRequest),
             "ROUND_ROBIN" => Some(Self::RoundRobin),
             "RANDOM" => Some(Self::Random),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum HashTable {
+    NoTable = 0,
+    RingHash = 1,
+    Maglev = 2,
+}
+impl HashTable {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::NoTable => "NO_TABLE",
+            Self::RingHash => "RING_HASH",
+            Self::Maglev => "MAGLEV",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NO_TABLE" => Some(Self::NoTable),
+            "RING_HASH" => Some(Self::RingHash),
+            "MAGLEV" => Some(Self::Maglev),
             _ => None,
         }
     }
