@@ -13,7 +13,7 @@ use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
 use hms_traffic::clock::Moment;
 use hms_traffic::grpc;
-use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
+use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase, Transition};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
@@ -21,6 +21,7 @@ use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app::{body_idle, incomplete};
+use crate::pipeline::affinity::{self, Wish};
 use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
@@ -45,6 +46,17 @@ enum Tried {
     Failed(Failure, String),
     /// Not tried, or not the endpoint's doing.
     Refused(Refusal),
+}
+
+impl Tried {
+    /// What may be a reason to try again.
+    fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Answered(_, failure) => *failure,
+            Self::Failed(failure, _) => Some(*failure),
+            Self::Refused(_) => Some(Failure::Shed),
+        }
+    }
 }
 
 /// A request to a service.
@@ -88,11 +100,12 @@ pub async fn run(
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
     let idle = policy.timeouts.idle;
     let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
+    let wish = Wish::of(worker, upstream, head, exchange.peer);
     let mut tried: Vec<usize> = Vec::new();
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
-        let Some(index) = choose(worker, upstream, pick, &tried, now) else {
+        let Some(index) = choose(worker, upstream, (pick, wish), &tried, now) else {
             return Err(refuse(upstream, pick, worker.now()));
         };
         let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
@@ -109,12 +122,9 @@ pub async fn run(
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
         let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time, called }).await;
-        let failure = match &outcome {
-            Tried::Answered(_, None) => None,
-            Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
-            Tried::Refused(_) => Some(Failure::Shed),
+        let Some(failure) = outcome.failure() else {
+            return answer(outcome, upstream, idle).map(|answer| wish.remember(worker, upstream, index, answer));
         };
-        let Some(failure) = failure else { return answer(outcome, upstream, idle) };
         tried.push(index);
         let attempted = Attempted {
             method: &head.method,
@@ -212,6 +222,9 @@ pub(crate) fn note(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndp
         endpoint.cells.health.abandon(now);
     }
     if let Some(transition) = transition {
+        if transition == Transition::Restored {
+            endpoint.cells.since.begin(now);
+        }
         tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?transition, "endpoint changed");
         let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
     }
@@ -308,10 +321,15 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 pub(crate) fn choose(
     worker: &Worker,
     upstream: &Upstream,
-    pick: Pick<'_>,
+    (pick, wish): (Pick<'_>, Wish),
     tried: &[usize],
     now: Moment,
 ) -> Option<usize> {
+    if let Some(spread) = &upstream.spread
+        && let Some(index) = affinity::choose(worker, upstream, (spread, pick, wish), tried, now)
+    {
+        return Some(index);
+    }
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
     let mut choose = |among: &dyn Fn(&UpstreamEndpoint) -> bool, tried: &[usize]| {
@@ -334,7 +352,7 @@ pub(crate) fn choose(
 }
 
 /// Those that can be called now of the endpoints this proxy uses `among` these, but for those `tried`.
-fn candidates<'a>(
+pub(crate) fn candidates<'a>(
     upstream: &'a Upstream,
     now: Moment,
     among: &'a dyn Fn(&UpstreamEndpoint) -> bool,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hms_model::listener::Role;
-use hms_traffic::outlier::{Admission, Outcome};
+use hms_traffic::outlier::{Admission, Outcome, Transition};
 use tokio::sync::watch;
 
 use crate::endpoint;
@@ -83,10 +83,14 @@ async fn probe(worker: Rc<Worker>, upstream: Arc<Upstream>, endpoint: Arc<Upstre
         Ok(()) => Outcome::Success,
         Err(kind) => Outcome::GatewayFailure(kind),
     };
+    let now = worker.now();
     let transition = {
         let mut dice = worker.dice.borrow_mut();
-        endpoint.cells.health.observe(outcome, worker.now(), &upstream.service.policy.outlier, &mut dice)
+        endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)
     };
+    if transition == Some(Transition::Restored) {
+        endpoint.cells.since.begin(now);
+    }
     tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?outcome, ?transition, "probed");
     let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
 }

@@ -1,6 +1,7 @@
 //! Choosing one endpoint of several.
 
 pub mod hashed;
+pub mod key;
 pub mod maglev;
 pub mod ring;
 pub mod slow_start;
