@@ -1,5 +1,6 @@
 //! Requests through the whole pipeline in one process: an in-memory caller, scripted upstreams on real sockets.
 
+mod balance;
 mod egress;
 mod names;
 mod stage;

@@ -168,6 +168,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
 #[derive(Default)]
 pub(crate) struct Prepared {
     resources: Vec<Resource>,
+    zone: String,
 }
 
 /// A data thread with its configuration.
@@ -225,6 +226,18 @@ impl Stage {
     }
 
     pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
+        self.call_with(method, authority, target, Fields::new(), body).await
+    }
+
+    /// Calls with header fields.
+    pub(crate) async fn call_with(
+        &self,
+        method: Method,
+        authority: &str,
+        target: &str,
+        fields: Fields,
+        body: Bytes,
+    ) -> Answered {
         let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
@@ -232,7 +245,7 @@ impl Stage {
             authority: Authority::parse(authority).unwrap(),
             path: CanonicalPath::parse(path).unwrap(),
             query: query.map(Into::into),
-            fields: Fields::new(),
+            fields,
         };
         let response = connection.send(&head, &Edits::default(), Body::full(body), None).await.unwrap();
         let body = response.body.collect(1 << 20).await.unwrap().unwrap();
@@ -306,6 +319,22 @@ impl Prepared {
         self
     }
 
+    /// Where the proxy is.
+    pub(crate) fn zone(mut self, zone: &str) -> Self {
+        zone.clone_into(&mut self.zone);
+        self
+    }
+
+    /// Changes every endpoint so far.
+    pub(crate) fn each_endpoint(mut self, change: impl Fn(&mut Endpoint)) -> Self {
+        for resource in &mut self.resources {
+            if let Resource::Endpoint(endpoint) = resource {
+                change(endpoint);
+            }
+        }
+        self
+    }
+
     pub(crate) fn resource(mut self, resource: Resource) -> Self {
         self.resources.push(resource);
         self
@@ -343,7 +372,8 @@ impl Prepared {
     pub(crate) fn build(self) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
-        let settings = Settings::parse(arguments.iter().map(Into::into).chain([dir.path().into()])).unwrap();
+        let place = [dir.path().into(), "--zone".into(), self.zone.clone().into()];
+        let settings = Settings::parse(arguments.iter().map(Into::into).chain(place)).unwrap();
         let (drainer, drain) = drain::channel();
         let (wanted, wishes) = mpsc::channel(8);
         let (breakers, changes) = mpsc::channel(8);
