@@ -88,7 +88,8 @@ pub async fn run(
     let Call { head, body, mut edits, protocol, port, policy, pick } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
     let policy = policy.unwrap_or(&upstream.service.policy);
-    let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
+    let most = policy.limits.requests;
+    let permit = upstream.cells.concurrency.try_acquire(most).ok_or_else(|| overloaded(upstream, most))?;
     exchange.hold(permit);
     let begun = exchange.begun();
     let called = caller_deadline(head, begun)?;
@@ -395,8 +396,8 @@ fn time_left(attempt: Option<Duration>, deadline: Option<Moment>, now: Moment) -
     }
 }
 
-fn overloaded(upstream: &Upstream) -> Refusal {
-    let detail = format!("too many requests to {} are under way", upstream.service.name);
+fn overloaded(upstream: &Upstream, limit: u32) -> Refusal {
+    let detail = format!("limits.requests of {} is reached: {limit} are under way", upstream.called());
     Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
 }
 

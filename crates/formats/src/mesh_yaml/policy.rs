@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hms_model::finding::{Finding, Severity};
 use hms_model::policy::retry::{RetryOn, Toggle};
-use hms_model::policy::{Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
+use hms_model::policy::{Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
 use hms_model::resource::Overlay;
 use hms_model::route::METHODS;
 
@@ -14,9 +14,13 @@ use crate::mesh_yaml::balance::balance;
 use crate::read::{Field, Keys, Reader, Table};
 use crate::route_yaml::keep_alive;
 
-pub(crate) const DEFAULTS: Keys = Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance"]);
+pub(crate) const DEFAULTS: Keys =
+    Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance", "limits"]);
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
+const LIMITS: Keys = Keys::new(&["requests", "connections"]);
+/// More than any proxy holds.
+const MOST_AT_ONCE: u32 = 1_000_000;
 const BREAKER: Keys = Keys::new(&["errors", "open", "probe"]);
 
 /// The `defaults:` section over the built-in defaults.
@@ -35,7 +39,7 @@ pub(crate) fn overlay(reader: &mut Reader<'_>, table: &Table<'_>, base: &Traffic
         timeouts: table.field("timeout").and_then(|field| timeout(reader, field, base.timeouts)),
         outlier: table.field("breaker").and_then(|field| breaker(reader, field, base.outlier)),
         balance: table.field("balance").and_then(|field| balance(reader, field, &base.balance)),
-        limits: None,
+        limits: table.field("limits").and_then(|field| limits(reader, field, base.limits)),
         keep_alive: table.field("keep_alive").and_then(|field| keep_alive(reader, field)),
     }
 }
@@ -156,6 +160,16 @@ fn breaker(reader: &mut Reader<'_>, field: &Field<'_>, base: Outlier) -> Option<
         reader.report(probe.node.span, finding.because("one good probe closes the breaker").fix("write probe: 1"));
     }
     Some(outlier)
+}
+
+/// Bounds in number; one that is not named stays.
+fn limits(reader: &mut Reader<'_>, field: &Field<'_>, base: Limits) -> Option<Limits> {
+    let table = reader.table(field.node, &field.path, LIMITS)?;
+    let mut number = |name: &str, otherwise: u32| {
+        let field = table.field(name);
+        field.and_then(|field| reader.whole(field, "a number", 1..=MOST_AT_ONCE)).unwrap_or(otherwise)
+    };
+    Some(Limits { requests: number("requests", base.requests), connections: number("connections", base.connections) })
 }
 
 /// The `tracing:` section.

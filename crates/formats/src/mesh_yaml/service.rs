@@ -38,6 +38,7 @@ const KEYS: Keys = Keys {
         "breaker",
         "keep_alive",
         "balance",
+        "limits",
         "intercept",
         "host_ports",
         "publish",
