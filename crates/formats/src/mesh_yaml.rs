@@ -12,6 +12,7 @@ mod gateway;
 mod paths;
 mod policy;
 mod ports;
+mod probe;
 mod service;
 
 use std::collections::BTreeMap;

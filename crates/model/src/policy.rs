@@ -6,6 +6,7 @@ pub mod egress;
 pub mod jwt;
 pub mod limits;
 pub mod outlier;
+pub mod probe;
 pub mod rate_limit;
 pub mod retry;
 pub mod telemetry;
@@ -17,6 +18,7 @@ pub use egress::Egress;
 pub use jwt::{JwtIssuer, JwtKey};
 pub use limits::Limits;
 pub use outlier::Outlier;
+pub use probe::Probe;
 pub use rate_limit::RateLimit;
 pub use retry::Retry;
 pub use telemetry::Telemetry;
@@ -37,6 +39,8 @@ pub struct TrafficPolicy {
     pub limits: Limits,
     /// Whether connections to endpoints are kept for the next request (S4-20). On by default.
     pub keep_alive: KeepAlive,
+    /// How its application is asked whether it is well; `None` for what its proxy was started with.
+    pub probe: Option<Probe>,
 }
 
 /// Whether a proxy keeps its connections to an endpoint open between requests.

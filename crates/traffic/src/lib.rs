@@ -23,6 +23,7 @@ pub mod grpc;
 pub mod hosts;
 pub mod limits;
 pub mod outlier;
+pub mod probe;
 pub mod rate_limit;
 pub mod retry;
 pub mod routing;

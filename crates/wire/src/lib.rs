@@ -11,6 +11,7 @@ mod error;
 mod gateway;
 mod policy;
 mod port;
+mod probe;
 mod resource;
 mod route;
 mod service;

@@ -9,8 +9,8 @@ use hms_model::policy::egress::{EgressHost, Origination, Through, Unlisted};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
-    Affinity, Algorithm, AuthorizationPolicy, Balance, Egress, HashKey, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier,
-    RateLimit, Retry, Telemetry, Timeouts, TrafficPolicy, Zones,
+    Algorithm, AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier, Probe, RateLimit,
+    Retry, Telemetry, Timeouts, TrafficPolicy,
 };
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
@@ -21,7 +21,7 @@ use hms_model::split::{MOST_SHARES, MOST_WEIGHT, Share, Split};
 use hms_model::trust::TrustBundle;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_wire::hello::{HELLO_BYTES, Outside, PeerHello};
-use hms_wire::proto::hms::v1::{self, hash_key, resource::Kind};
+use hms_wire::proto::hms::v1::{self, resource::Kind};
 use hms_wire::{LEVEL, WireError, decode, encode};
 use proptest::collection::{btree_map, vec};
 use proptest::option;
@@ -92,27 +92,7 @@ fn outlier() -> impl Strategy<Value = Outlier> {
 }
 
 fn balance() -> impl Strategy<Value = Balance> {
-    let header = || "x-[a-z]{1,8}".prop_map(|name| name.parse::<http::HeaderName>().expect("a name"));
-    let key = prop_oneof![
-        header().prop_map(HashKey::Header),
-        "[a-z]{1,8}".prop_map(HashKey::Cookie),
-        "[a-z]{1,8}".prop_map(HashKey::Query),
-        Just(HashKey::Source),
-    ];
-    let key = || key.clone();
-    let algorithm = prop_oneof![
-        select(vec![Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random]),
-        key().prop_map(Algorithm::RingHash),
-        key().prop_map(Algorithm::Maglev),
-    ];
-    let affinity = prop_oneof![
-        ("[a-z]{1,8}", option::of(time())).prop_map(|(name, ttl)| Affinity::Cookie { name, ttl }),
-        header().prop_map(Affinity::Header),
-    ];
-    let zones = select(vec![Zones::Ignore, Zones::Prefer]);
-    (algorithm, option::of(affinity), zones, option::of(time())).prop_map(|(algorithm, affinity, zones, slow_start)| {
-        Balance { algorithm, affinity, zones, slow_start: slow_start.unwrap_or_default() }
-    })
+    select(vec![Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random]).prop_map(Balance::from)
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -124,26 +104,28 @@ fn keep_alive() -> impl Strategy<Value = KeepAlive> {
 }
 
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
-    (retry(), timeouts(), outlier(), balance(), limits(), keep_alive()).prop_map(
-        |(retry, timeouts, outlier, balance, limits, keep_alive)| TrafficPolicy {
+    (retry(), timeouts(), outlier(), balance(), limits(), keep_alive(), option::of(Just(Probe::default()))).prop_map(
+        |(retry, timeouts, outlier, balance, limits, keep_alive, probe)| TrafficPolicy {
             retry,
             timeouts,
             outlier,
             balance,
             limits,
             keep_alive,
+            probe,
         },
     )
 }
 
 fn overlay() -> impl Strategy<Value = Overlay> {
-    (policy(), any::<[bool; 6]>()).prop_map(|(policy, has)| Overlay {
+    (policy(), any::<[bool; 7]>()).prop_map(|(policy, has)| Overlay {
         retry: has[0].then_some(policy.retry),
         timeouts: has[1].then_some(policy.timeouts),
         outlier: has[2].then_some(policy.outlier),
         balance: has[3].then_some(policy.balance),
         limits: has[4].then_some(policy.limits),
         keep_alive: has[5].then_some(policy.keep_alive),
+        probe: policy.probe.filter(|_| has[6]),
     })
 }
 
@@ -410,20 +392,6 @@ fn spoiled(change: impl FnOnce(&mut v1::Service)) -> Result<Resource, WireError>
     decode(&v1::Resource { requires: LEVEL, kind: Some(Kind::Service(message)) }.encode_to_vec())
 }
 
-/// The same with something said beyond the word for balancing.
-fn balancing(change: impl FnOnce(&mut v1::Balancing)) -> Result<Resource, WireError> {
-    spoiled(|service| change(service.policy.as_mut().expect("a policy").balancing.get_or_insert_default()))
-}
-
-#[test]
-fn what_is_not_said_of_balancing_is_not_sent() {
-    let policy = TrafficPolicy { balance: Algorithm::Random.into(), ..TrafficPolicy::default() };
-    let Resource::Service(service) = spoiled(|_service| ()).unwrap() else { panic!() };
-    let bytes = encode(&Resource::Service(Service { policy, ..service }));
-    let Some(Kind::Service(message)) = v1::Resource::decode(&*bytes).unwrap().kind else { panic!() };
-    assert_eq!(message.policy.unwrap().balancing, None);
-}
-
 #[test]
 fn a_security_field_has_no_silent_default() {
     assert!(spoiled(|_service| ()).is_ok());
@@ -496,20 +464,6 @@ fn an_unknown_field_of_the_same_level_is_skipped() {
 fn numbers_times_lists_and_sizes_beyond_their_bounds_are_refused() {
     let policy = |change: fn(&mut v1::TrafficPolicy)| spoiled(|service| change(service.policy.as_mut().unwrap()));
     assert!(policy(|policy| policy.balance = 9).is_err());
-    assert!(balancing(|beyond| beyond.table = 9).is_err());
-    assert!(balancing(|beyond| beyond.table = v1::HashTable::RingHash.into()).is_err(), "a table without a key");
-    assert!(balancing(|beyond| beyond.slow_start_us = u64::MAX).is_err());
-    assert!(balancing(|beyond| beyond.key = Some(v1::HashKey { of: None })).is_err());
-    let key = |of| move |beyond: &mut v1::Balancing| beyond.key = Some(v1::HashKey { of: Some(of) });
-    for of in [hash_key::Of::Header("a b".to_owned()), hash_key::Of::Header("a".repeat(129))] {
-        assert!(balancing(key(of)).is_err());
-    }
-    for of in
-        [hash_key::Of::Cookie("a;b".to_owned()), hash_key::Of::Query("a=b".to_owned()), hash_key::Of::Source(false)]
-    {
-        assert!(balancing(key(of)).is_err());
-    }
-    assert!(balancing(key(hash_key::Of::Source(true))).is_ok());
     assert!(policy(|policy| policy.retry.as_mut().unwrap().retries = 11).is_err());
     assert!(policy(|policy| policy.retry.as_mut().unwrap().budget_percent = 101).is_err());
     assert!(policy(|policy| policy.retry.as_mut().unwrap().methods = vec!["G T".to_owned()]).is_err());

@@ -11,11 +11,12 @@ use hms_model::route::METHODS;
 use crate::document::{Value, short};
 use crate::mesh_yaml::Traces;
 use crate::mesh_yaml::balance::balance;
+use crate::mesh_yaml::probe::probe;
 use crate::read::{Field, Keys, Reader, Table};
 use crate::route_yaml::keep_alive;
 
 pub(crate) const DEFAULTS: Keys =
-    Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance", "limits"]);
+    Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance", "limits", "probe"]);
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
 const LIMITS: Keys = Keys::new(&["requests", "connections"]);
@@ -41,6 +42,7 @@ pub(crate) fn overlay(reader: &mut Reader<'_>, table: &Table<'_>, base: &Traffic
         balance: table.field("balance").and_then(|field| balance(reader, field, &base.balance)),
         limits: table.field("limits").and_then(|field| limits(reader, field, base.limits)),
         keep_alive: table.field("keep_alive").and_then(|field| keep_alive(reader, field)),
+        probe: table.field("probe").and_then(|field| probe(reader, field, base.probe.as_ref())),
     }
 }
 
@@ -153,11 +155,11 @@ fn breaker(reader: &mut Reader<'_>, field: &Field<'_>, base: Outlier) -> Option<
     if let Some(open) = table.field("open").and_then(|field| reader.duration(field, bounds)) {
         outlier.open_for = open;
     }
-    if let Some(probe) = table.field("probe")
-        && reader.whole(probe, "a number of probes", 1..=1000).is_some_and(|number| number != 1)
+    if let Some(at_once) = table.field("probe")
+        && reader.whole(at_once, "a number of probes", 1..=1000).is_some_and(|number| number != 1)
     {
         let finding = Finding::error(2120, "more than one probe at a time is not available in this release");
-        reader.report(probe.node.span, finding.because("one good probe closes the breaker").fix("write probe: 1"));
+        reader.report(at_once.node.span, finding.because("one good probe closes the breaker").fix("write probe: 1"));
     }
     Some(outlier)
 }

@@ -78,7 +78,7 @@ pub struct TrustBundle {
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Defaults {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<TrafficPolicy>,
@@ -107,7 +107,7 @@ pub struct Declaration {
     #[prost(message, repeated, tag = "6")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Overlay {
     #[prost(message, optional, tag = "1")]
     pub retry: ::core::option::Option<Retry>,
@@ -124,6 +124,8 @@ pub struct Overlay {
     /// Only beside `balance`.
     #[prost(message, optional, tag = "7")]
     pub balancing: ::core::option::Option<Balancing>,
+    #[prost(message, optional, tag = "8")]
+    pub probe: ::core::option::Option<Probe>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -162,7 +164,7 @@ pub struct Share {
     #[prost(uint32, tag = "3")]
     pub weight: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficPolicy {
     #[prost(message, optional, tag = "1")]
     pub retry: ::core::option::Option<Retry>,
@@ -178,6 +180,8 @@ pub struct TrafficPolicy {
     pub keep_alive: bool,
     #[prost(message, optional, tag = "7")]
     pub balancing: ::core::option::Option<Balancing>,
+    #[prost(message, optional, tag = "8")]
+    pub probe: ::core::option::Option<Probe>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Retry {
@@ -290,6 +294,48 @@ pub struct Limits {
     pub requests: u32,
     #[prost(uint32, tag = "2")]
     pub connections: u32,
+}
+/// How a proxy asks its application whether it is well.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Probe {
+    #[prost(uint64, tag = "4")]
+    pub interval_us: u64,
+    #[prost(uint64, tag = "5")]
+    pub timeout_us: u64,
+    #[prost(uint32, tag = "6")]
+    pub healthy: u32,
+    #[prost(uint32, tag = "7")]
+    pub unhealthy: u32,
+    #[prost(oneof = "probe::Question", tags = "1, 2, 3")]
+    pub question: ::core::option::Option<probe::Question>,
+}
+/// Nested message and enum types in `Probe`.
+pub mod probe {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Question {
+        #[prost(bool, tag = "1")]
+        Tcp(bool),
+        #[prost(message, tag = "2")]
+        Http(super::HttpProbe),
+        /// A service; empty for the application as a whole.
+        #[prost(string, tag = "3")]
+        Grpc(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpProbe {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Of a good answer; none for all below 400.
+    #[prost(message, repeated, tag = "2")]
+    pub statuses: ::prost::alloc::vec::Vec<Statuses>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Statuses {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Authorization {
@@ -404,7 +450,7 @@ pub struct Egress {
     #[prost(bool, tag = "3")]
     pub through_gateway: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EgressHost {
     /// What people call it.
     #[prost(string, tag = "1")]
@@ -1672,7 +1718,7 @@ pub struct VirtualHost {
     #[prost(message, repeated, tag = "3")]
     pub routes: ::prost::alloc::vec::Vec<HostRoute>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostRoute {
     #[prost(message, optional, tag = "4")]
     pub service: ::core::option::Option<ServiceName>,
