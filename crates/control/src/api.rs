@@ -21,6 +21,7 @@ mod routes;
 mod server;
 mod services;
 mod splits;
+mod stamps;
 mod status;
 mod table;
 mod tap;
@@ -28,6 +29,7 @@ mod tap;
 mod tests;
 mod tokens;
 mod view;
+mod why;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -159,7 +161,9 @@ fn operations() -> Vec<Operation> {
         certificates::operations(),
         proxies::operations(),
         tap::operations(),
+        stamps::operations(),
         tokens::operations(),
+        why::operations(),
         authority::operations(),
     ]
     .into_iter()

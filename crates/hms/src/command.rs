@@ -20,12 +20,14 @@ mod proxy_run;
 mod register;
 mod routes;
 mod services;
+mod set;
 mod shift;
 mod status;
 mod stop;
 mod taken;
 mod tap;
 mod version;
+mod why;
 
 use clap::Parser as _;
 
@@ -102,6 +104,8 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
         Command::Apply(options) => apply::run(context, &options.files).await,
         Command::Shift(options) => shift::run(context, &options).await,
+        Command::Set(options) => set::run(context, &options).await,
+        Command::Why(options) => why::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

@@ -9,6 +9,7 @@ pub mod outlier;
 pub mod probe;
 pub mod rate_limit;
 pub mod retry;
+pub mod stamps;
 pub mod telemetry;
 pub mod timeout;
 
@@ -21,6 +22,7 @@ pub use outlier::Outlier;
 pub use probe::Probe;
 pub use rate_limit::RateLimit;
 pub use retry::Retry;
+pub use stamps::Stamps;
 pub use telemetry::Telemetry;
 pub use timeout::Timeouts;
 

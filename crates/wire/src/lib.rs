@@ -9,6 +9,7 @@ mod bounds;
 mod egress;
 mod error;
 mod gateway;
+mod http_route;
 mod policy;
 mod port;
 mod probe;

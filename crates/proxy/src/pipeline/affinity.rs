@@ -123,10 +123,12 @@ pub fn choose(
         // A session stays with its version too, as long as that has a share.
         let remembered = spread.tokens.iter().position(|own| *own == token.get());
         if let Some(index) = remembered.filter(|index| fits(*index, &others)) {
+            list_for_the_record(worker, upstream, &others, tried, now);
             return Some(index);
         }
     }
     if let (Some(hashed), Some(key)) = (&spread.hashed, wish.key) {
+        list_for_the_record(worker, upstream, &meant, tried, now);
         let found = hashed.find(key.get(), |index| fits(index, &meant));
         return found.or_else(|| hashed.find(key.get(), |index| fits(index, &others)));
     }
@@ -144,6 +146,19 @@ pub fn choose(
     let here = |endpoint: &UpstreamEndpoint| meant(endpoint) && is_near(endpoint) == stays;
     let first = among(worker, upstream, spread, &here, tried, now);
     first.or_else(|| among(worker, upstream, spread, &meant, tried, now))
+}
+
+/// Who could have been called, for whoever asks later; the choice does without it.
+fn list_for_the_record(
+    worker: &Worker,
+    upstream: &Upstream,
+    part: &dyn Fn(&UpstreamEndpoint) -> bool,
+    tried: &[usize],
+    now: Moment,
+) {
+    let mut list = worker.candidates.borrow_mut();
+    list.clear();
+    list.extend(attempt::candidates(upstream, now, part, tried));
 }
 
 /// Chooses among the endpoints of a part, those that are new as seldom as they should be.

@@ -205,6 +205,8 @@ struct Recent {
 pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
+    /// Copies of requests that were to be sent and were not.
+    mirrors_dropped: AtomicU64,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
     names: Mutex<Names>,
     gauges: Mutex<BTreeMap<String, f64>>,
@@ -238,6 +240,11 @@ impl Metrics {
     pub fn retry(&self, service: &Arc<str>) {
         let counter = Arc::clone(self.registry.retries.lock().entry(Arc::clone(service)).or_default());
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts a copy of a request that was not sent.
+    pub fn mirror_dropped(&self) {
+        self.registry.mirrors_dropped.fetch_add(1, Relaxed);
     }
 
     fn cell(&self, labels: &Labels) -> Arc<Cell> {
@@ -323,6 +330,8 @@ impl Registry {
         for (service, count) in self.retries() {
             line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
         }
+        out.push_str("# TYPE hms_mirrors_dropped_total counter\n");
+        line(&mut out, "hms_mirrors_dropped_total", self.mirrors_dropped.load(Relaxed));
         out.push_str("# HELP hms_http2_breaches_total HTTP/2 connections ended because they went over a limit.\n");
         out.push_str("# TYPE hms_http2_breaches_total counter\n");
         for (limit, count) in self.breaches.lock().iter() {

@@ -3,10 +3,9 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use hms_model::message::Fields;
 use hms_model::policy::{Affinity, Algorithm, Balance, HashKey, TrafficPolicy, Zones};
 use hms_model::workload::Health;
-use http::{HeaderName, HeaderValue, Method, StatusCode};
+use http::{HeaderName, Method, StatusCode};
 
 use crate::quick;
 use crate::stage::{self, Answer, Answered, Prepared, Stage, Upstream};
@@ -32,11 +31,9 @@ fn prepared(balance: &Balance, upstreams: &[Upstream]) -> Prepared {
 }
 
 async fn call(stage: &Stage, name: HeaderName, value: &str) -> Answered {
-    let mut fields = Fields::new();
-    if !value.is_empty() {
-        fields.set(name, HeaderValue::from_str(value).expect("a value"));
-    }
-    let answer = stage.call_with(Method::GET, "calc-svc", "/", fields, Bytes::new()).await;
+    let line = [(name.as_str(), value)];
+    let lines = if value.is_empty() { &[] } else { &line[..] };
+    let answer = stage.call_with(Method::GET, "calc-svc", "/", lines, Bytes::new()).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text());
     answer
 }

@@ -2,6 +2,7 @@
 
 mod balance;
 mod egress;
+mod http_routes;
 mod names;
 mod stage;
 
