@@ -125,8 +125,7 @@ pub async fn run(
     let policy = &upstream.service.policy;
     let timeouts = terms.timeouts.over(policy.timeouts);
     let retrying = terms.retry.unwrap_or(&policy.retry);
-    let most = policy.limits.requests;
-    let permit = upstream.cells.concurrency.try_acquire(most).ok_or_else(|| overloaded(upstream, most))?;
+    let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
     let called = caller_deadline(head, begun)?;
@@ -143,10 +142,9 @@ pub async fn run(
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
-        let Some(index) = choose(worker, upstream, (pick, wish), &tried, now) else {
-            return Err(refuse(upstream, pick, worker.now()));
-        };
-        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
+        let chosen = choose(worker, upstream, (pick, wish), &tried, now);
+        let chosen = chosen.and_then(|index| upstream.endpoints.get(index).map(|endpoint| (index, endpoint)));
+        let Some((index, endpoint)) = chosen else { return Err(refuse(upstream, pick, worker.now())) };
         let candidates = (worker.candidates.borrow().len(), upstream.endpoints.len());
         exchange.attempts += 1;
         if exchange.attempts > 1 {
@@ -177,10 +175,8 @@ pub async fn run(
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
         };
-        let decision = {
-            let mut dice = worker.dice.borrow_mut();
-            retry::decide(&attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
-        };
+        let (budget, asked) = (&upstream.cells.budget, worker.now());
+        let decision = retry::decide(&attempted, retrying, budget, asked, &mut worker.dice.borrow_mut());
         match decision {
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
@@ -436,7 +432,8 @@ fn time_left(attempt: Option<Duration>, deadline: Option<Moment>, now: Moment) -
     }
 }
 
-fn overloaded(upstream: &Upstream, limit: u32) -> Refusal {
+fn overloaded(upstream: &Upstream) -> Refusal {
+    let limit = upstream.service.policy.limits.requests;
     let detail = format!("limits.requests of {} is reached: {limit} are under way", upstream.called());
     Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
 }
