@@ -5,6 +5,7 @@
 
 pub mod directory;
 pub mod local;
+pub mod spread;
 pub mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};

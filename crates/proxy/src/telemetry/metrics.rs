@@ -204,7 +204,7 @@ struct Recent {
 #[derive(Debug, Default)]
 pub struct Registry {
     /// What is remembered of requests that ended.
-    pub memory: Memory,
+    pub memory: super::decisions::Memory,
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     /// Copies of requests that were to be sent and were not.
@@ -429,7 +429,6 @@ impl std::fmt::Display for Labels {
 
 #[cfg(test)]
 mod tests {
-    use super::decisions::Memory;
     use super::*;
 
     fn labels(status: u16) -> Labels {

@@ -176,6 +176,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String, String)> {
 #[derive(Default)]
 pub(crate) struct Prepared {
     resources: Vec<Resource>,
+    zone: String,
 }
 
 /// A data thread with its configuration.
@@ -330,6 +331,22 @@ impl Prepared {
         self
     }
 
+    /// Where the proxy is.
+    pub(crate) fn zone(mut self, zone: &str) -> Self {
+        zone.clone_into(&mut self.zone);
+        self
+    }
+
+    /// Changes every endpoint so far.
+    pub(crate) fn each_endpoint(mut self, change: impl Fn(&mut Endpoint)) -> Self {
+        for resource in &mut self.resources {
+            if let Resource::Endpoint(endpoint) = resource {
+                change(endpoint);
+            }
+        }
+        self
+    }
+
     pub(crate) fn resource(mut self, resource: Resource) -> Self {
         self.resources.push(resource);
         self
@@ -377,7 +394,8 @@ impl Prepared {
     pub(crate) fn build(self) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
-        let settings = Settings::parse(arguments.iter().map(Into::into).chain([dir.path().into()])).unwrap();
+        let place = [dir.path().into(), "--zone".into(), self.zone.clone().into()];
+        let settings = Settings::parse(arguments.iter().map(Into::into).chain(place)).unwrap();
         let (drainer, drain) = drain::channel();
         let (wanted, wishes) = mpsc::channel(8);
         let (breakers, changes) = mpsc::channel(8);
