@@ -17,6 +17,8 @@ mod metrics;
 mod openapi;
 mod problem;
 mod proxies;
+mod resources;
+mod revisions;
 mod routes;
 mod server;
 mod services;
@@ -50,6 +52,7 @@ use crate::ca::tokens::JoinTokens;
 use crate::jwt::DevIssuer;
 use crate::live::Live;
 use crate::registry::{Registry, RegistryError};
+use crate::show::Shower;
 
 pub use guard::TokenDigest;
 pub use server::serve;
@@ -95,6 +98,7 @@ struct Inner {
     /// One change of the configuration at a time: each is planned on what the one before left.
     changing: tokio::sync::Mutex<()>,
     document: Arc<str>,
+    shower: Shower,
 }
 
 impl fmt::Debug for Context {
@@ -113,6 +117,7 @@ impl Context {
             streams: Arc::new(Semaphore::new(STREAMS)),
             changing: tokio::sync::Mutex::default(),
             document: openapi().into(),
+            shower: Shower::new(),
         }))
     }
 
@@ -133,6 +138,11 @@ impl Context {
         &self.0.parts
     }
 
+    /// What shows resources to people.
+    fn shower(&self) -> &Shower {
+        &self.0.shower
+    }
+
     /// The identity that a service has unless somebody decided otherwise.
     fn identity(&self, service: &ServiceName) -> Result<SpiffeId, Problem> {
         SpiffeId::new(self.0.parts.registry.trust_domain(), service.namespace(), service.name())
@@ -151,6 +161,8 @@ fn operations() -> Vec<Operation> {
         services::operations(),
         splits::operations(),
         apply::operations(),
+        resources::operations(),
+        revisions::operations(),
         endpoints::operations(),
         routes::operations(),
         mesh::operations(),

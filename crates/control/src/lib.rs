@@ -15,5 +15,6 @@ pub mod live;
 mod publish;
 pub mod registry;
 pub mod settings;
+mod show;
 pub mod store;
 pub mod tasks;

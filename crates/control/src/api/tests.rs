@@ -18,6 +18,7 @@ mod meshes;
 mod refusals;
 mod registering;
 mod reports;
+mod revising;
 mod serving;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -148,6 +149,7 @@ fn fits(template: &str, path: &str) -> bool {
 
 /// A path of a template with something in its parameters.
 fn sample(template: &str) -> String {
+    let template = template.replace("{kind}", "split").replace("{name}", "calc-svc");
     template.replace("{service}", "calc-svc").replace("{id}", "1")
 }
 
