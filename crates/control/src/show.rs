@@ -5,7 +5,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use hms_model::names::ServiceName;
 use hms_model::resource::Resource;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value as Field};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, ReflectMessage as _, Value as Field,
+};
 use serde_json::{Map, Value};
 
 /// The message that carries any resource.
@@ -186,7 +188,8 @@ mod tests {
 
     #[test]
     fn times_have_a_unit() {
-        for (microseconds, text) in [(0, "0s"), (250, "250us"), (25_000, "25ms"), (15_000_000, "15s"), (300_000_000, "5m")]
+        for (microseconds, text) in
+            [(0, "0s"), (250, "250us"), (25_000, "25ms"), (15_000_000, "15s"), (300_000_000, "5m")]
         {
             assert_eq!(time(microseconds), text);
         }

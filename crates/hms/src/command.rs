@@ -3,21 +3,27 @@
 mod apply;
 mod breaker;
 mod certificates;
+mod changes;
 mod check;
 mod completion;
 mod control;
+mod delete;
+mod diff;
 mod down;
 mod egress;
 mod enforce;
 mod env;
 mod exec;
 mod explain;
+mod get;
 mod help;
+mod history;
 mod jwt;
 mod lint;
 mod proxy;
 mod proxy_run;
 mod register;
+mod rollback;
 mod routes;
 mod services;
 mod shift;
@@ -100,7 +106,12 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
         Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
-        Command::Apply(options) => apply::run(context, &options.files).await,
+        Command::Apply(options) => apply::run(context, &options).await,
+        Command::Diff(options) => diff::run(context, &options.files).await,
+        Command::Get(options) => get::run(context, &options).await,
+        Command::Delete(options) => delete::run(context, &options).await,
+        Command::History => history::run(context).await,
+        Command::Rollback(options) => rollback::run(context, &options).await,
         Command::Shift(options) => shift::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,

@@ -16,9 +16,7 @@ use super::Context;
 use super::input::{self, IfMatch};
 use super::problem::{FindingView, Problem, views};
 use super::resources::{ChangeView, Deleted, changes, deleted, removal};
-use super::routes::{
-    File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes,
-};
+use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
 use super::table::Operation;
 use crate::registry::Change;
 

@@ -173,9 +173,9 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
         let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
-        query.map(|axum::extract::Query(query)| Self(query)).map_err(|error| {
-            Problem::new(Kind::Malformed, format!("the query: {}", error.body_text()))
-        })
+        query
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the query: {}", error.body_text())))
     }
 }
 

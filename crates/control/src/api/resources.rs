@@ -285,7 +285,8 @@ impl<S: Send + Sync> FromRequestParts<S> for PathResource {
             return if text == "mesh" {
                 Ok(Self(ResourceKey::mesh(kind)))
             } else {
-                let problem = Problem::new(Kind::NoSuchThing, format!("there is no {} `{}`", kind.as_str(), shown(&text)));
+                let problem =
+                    Problem::new(Kind::NoSuchThing, format!("there is no {} `{}`", kind.as_str(), shown(&text)));
                 Err(problem.because("a mesh has one, and it is named `mesh`"))
             };
         }

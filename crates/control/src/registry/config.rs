@@ -65,12 +65,11 @@ fn altered(
         (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old != new,
         _ => true,
     });
-    let altered =
-        |(key, old, new): (&ResourceKey, Option<&Arc<Resource>>, Option<&Arc<Resource>>)| Altered {
-            key: key.clone(),
-            before: old.cloned(),
-            after: new.cloned(),
-        };
+    let altered = |(key, old, new): (&ResourceKey, Option<&Arc<Resource>>, Option<&Arc<Resource>>)| Altered {
+        key: key.clone(),
+        before: old.cloned(),
+        after: new.cloned(),
+    };
     different.map(altered).collect()
 }
 
@@ -137,10 +136,7 @@ impl Registry {
     }
 
     /// The resources as they were at a revision of the history; `None` if it is not kept.
-    pub async fn at(
-        &self,
-        revision: Revision,
-    ) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, RegistryError> {
+    pub async fn at(&self, revision: Revision) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, RegistryError> {
         let head = self.0.state.lock().config.clone();
         Ok(history::at(&*self.0.store, &head, revision).await?)
     }

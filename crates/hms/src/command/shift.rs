@@ -42,7 +42,7 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Shift) -> Result<Ex
         client.put_at(&path, &json!({ "shares": shares }), now.revision).await?
     };
     let split = show(context, &document)?;
-    taken::everywhere(context, &client, split.revision, begun).await
+    taken::everywhere(context, &client, taken::Made::to(&service, split.revision, begun)).await
 }
 
 /// Prints a split.

@@ -105,7 +105,8 @@ async fn resources_are_removed_by_name_or_by_their_file_unless_somebody_needs_th
     }
     let mistyped = world.call(Method::DELETE, "/v1/resources/split/pay-svk", None).await;
     assert!(mistyped.text.contains("did you mean `pay-svc`?"), "{}", mistyped.text);
-    let missing = world.call(Method::POST, "/v1/delete", files(false, &[ROUTE, "service: x\nroutes: [GET /x]\n"])).await;
+    let missing =
+        world.call(Method::POST, "/v1/delete", files(false, &[ROUTE, "service: x\nroutes: [GET /x]\n"])).await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND, "{}", missing.text);
     let planned = world.post("/v1/delete", files(true, &texts[1..2])).await;
     assert_eq!(named(&planned["changes"]), ["removed split pay-svc"]);
@@ -116,6 +117,7 @@ async fn resources_are_removed_by_name_or_by_their_file_unless_somebody_needs_th
     let odd = world.call(Method::DELETE, "/v1/resources/declaration/calc-svc?dryrun=1", None).await;
     assert_eq!(odd.status, StatusCode::BAD_REQUEST, "{}", odd.text);
     let listed = world.get("/v1/resources").await;
-    let names: Vec<&str> = listed["items"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
+    let names: Vec<&str> =
+        listed["items"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["calc-svc", "pay-svc"], "{listed}");
 }
