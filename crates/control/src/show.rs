@@ -113,7 +113,7 @@ fn word(number: i32, kind: &Kind) -> Value {
         gap.into_iter().chain(std::iter::once(c.to_ascii_uppercase()))
     });
     let prefix: String = prefix.skip(1).chain(std::iter::once('_')).collect();
-    let bare = value.name().strip_prefix(&prefix).unwrap_or(value.name());
+    let bare = value.name().strip_prefix(&prefix).unwrap_or_else(|| value.name());
     bare.to_ascii_lowercase().replace('_', "-").into()
 }
 

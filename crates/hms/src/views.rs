@@ -393,7 +393,8 @@ pub(crate) struct Applied {
 #[serde(default)]
 pub(crate) struct Change {
     /// added, changed or removed.
-    pub(crate) change: String,
+    #[serde(rename = "change")]
+    pub(crate) what: String,
     /// declaration, route, split, …
     pub(crate) kind: String,
     /// Its namespace; mesh for what there is one of.
@@ -411,7 +412,8 @@ pub(crate) struct Change {
 #[serde(default)]
 pub(crate) struct Revision {
     /// Its number.
-    pub(crate) revision: u64,
+    #[serde(rename = "revision")]
+    pub(crate) number: u64,
     /// When it began to hold (RFC 3339).
     pub(crate) time: String,
     /// Who made it.

@@ -134,6 +134,9 @@ pub async fn run(
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
+                if failure != Failure::Shed {
+                    worker.metrics.rescue(&upstream.host, &endpoint.endpoint.version);
+                }
                 drop(outcome);
                 tokio::time::sleep(after).await;
                 now = worker.now();

@@ -138,7 +138,7 @@ async fn delete(
     if_match: IfMatch,
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    let Meaning { routes, splits, findings: _ } = read(request.files)?;
+    let Meaning { routes, splits, .. } = read(request.files)?;
     let mode = Mode::of(request.dry_run);
     let routes = routes.iter().map(|file| ResourceKey::of(Kind::Route, &file.service));
     let keys: Vec<ResourceKey> =

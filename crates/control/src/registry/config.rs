@@ -60,17 +60,12 @@ fn altered(
     after: &BTreeMap<ResourceKey, Arc<Resource>>,
 ) -> Vec<Altered> {
     let keys: BTreeSet<&ResourceKey> = before.keys().chain(after.keys()).collect();
-    let both = keys.into_iter().map(|key| (key, before.get(key), after.get(key)));
-    let different = both.filter(|(_, old, new)| match (old, new) {
-        (Some(old), Some(new)) => !Arc::ptr_eq(old, new) && old != new,
-        _ => true,
-    });
-    let altered = |(key, old, new): (&ResourceKey, Option<&Arc<Resource>>, Option<&Arc<Resource>>)| Altered {
+    let both = keys.into_iter().map(|key| Altered {
         key: key.clone(),
-        before: old.cloned(),
-        after: new.cloned(),
-    };
-    different.map(altered).collect()
+        before: before.get(key).cloned(),
+        after: after.get(key).cloned(),
+    });
+    both.filter(|altered| altered.before != altered.after).collect()
 }
 
 /// Services one mesh may have.

@@ -48,7 +48,7 @@ pub struct CommitRecord {
     /// When, in Unix seconds.
     pub time: u64,
     /// What it changed, in the order of the keys; `None` where the commit before it is not kept any more.
-    pub changes: Option<Vec<(ResourceKey, Difference)>>,
+    pub changes: Option<Differences>,
 }
 
 /// What became of a resource from one commit to the next.
@@ -62,8 +62,11 @@ pub enum Difference {
     Removed,
 }
 
+/// What a commit changed.
+type Differences = Vec<(ResourceKey, Difference)>;
+
 /// What became of each key from one map to another.
-fn differences(before: &Tree, after: &Tree) -> Result<Vec<(ResourceKey, Difference)>, StoreError> {
+fn differences(before: &Tree, after: &Tree) -> Result<Differences, StoreError> {
     let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
     let mut found = Vec::new();
     for name in keys {

@@ -7,7 +7,7 @@ use clap::Args;
 /// `hms apply`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Apply {
-    /// Route files and SMI's TrafficSplits
+    /// Route files and SMI's traffic splits
     #[arg(required = true, value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
     /// Only say what would change

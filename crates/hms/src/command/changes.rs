@@ -23,7 +23,7 @@ impl Change {
 
     /// Added, changed or removed, as one sign.
     pub(super) fn sign(&self) -> (&'static str, Tone) {
-        match self.change.as_str() {
+        match self.what.as_str() {
             "added" => ("+", Tone::Good),
             "removed" => ("-", Tone::Bad),
             _ => ("~", Tone::Warn),
@@ -82,7 +82,7 @@ mod tests {
 
     fn change(change: &str, before: Option<Value>, after: Option<Value>) -> Change {
         let (kind, namespace, name) = ("split".to_owned(), "default".to_owned(), "pay".to_owned());
-        Change { change: change.to_owned(), kind, namespace, name, before, after }
+        Change { what: change.to_owned(), kind, namespace, name, before, after }
     }
 
     #[test]

@@ -22,15 +22,12 @@ struct Deleted {
 pub(super) async fn run(context: Context<'_>, options: &cli::Delete) -> Result<Exit, Failure> {
     let client = context.client()?;
     let begun = Instant::now();
-    let document: Value = match (&options.kind, &options.name) {
-        (Some(kind), Some(name)) => {
-            let query = if options.dry_run { "?dry_run=true" } else { "" };
-            client.delete(&format!("{}{query}", get::path(&get::kind(kind), name))).await?
-        }
-        _ => {
-            let files = register::texts(&options.files)?;
-            client.post("/v1/delete", &json!({"files": files, "dry_run": options.dry_run})).await?
-        }
+    let document: Value = if let (Some(kind), Some(name)) = (&options.kind, &options.name) {
+        let query = if options.dry_run { "?dry_run=true" } else { "" };
+        client.delete(&format!("{}{query}", get::path(&get::kind(kind), name))).await?
+    } else {
+        let files = register::texts(&options.files)?;
+        client.post("/v1/delete", &json!({"files": files, "dry_run": options.dry_run})).await?
     };
     let deleted: Deleted = read(document.clone())?;
     if !context.output.document("Deleted", &document) {

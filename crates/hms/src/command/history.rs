@@ -27,7 +27,7 @@ fn table(revisions: &[Revision], most: usize) -> Table {
     let mut table = Table::new(&["REVISION", "WHEN", "WHO", "WHAT"]);
     for revision in revisions {
         table.row(vec![
-            Cell::number(revision.revision.to_string()),
+            Cell::number(revision.number.to_string()),
             Cell::text(&revision.time),
             Cell::text(&revision.actor),
             Cell::text(what(revision.changes.as_deref(), most)),

@@ -2,9 +2,9 @@ use super::*;
 
 const ROUTE: &str = "service: calc-svc\nroutes: [GET /sum]\n";
 
-fn files(dry_run: bool, texts: &[&str]) -> Option<Value> {
+fn files(dry_run: bool, texts: &[&str]) -> Value {
     let files: Vec<Value> = texts.iter().map(|text| json!({"name": "file.yaml", "text": text})).collect();
-    Some(json!({ "files": files, "dry_run": dry_run }))
+    json!({ "files": files, "dry_run": dry_run })
 }
 
 fn split(weight: u32) -> String {
@@ -22,8 +22,8 @@ fn named(changes: &Value) -> Vec<String> {
 }
 
 impl World {
-    async fn post(&self, path: &str, body: Option<Value>) -> Value {
-        let answer = self.call(Method::POST, path, body).await;
+    async fn post(&self, path: &str, body: Value) -> Value {
+        let answer = self.call(Method::POST, path, Some(body)).await;
         assert_eq!(answer.status, StatusCode::OK, "{path}: {}", answer.text);
         answer.json()
     }
@@ -59,9 +59,9 @@ async fn going_back_is_a_new_revision_that_says_what_an_old_one_said() {
     assert_eq!(named(&history["items"][0]["changes"]), changed);
     assert_eq!(history["items"][0]["actor"], "admin");
 
-    let planned = world.post("/v1/rollback", Some(json!({"dry_run": true}))).await;
+    let planned = world.post("/v1/rollback", json!({"dry_run": true})).await;
     assert_eq!((&planned["to"], &planned["revision"]), (&first["revision"], &second["revision"]));
-    let back = world.post("/v1/rollback", Some(json!({"to": first["revision"]}))).await;
+    let back = world.post("/v1/rollback", json!({"to": first["revision"]})).await;
     assert!(back["revision"].as_u64() > second["revision"].as_u64());
     let gone = ["removed declaration calc-svc", "removed route calc-svc", "changed split pay-svc"];
     assert_eq!(named(&back["changes"]), gone);
@@ -72,7 +72,7 @@ async fn going_back_is_a_new_revision_that_says_what_an_old_one_said() {
     let nowhere = world.call(Method::POST, "/v1/rollback", Some(json!({"to": 9_999_999}))).await;
     assert_eq!(nowhere.status, StatusCode::NOT_FOUND, "{}", nowhere.text);
     // Without a number it is what was there before, which undoes the going back.
-    let forth = world.post("/v1/rollback", Some(json!({}))).await;
+    let forth = world.post("/v1/rollback", json!({})).await;
     assert_eq!(forth["to"], second["revision"]);
     assert_eq!(world.get("/v1/resources/route/calc-svc").await["kind"], "route");
 }
@@ -85,7 +85,7 @@ async fn going_back_leaves_living_workloads_their_service() {
     let at = json!({"host": "127.0.0.1", "port": 9, "id": "1"});
     let registered = world.call(Method::POST, "/v1/services/calc-svc/endpoints", Some(at)).await;
     assert!(registered.status.is_success(), "{}", registered.text);
-    let back = world.post("/v1/rollback", Some(json!({"to": first["revision"]}))).await;
+    let back = world.post("/v1/rollback", json!({"to": first["revision"]})).await;
     assert_eq!(named(&back["changes"]), ["removed route calc-svc"]);
     let service = world.get("/v1/services/calc-svc").await;
     assert_eq!(service["endpoints"].as_array().map(Vec::len), Some(1), "{service}");
@@ -106,7 +106,7 @@ async fn resources_are_removed_by_name_or_by_their_file_unless_somebody_needs_th
     let mistyped = world.call(Method::DELETE, "/v1/resources/split/pay-svk", None).await;
     assert!(mistyped.text.contains("did you mean `pay-svc`?"), "{}", mistyped.text);
     let missing =
-        world.call(Method::POST, "/v1/delete", files(false, &[ROUTE, "service: x\nroutes: [GET /x]\n"])).await;
+        world.call(Method::POST, "/v1/delete", Some(files(false, &[ROUTE, "service: x\nroutes: [GET /x]\n"]))).await;
     assert_eq!(missing.status, StatusCode::NOT_FOUND, "{}", missing.text);
     let planned = world.post("/v1/delete", files(true, &texts[1..2])).await;
     assert_eq!(named(&planned["changes"]), ["removed split pay-svc"]);
