@@ -7,6 +7,7 @@
 mod apply;
 mod authority;
 mod breakers;
+mod canaries;
 mod certificates;
 mod egress;
 mod endpoints;
@@ -49,6 +50,7 @@ use crate::ca::Ca;
 use crate::ca::attest::Attestations;
 use crate::ca::edge::EdgeCa;
 use crate::ca::tokens::JoinTokens;
+use crate::canary::Canaries;
 use crate::jwt::DevIssuer;
 use crate::live::Live;
 use crate::registry::{Registry, RegistryError};
@@ -70,6 +72,8 @@ pub struct Parts {
     pub registry: Registry,
     /// What proxies report.
     pub live: Live,
+    /// Versions that are given more and more of the calls.
+    pub canaries: Canaries,
     /// The authority of the mesh.
     pub ca: Arc<Ca>,
     /// The authority of gateways towards the outside.
@@ -160,6 +164,7 @@ fn operations() -> Vec<Operation> {
         metrics::operations(),
         services::operations(),
         splits::operations(),
+        canaries::operations(),
         apply::operations(),
         resources::operations(),
         revisions::operations(),

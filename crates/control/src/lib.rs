@@ -8,6 +8,7 @@
 pub mod api;
 pub mod app;
 pub mod ca;
+pub mod canary;
 pub mod compile;
 pub mod discovery;
 pub mod jwt;

@@ -288,7 +288,8 @@ pub(super) async fn change(
     Err(Problem::new(Kind::Conflict, "the configuration changes too often to be changed at this moment"))
 }
 
-fn stale(current: Revision) -> Problem {
+/// The answer to an `If-Match` of another revision.
+pub(super) fn stale(current: Revision) -> Problem {
     Problem::new(Kind::Stale, format!("the configuration is at revision {current}"))
         .because("If-Match asked for another revision")
         .fix("read it again and repeat")
