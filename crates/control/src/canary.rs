@@ -56,14 +56,12 @@ pub enum CanaryError {
     #[error("the canary of `{0}` is {phase} already", phase = .1.as_str())]
     Already(ServiceName, Phase),
     /// Nobody serves the version.
-    #[error("no instance of `{service}` has the version `{version}`")]
+    #[error("no instance has the version `{version}`")]
     NoVersion {
-        /// The service.
-        service: ServiceName,
         /// The version.
         version: String,
-        /// Those that there are.
-        known: Vec<String>,
+        /// Those that there are, as a list.
+        known: String,
     },
     /// The version gets as much already.
     #[error("`{version}` gets {percent} % of the calls already")]
@@ -295,7 +293,7 @@ impl Inner {
         known.sort();
         known.dedup();
         if !known.iter().any(|version| version == to) {
-            return Err(CanaryError::NoVersion { service: service.clone(), version: to.to_owned(), known });
+            return Err(CanaryError::NoVersion { version: to.to_owned(), known: known.join(", ") });
         }
         let before = present(view, service);
         let mut record = Record {
@@ -376,7 +374,7 @@ impl Inner {
         }
         tracing::info!(target: "audit", %service, "the canary stops: somebody else divided the calls");
         self.live.unwatch_versions(service);
-        canary.record.was = canary.record.wanted.clone();
+        canary.record.was.clone_from(&canary.record.wanted);
         if !canary.record.phase.is_over() {
             canary.record.phase = Phase::Stopped;
             "somebody else divided the calls anew; they stay so".clone_into(&mut canary.record.why);
@@ -449,7 +447,7 @@ impl Inner {
                 Ok(_revision) => break,
             }
         }
-        canary.record.was = canary.record.wanted.clone();
+        canary.record.was.clone_from(&canary.record.wanted);
         self.keep(service, &canary.record).await
     }
 

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
-pub(crate) use changing::{Apply, Delete, Get, Rollback};
+pub(crate) use changing::{Apply, Canary, CanaryStart, CanaryVerb, Delete, Get, Rollback};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
     EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
@@ -186,6 +186,9 @@ pub(crate) enum Command {
     /// Divide a service's calls among its versions, or show how they are divided
     #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
     Shift(Shift),
+    /// Give a new version more and more of the calls, as long as it is good
+    #[command(before_help = "  hms canary start payment-svc --to v2 --steps 1,10,50,100 --hold 5m --max-5xx 1% --max-p95 300ms\n  hms canary status payment-svc\n  hms canary abort payment-svc\n", help_template = TEMPLATE)]
+    Canary(Canary),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,
@@ -310,6 +313,10 @@ mod tests {
             "hms __as hms-api register calc_svc/route.yaml",
             "hms breaker show calc-svc -o json",
             "hms --project /tmp services",
+            "hms canary start calc-svc --to v2 --weight 10",
+            "hms canary start calc-svc --to v2 --steps 1,10,50,100 --hold 30s --max-5xx 1% --max-p95 300ms --max-errors 5 -y",
+            "hms rollback --to 42",
+            "hms delete -f a.yaml b.yaml",
             "hms help exit-codes",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}: {:?}", Cli::try_parse_from(line.split(' ')));

@@ -2,6 +2,7 @@
 
 mod apply;
 mod breaker;
+mod canary;
 mod certificates;
 mod changes;
 mod check;
@@ -113,6 +114,7 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::History => history::run(context).await,
         Command::Rollback(options) => rollback::run(context, &options).await,
         Command::Shift(options) => shift::run(context, &options).await,
+        Command::Canary(options) => canary::run(context, &options.verb).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

@@ -196,7 +196,7 @@ mod tests {
 
     use super::*;
 
-    const HOLD: Duration = Duration::from_secs(60);
+    const HOLD: Duration = Duration::from_mins(1);
 
     fn plan(steps: &[u32]) -> Plan {
         let gates = Gates { failures: Some(10_000), p95: Some(Duration::from_millis(300)), errors: Some(50) };

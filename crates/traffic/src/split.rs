@@ -145,7 +145,9 @@ mod tests {
         assert!(choose(&shares, |_| false, &mut dice).is_some(), "somebody is meant, even if nobody can");
     }
 
-    fn divided(now: &[(&str, u32)], known: &[&str], wanted: &[(&str, u32)]) -> Result<Vec<(String, u32)>, NoDivision> {
+    type Pairs = Vec<(String, u32)>;
+
+    fn divided(now: &[(&str, u32)], known: &[&str], wanted: &[(&str, u32)]) -> Result<Pairs, NoDivision> {
         let service = ServiceName::new("a").unwrap();
         let share = |(version, weight): &(&str, u32)| Share {
             service: service.clone(),
@@ -154,13 +156,12 @@ mod tests {
         };
         let now: Vec<Share> = now.iter().map(share).collect();
         let known: Vec<String> = known.iter().map(|&version| version.to_owned()).collect();
-        let wanted: Vec<(String, u32)> =
-            wanted.iter().map(|(version, weight)| ((*version).to_owned(), *weight)).collect();
+        let wanted: Pairs = wanted.iter().map(|(version, weight)| ((*version).to_owned(), *weight)).collect();
         let shares = divide(&service, &now, &known, &wanted)?;
         Ok(shares.into_iter().map(|share| (share.version, share.weight)).collect())
     }
 
-    fn pairs(of: &[(&str, u32)]) -> Vec<(String, u32)> {
+    fn pairs(of: &[(&str, u32)]) -> Pairs {
         of.iter().map(|(version, weight)| ((*version).to_owned(), *weight)).collect()
     }
 

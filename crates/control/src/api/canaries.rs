@@ -249,7 +249,7 @@ fn problem(error: CanaryError) -> Problem {
             Problem::new(Kind::Conflict, text)
         }
         CanaryError::NoVersion { known, .. } => {
-            let why = format!("there are instances of {}", known.join(", "));
+            let why = format!("there are instances of {known}");
             Problem::new(Kind::NoSuchThing, text).because(why).fix("start it: hms run SVC --version v2 -- …")
         }
         CanaryError::NoDivision(_) => {

@@ -89,7 +89,7 @@ fn named(split: &Split, share: &Share) -> String {
 }
 
 /// Without zeros that say nothing.
-fn percent(value: f64) -> String {
+pub(super) fn percent(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
