@@ -24,6 +24,7 @@ mod routes;
 mod server;
 mod services;
 mod splits;
+mod stamps;
 mod status;
 mod table;
 mod tap;
@@ -31,6 +32,7 @@ mod tap;
 mod tests;
 mod tokens;
 mod view;
+mod why;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -176,7 +178,9 @@ fn operations() -> Vec<Operation> {
         certificates::operations(),
         proxies::operations(),
         tap::operations(),
+        stamps::operations(),
         tokens::operations(),
+        why::operations(),
         authority::operations(),
     ]
     .into_iter()

@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+mod recall;
 mod report;
 mod stats;
 mod tap;
@@ -71,6 +72,7 @@ struct Proxy {
     certificate: Option<CertificateReport>,
     outside: Vec<OutsideReport>,
     rotations: BTreeMap<u64, oneshot::Sender<String>>,
+    recalls: BTreeMap<u64, oneshot::Sender<Vec<v1::Decision>>>,
 }
 
 /// What is known of a proxy from its first message and its connection.
@@ -162,6 +164,7 @@ impl Live {
             certificate: None,
             outside: Vec::new(),
             rotations: BTreeMap::new(),
+            recalls: BTreeMap::new(),
         };
         self.0.proxies.lock().insert(key.clone(), proxy);
         (Session { live: self.clone(), key, number }, messages)
@@ -410,6 +413,7 @@ impl Session {
                     drop(answer.send(report::text(rotated.error, 256)));
                 }
             }
+            Kind::Recalled(recalled) => self.recalled(recalled),
             // Theirs to be handled by the stream itself.
             Kind::Hello(_) | Kind::Workload(_) => {}
         }

@@ -275,7 +275,7 @@ impl GatewayFile {
             Some(Tokens::BuiltIn { .. }) | None => Vec::new(),
         };
         let hosts = if self.hosts.is_empty() { Gateway::default().hosts } else { self.hosts.clone() };
-        Gateway { hosts, issuers }
+        Gateway { hosts, issuers, ..Gateway::default() }
     }
 }
 

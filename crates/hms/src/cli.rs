@@ -10,9 +10,9 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 pub(crate) use changing::{Apply, Canary, CanaryStart, CanaryVerb, Delete, Get, Rollback};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
-    EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OneService,
-    PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, ShellKind, Shift, Store,
-    Tap, Up,
+    EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OnOff,
+    OneService, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, Set, ShellKind,
+    Shift, Store, Tap, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -189,6 +189,12 @@ pub(crate) enum Command {
     /// Give a new version more and more of the calls, as long as it is good
     #[command(before_help = "  hms canary start payment-svc --to v2 --steps 1,10,50,100 --hold 5m --max-5xx 1% --max-p95 300ms\n  hms canary status payment-svc\n  hms canary abort payment-svc\n", help_template = TEMPLATE)]
     Canary(Canary),
+    /// Switch what the mesh does to every request on or off: jwt, rate-limit, retry, tracing
+    #[command(before_help = "  hms set\n  hms set retry off\n  hms set rate-limit on\n", help_template = TEMPLATE)]
+    Set(Set),
+    /// Tell what would become of a request, and which rule decides
+    #[command(before_help = "  hms why hello-svc calc-svc DELETE /sum/2/3\n  hms why gateway GET /sum/2/3\n  hms why --trace 7f23ab\n", help_template = TEMPLATE)]
+    Why(Why),
     /// Show what may leave the mesh, and which hosts outside were called
     #[command(before_help = "  hms egress\n  hms egress -o json\n", help_template = TEMPLATE)]
     Egress,
@@ -234,7 +240,8 @@ pub(crate) enum Command {
 }
 
 /// Commands that `hms -h` only names, so that it fits one screen; `hms --help` lists them with the others.
-const MORE: [&str; 8] = ["diff", "get", "delete", "history", "rollback", "routes", "version", "completion"];
+const MORE: [&str; 10] =
+    ["diff", "get", "delete", "history", "rollback", "set", "exec", "routes", "version", "completion"];
 
 /// The command line as `hms -h` shows it.
 pub(crate) fn brief() -> clap::Command {

@@ -27,12 +27,14 @@ mod register;
 mod rollback;
 mod routes;
 mod services;
+mod set;
 mod shift;
 mod status;
 mod stop;
 mod taken;
 mod tap;
 mod version;
+mod why;
 
 use clap::Parser as _;
 
@@ -115,6 +117,8 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Rollback(options) => rollback::run(context, &options).await,
         Command::Shift(options) => shift::run(context, &options).await,
         Command::Canary(options) => canary::run(context, &options.verb).await,
+        Command::Set(options) => set::run(context, &options).await,
+        Command::Why(options) => why::run(context, &options).await,
         Command::Egress => egress::run(context).await,
         Command::Jwt(options) => jwt::run(context, &options.verb).await,
         Command::Env(options) => env::run(context, &options).await,

@@ -237,6 +237,71 @@ pub(crate) fn proxy_name(proxy: &str) -> &str {
     service.strip_suffix(".hms-system").unwrap_or(service)
 }
 
+/// What would become of a request.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Why {
+    pub(crate) passes: bool,
+    pub(crate) steps: Vec<WhyStep>,
+}
+
+/// One decision about it.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct WhyStep {
+    pub(crate) name: String,
+    pub(crate) says: String,
+    pub(crate) text: String,
+    pub(crate) origin: Option<String>,
+    pub(crate) code: Option<String>,
+    pub(crate) fix: Option<String>,
+}
+
+/// How a proxy dealt with a request.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Decision {
+    pub(crate) proxy: String,
+    pub(crate) direction: String,
+    pub(crate) source: String,
+    pub(crate) destination: String,
+    pub(crate) mtls: bool,
+    pub(crate) route: String,
+    pub(crate) status: u32,
+    pub(crate) code: String,
+    pub(crate) duration_us: u64,
+    pub(crate) tries: Vec<Try>,
+}
+
+/// One try at one endpoint.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Try {
+    pub(crate) endpoint: String,
+    pub(crate) outcome: String,
+    pub(crate) after_us: u32,
+    pub(crate) took_us: u32,
+    pub(crate) candidates: u32,
+    pub(crate) endpoints: u32,
+}
+
+/// Which stamps are on.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stamps {
+    pub(crate) revision: u64,
+    pub(crate) stamps: Vec<Stamp>,
+}
+
+/// One of them.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Stamp {
+    pub(crate) name: String,
+    pub(crate) on: bool,
+    pub(crate) does: String,
+}
+
 /// How one proxy sees a breaker.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]

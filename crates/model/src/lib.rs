@@ -5,6 +5,7 @@
 
 pub mod address;
 pub mod finding;
+pub mod http_route;
 pub mod listener;
 pub mod mesh;
 pub mod message;

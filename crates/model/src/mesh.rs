@@ -1,11 +1,15 @@
 //! The whole desired state, every reference resolved.
 
+mod led;
+mod stamped;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 
 use crate::finding::Finding;
+use crate::http_route::HttpRoute;
 use crate::names::ServiceName;
-use crate::policy::{Egress, Telemetry};
+use crate::policy::{Egress, Stamps, Telemetry};
 use crate::port::{AppProtocol, DEFAULT_PORT, MOST_PORTS, Port};
 use crate::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
 use crate::route::Route;
@@ -69,10 +73,12 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     let mut findings = Vec::new();
     let mut mesh = Mesh::default();
     let mut defaults = Defaults::default();
+    let mut stamps = Stamps::default();
     let mut declarations: BTreeMap<ServiceName, Declaration> = BTreeMap::new();
     let mut routes: BTreeMap<ServiceName, Route> = BTreeMap::new();
     let mut splits: BTreeMap<ServiceName, Split> = BTreeMap::new();
     let mut endpoints: Vec<Endpoint> = Vec::new();
+    let mut led: Vec<HttpRoute> = Vec::new();
     for resource in resources {
         match resource {
             Resource::Trust(trust) => mesh.trust = Some(trust),
@@ -89,6 +95,8 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             Resource::Split(split) => {
                 splits.insert(split.service.clone(), split);
             }
+            Resource::HttpRoute(route) => led.push(route),
+            Resource::Stamps(own) => stamps = own,
             // Resolved forms are sent, never stored.
             Resource::Entry(_) | Resource::Service(_) => {}
         }
@@ -106,6 +114,7 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
             authorization: declaration.authorization.clone().unwrap_or_default(),
             ports: Vec::new(),
             split: splits.remove(name).map(|split| split.shares).unwrap_or_default(),
+            http: Vec::new(),
             name: name.clone(),
         };
         let state = ServiceState { service, addresses, route: routes.remove(name), endpoints: BTreeMap::new() };
@@ -123,6 +132,8 @@ pub fn assemble(resources: Vec<Resource>, assigned: impl Fn(&ServiceName) -> Ass
     for (name, state) in &mut mesh.services {
         state.service.ports = ports(declarations.get(name), state);
     }
+    led::lead(&mut mesh, led, &mut findings);
+    stamped::apply(&mut mesh, &stamps);
     findings.extend(mesh.services.values().flat_map(|state| empty_shares(&mesh, state)));
     (mesh, findings)
 }

@@ -8,6 +8,7 @@ pub mod limits;
 pub mod outlier;
 pub mod rate_limit;
 pub mod retry;
+pub mod stamps;
 pub mod telemetry;
 pub mod timeout;
 
@@ -19,6 +20,7 @@ pub use limits::Limits;
 pub use outlier::Outlier;
 pub use rate_limit::RateLimit;
 pub use retry::Retry;
+pub use stamps::Stamps;
 pub use telemetry::Telemetry;
 pub use timeout::Timeouts;
 

@@ -2,11 +2,12 @@
 
 use std::fmt;
 
+use crate::http_route::HttpRoute;
 use crate::names::{Label, ServiceName};
 use crate::policy::Egress;
 use crate::policy::KeepAlive;
 use crate::policy::{
-    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy,
+    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Stamps, Telemetry, Timeouts, TrafficPolicy,
 };
 use crate::port::{AppProtocol, Port};
 use crate::route::Route;
@@ -39,11 +40,15 @@ pub enum Kind {
     Egress,
     /// [`Split`], stored; sent as a part of its [`Service`].
     Split,
+    /// [`HttpRoute`], stored; sent as a part of the [`Service`]s or the [`Gateway`] it speaks of.
+    HttpRoute,
+    /// [`Stamps`], stored; what they leave is sent.
+    Stamps,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 12] = [
         Self::Trust,
         Self::Defaults,
         Self::Declaration,
@@ -54,6 +59,8 @@ impl Kind {
         Self::Gateway,
         Self::Egress,
         Self::Split,
+        Self::HttpRoute,
+        Self::Stamps,
     ];
 
     /// The word that begins a resource's name.
@@ -69,6 +76,8 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::Egress => "egress",
             Self::Split => "split",
+            Self::HttpRoute => "httproute",
+            Self::Stamps => "stamps",
         }
     }
 }
@@ -117,8 +126,11 @@ impl ResourceKey {
         parts.next().is_none().then_some(key)
     }
 
-    /// The service it speaks of, unless it is the mesh's own.
+    /// The service it speaks of, unless it is the mesh's own or has a name of its own.
     pub fn service(&self) -> Option<ServiceName> {
+        if self.kind == Kind::HttpRoute {
+            return None;
+        }
         ServiceName::in_namespace(&self.namespace, &self.name).ok()
     }
 }
@@ -159,6 +171,10 @@ pub enum Resource {
     Egress(Egress),
     /// How calls to a service are divided.
     Split(Split),
+    /// How requests to services or from outside are led.
+    HttpRoute(HttpRoute),
+    /// What is switched off.
+    Stamps(Stamps),
 }
 
 impl Resource {
@@ -175,6 +191,8 @@ impl Resource {
             Self::Gateway(_) => ResourceKey::mesh(Kind::Gateway),
             Self::Egress(_) => ResourceKey::mesh(Kind::Egress),
             Self::Split(split) => ResourceKey::of(Kind::Split, &split.service),
+            Self::HttpRoute(route) => ResourceKey::of(Kind::HttpRoute, &route.name),
+            Self::Stamps(_) => ResourceKey::mesh(Kind::Stamps),
         }
     }
 }
@@ -264,17 +282,21 @@ pub struct Defaults {
 }
 
 /// Where traffic from outside enters.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Gateway {
     /// The names it answers for, beside the loopback ones (ruling R12).
     pub hosts: Vec<String>,
+    /// The routes that speak of it, ordered by name; found when the mesh is put together, stored on their own.
+    pub routes: Vec<HttpRoute>,
     /// Whose tokens it takes. With none it takes nobody's and answers 401.
     pub issuers: Vec<JwtIssuer>,
+    /// Whether it takes requests without a token; found when the mesh is put together ([`Stamps`]).
+    pub is_open: bool,
 }
 
 impl Default for Gateway {
     fn default() -> Self {
-        Self { hosts: vec!["gateway.local".to_owned()], issuers: Vec::new() }
+        Self { hosts: vec!["gateway.local".to_owned()], routes: Vec::new(), issuers: Vec::new(), is_open: false }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
+use crate::http_route::HttpRoute;
 use crate::names::ServiceName;
 use crate::policy::{AuthorizationPolicy, TrafficPolicy};
 use crate::port::Port;
@@ -26,6 +27,8 @@ pub struct Service {
     pub ports: Vec<Port>,
     /// Who gets the calls to it; empty where its endpoints do, whatever their version.
     pub split: Vec<Share>,
+    /// How its callers lead requests to it, ordered by name; empty where all of them go to it as they are.
+    pub http: Vec<HttpRoute>,
 }
 
 impl Service {

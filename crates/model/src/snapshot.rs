@@ -48,7 +48,12 @@ impl Snapshot {
                     };
                     snapshot.services.insert(service.name.clone(), state);
                 }
-                Resource::Declaration(_) | Resource::Endpoint(_) | Resource::Route(_) | Resource::Split(_) => {}
+                Resource::Declaration(_)
+                | Resource::Endpoint(_)
+                | Resource::Route(_)
+                | Resource::Split(_)
+                | Resource::HttpRoute(_)
+                | Resource::Stamps(_) => {}
             }
         }
         for resource in resources {

@@ -12,8 +12,8 @@ use hms_traffic::backoff::Backoff;
 use hms_traffic::dice::Dice;
 use hms_wire::proto::hms::v1::control_client::ControlClient;
 use hms_wire::proto::hms::v1::{
-    BreakerState, ControlMessage, Hello, Outside, OutsideHost, ProxyMessage, Rotate, Rotated, TapEvents, Traffic,
-    WorkloadState, control_message, proxy_message,
+    BreakerState, ControlMessage, Hello, Outside, OutsideHost, ProxyMessage, Recalled, Rotate, Rotated, TapEvents,
+    Traffic, WorkloadState, control_message, proxy_message,
 };
 use hms_wire::{LEVEL, MESSAGE_BYTES, Wire as _};
 use tokio::sync::{mpsc, oneshot, watch};
@@ -32,6 +32,8 @@ use crate::worker::Shared;
 const QUEUE: usize = 256;
 /// How often counters are reported, if anything was counted.
 const REPORT_EVERY: Duration = Duration::from_secs(1);
+/// Most requests of one trace that are told.
+const RECALLED: usize = 64;
 /// Most tap events of one message.
 const TAP_BATCH: usize = 64;
 
@@ -244,6 +246,12 @@ impl Attachment {
                 self.tap.watched_by(reporting.taps.len());
             }
             Some(control_message::Kind::Rotate(rotate)) => self.rotate(rotate, reporting).await,
+            Some(control_message::Kind::Recall(recall)) => {
+                let runtime = self.shared.current.load();
+                let decisions = self.shared.memory.recall(&recall.trace, &runtime, RECALLED);
+                let recalled = Recalled { request_id: recall.request_id, decisions };
+                reporting.send(proxy_message::Kind::Recalled(recalled)).await?;
+            }
             Some(control_message::Kind::Refused(refused)) => {
                 tracing::error!(code = %refused.code, reason = %refused.reason, "registration refused");
             }

@@ -6,8 +6,9 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use hms_model::http_route::TimeoutOverlay;
 use hms_model::message::RequestHead;
-use hms_model::policy::TrafficPolicy;
+use hms_model::policy::Retry;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
@@ -24,6 +25,7 @@ use crate::local_app::{body_idle, incomplete};
 use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
+use crate::telemetry::decisions::{Ended, Try};
 use crate::telemetry::record::Exchange;
 use crate::timer::within;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
@@ -47,6 +49,32 @@ enum Tried {
     Refused(Refusal),
 }
 
+impl Tried {
+    /// The same for whoever asks later. The request's head came first, then the try began and ended.
+    fn told(
+        &self,
+        endpoint: &UpstreamEndpoint,
+        (head, begun, ended): (Moment, Moment, Moment),
+        of: (usize, usize),
+    ) -> Try {
+        let few = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        Try {
+            endpoint: endpoint.cells.key,
+            ended: match self {
+                Self::Answered(response, _) => Ended::Answered(response.head.status.as_u16()),
+                Self::Failed(Failure::Timeout, _) => Ended::TimedOut,
+                Self::Failed(Failure::NotProcessed(_), _) => Ended::NotConnected,
+                Self::Failed(..) => Ended::Reset,
+                Self::Refused(_) => Ended::Refused,
+            },
+            after: begun.saturating_since(head),
+            took: ended.saturating_since(begun),
+            candidates: few(of.0),
+            endpoints: few(of.1),
+        }
+    }
+}
+
 /// A request to a service.
 #[derive(Debug)]
 pub struct Call<'a> {
@@ -60,10 +88,19 @@ pub struct Call<'a> {
     pub protocol: Protocol,
     /// The port of the service that is asked for; 0 is the first.
     pub port: u16,
-    /// What its route says of time and retries; `None` is the service's own policy.
-    pub policy: Option<&'a TrafficPolicy>,
+    /// What its route says of time and retries.
+    pub terms: Terms<'a>,
     /// Which endpoints it may go to.
     pub pick: Pick<'a>,
+}
+
+/// What a route says that differs from the service's own policy.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Terms<'a> {
+    /// Trying again.
+    pub retry: Option<&'a Retry>,
+    /// Bounds in time.
+    pub timeouts: TimeoutOverlay,
 }
 
 /// Sends a request to `upstream`.
@@ -73,21 +110,23 @@ pub async fn run(
     call: Call<'_>,
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
-    let Call { head, body, mut edits, protocol, port, policy, pick } = call;
+    let Call { head, body, mut edits, protocol, port, terms, pick } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
-    let policy = policy.unwrap_or(&upstream.service.policy);
+    let policy = &upstream.service.policy;
+    let timeouts = terms.timeouts.over(policy.timeouts);
+    let retrying = terms.retry.unwrap_or(&policy.retry);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
     let called = caller_deadline(head, begun)?;
     exchange.until(called);
-    let deadline = policy.timeouts.request.map(|timeout| begun.plus(timeout));
+    let deadline = timeouts.request.map(|timeout| begun.plus(timeout));
     let deadline = [deadline, called].into_iter().flatten().min();
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
-    let idle = policy.timeouts.idle;
-    let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
+    let idle = timeouts.idle;
+    let body = Replayable::new(body.idle_limit(body_idle(head, idle)));
     let mut tried: Vec<usize> = Vec::new();
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
@@ -96,19 +135,22 @@ pub async fn run(
             return Err(refuse(upstream, pick, worker.now()));
         };
         let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
+        let candidates = (worker.candidates.borrow().len(), upstream.endpoints.len());
         exchange.attempts += 1;
         if exchange.attempts > 1 {
             worker.metrics.retry(&upstream.host);
             edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
         }
         describe(exchange, endpoint);
-        let time = time_left(policy.timeouts.attempt, deadline, now);
+        let time = time_left(timeouts.attempt, deadline, now);
         if let Some(called) = called {
             edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
         }
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let outcome = once(worker, upstream, endpoint, sending, &body, Time { begun: now, limit: time, called }).await;
+        let time = Time { begun: now, limit: time, called };
+        let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
+        exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
         let failure = match &outcome {
             Tried::Answered(_, None) => None,
             Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
@@ -128,7 +170,7 @@ pub async fn run(
         };
         let decision = {
             let mut dice = worker.dice.borrow_mut();
-            retry::decide(&attempted, &policy.retry, &upstream.cells.budget, worker.now(), &mut dice)
+            retry::decide(&attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
         };
         match decision {
             Decision::Stop(_) => return answer(outcome, upstream, idle),
@@ -175,7 +217,7 @@ async fn once(
     sending: Pin<&mut impl Future<Output = Sent>>,
     body: &Replayable,
     time: Time,
-) -> Tried {
+) -> (Tried, Moment) {
     let Time { begun, limit, called } = time;
     let sent = match (limit, called) {
         (None, _) => sending.await,
@@ -201,7 +243,7 @@ async fn once(
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
     note(worker, upstream, endpoint, outcome, now);
-    tried
+    (tried, now)
 }
 
 /// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.

@@ -1,22 +1,26 @@
 //! Bodies as everything above `transport` sees them: a flow of frames, whatever protocol they came by.
 
+mod copied;
 mod grpc;
+mod replay;
 
-use std::cell::RefCell;
 use std::fmt;
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
+pub use self::copied::Passed;
+pub use self::replay::Replayable;
+
+use self::copied::CopiedBody;
 use self::grpc::GrpcBody;
+use self::replay::ReplayBody;
 use crate::timer::{Timer, within};
 use crate::transport::{http1, http2};
 use bytes::Bytes;
 use hms_http1::Reject;
 use hms_http1::websocket::Offer;
 use hms_model::message::Fields;
-use hms_model::policy::retry::REPLAY_LIMIT;
 
 /// One piece of a body.
 #[derive(Debug, Clone)]
@@ -78,6 +82,7 @@ enum Kind {
     Replay(ReplayBody),
     Offer(Box<Offer>),
     Grpc(Box<GrpcBody>),
+    Copied(Box<CopiedBody>),
     Tunnel(Box<http1::Tunnel>),
     #[cfg(test)]
     Silent,
@@ -93,6 +98,7 @@ impl fmt::Debug for Body {
             Kind::Replay(_) => "Body::Replay",
             Kind::Offer(_) => "Body::Offer",
             Kind::Grpc(_) => "Body::Grpc",
+            Kind::Copied(_) => "Body::Copied",
             Kind::Tunnel(_) => "Body::Tunnel",
             #[cfg(test)]
             Kind::Silent => "Body::Silent",
@@ -126,6 +132,16 @@ impl Body {
     #[must_use]
     pub(crate) fn grpc(self, deadline: Option<Timer>) -> Self {
         Self { kind: Kind::Grpc(Box::new(GrpcBody::new(self, deadline))), idle: None, silence: None }
+    }
+
+    /// The same body, of which a copy is handed to `passed` when all of it was read. An empty one is handed over at once.
+    #[must_use]
+    pub(crate) fn copied(self, passed: Passed) -> Self {
+        if self.is_end() {
+            passed(Some(Bytes::new()));
+            return self;
+        }
+        Self { kind: Kind::Copied(Box::new(CopiedBody::new(self, passed))), idle: None, silence: None }
     }
 
     /// No bytes, but the wish to speak something else on this connection.
@@ -169,6 +185,7 @@ impl Body {
             Kind::Empty | Kind::Full(None) | Kind::Offer(_) => true,
             Kind::Full(Some(_)) | Kind::Tunnel(_) => false,
             Kind::Grpc(messages) => messages.is_end(),
+            Kind::Copied(copied) => copied.source.is_end(),
             Kind::Http1(incoming) => incoming.is_end(),
             Kind::Http2(incoming) => incoming.is_end(),
             Kind::Replay(replay) => replay.is_end(),
@@ -186,6 +203,7 @@ impl Body {
             Kind::Http1(incoming) => incoming.length(),
             Kind::Http2(incoming) => incoming.length(),
             Kind::Replay(replay) => replay.length,
+            Kind::Copied(copied) => copied.source.length(),
             #[cfg(test)]
             Kind::Silent => None,
         }
@@ -209,6 +227,7 @@ impl Body {
             Kind::Http2(incoming) => incoming.poll_frame(context),
             Kind::Replay(replay) => replay.poll_frame(context),
             Kind::Grpc(messages) => messages.poll_frame(context),
+            Kind::Copied(copied) => copied.poll_frame(context),
             #[cfg(test)]
             Kind::Silent => Poll::Pending,
         };
@@ -261,16 +280,7 @@ impl Body {
 
     fn with_beginning(self, beginning: Vec<Bytes>) -> Self {
         let idle = self.idle;
-        let shared = Shared {
-            source: self,
-            kept: beginning.into_iter().map(Frame::Data).collect(),
-            kept_bytes: 0,
-            complete: false,
-            failed: None,
-            overflowed: true,
-            attempt: 0,
-        };
-        let replay = ReplayBody { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None };
+        let replay = ReplayBody::with_beginning(self, beginning);
         Self { kind: Kind::Replay(replay), idle, silence: None }
     }
 }
@@ -305,141 +315,6 @@ pub async fn answer_within<T>(
     }
 }
 
-/// A request body that can be sent more than once, as long as what was read of it fits [`REPLAY_LIMIT`] (ruling R2).
-#[derive(Clone)]
-pub struct Replayable {
-    shared: Option<Rc<RefCell<Shared>>>,
-    length: Option<u64>,
-    offer: Option<Box<Offer>>,
-}
-
-struct Shared {
-    source: Body,
-    kept: Vec<Frame>,
-    kept_bytes: usize,
-    complete: bool,
-    failed: Option<BodyError>,
-    overflowed: bool,
-    attempt: u32,
-}
-
-/// One sending of a [`Replayable`].
-struct ReplayBody {
-    shared: Rc<RefCell<Shared>>,
-    position: usize,
-    attempt: u32,
-    length: Option<u64>,
-}
-
-impl Replayable {
-    /// Takes over a body. An empty one costs nothing.
-    pub fn new(body: Body) -> Self {
-        let length = body.length();
-        if body.is_end() {
-            let offer = if let Kind::Offer(offer) = body.kind { Some(offer) } else { None };
-            return Self { shared: None, length, offer };
-        }
-        let shared = Shared {
-            source: body,
-            kept: Vec::new(),
-            kept_bytes: 0,
-            complete: false,
-            failed: None,
-            overflowed: false,
-            attempt: 0,
-        };
-        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None }
-    }
-
-    /// Whether all that was sent so far could be sent again.
-    pub fn can_replay(&self) -> bool {
-        self.shared.as_ref().is_none_or(|shared| {
-            let shared = shared.borrow();
-            !shared.overflowed && shared.failed.is_none()
-        })
-    }
-
-    /// How far the sender of the body has come.
-    pub fn source(&self) -> Source {
-        let Some(shared) = &self.shared else { return Source::Complete };
-        let shared = shared.borrow();
-        match (&shared.failed, shared.complete || shared.source.is_end()) {
-            (Some(BodyError::Broken(_)), _) => Source::Broken,
-            (Some(BodyError::Malformed(_)), _) => Source::Malformed,
-            (None, true) => Source::Complete,
-            (None, false) => Source::Sending,
-        }
-    }
-
-    /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.
-    pub fn attempt(&self) -> Body {
-        let Some(shared) = &self.shared else {
-            return self.offer.as_ref().map_or_else(Body::empty, |offer| Body::offer(**offer));
-        };
-        let attempt = {
-            let mut shared = shared.borrow_mut();
-            shared.attempt += 1;
-            shared.attempt
-        };
-        let replay = ReplayBody { shared: Rc::clone(shared), position: 0, attempt, length: self.length };
-        Body { kind: Kind::Replay(replay), idle: None, silence: None }
-    }
-}
-
-impl ReplayBody {
-    fn is_end(&self) -> bool {
-        let shared = self.shared.borrow();
-        shared.complete && self.position >= shared.kept.len()
-    }
-
-    fn poll_frame(&mut self, context: &mut Context<'_>) -> Poll<Option<Result<Frame, BodyError>>> {
-        let mut shared = self.shared.borrow_mut();
-        if shared.attempt != self.attempt {
-            return Poll::Ready(Some(Err(BodyError::Broken("a later attempt took over".to_owned()))));
-        }
-        if let Some(frame) = shared.kept.get(self.position) {
-            let frame = frame.clone();
-            self.position += 1;
-            return Poll::Ready(Some(Ok(frame)));
-        }
-        if let Some(error) = &shared.failed {
-            return Poll::Ready(Some(Err(error.clone())));
-        }
-        if shared.complete {
-            return Poll::Ready(None);
-        }
-        let next = ready!(shared.source.poll_next(context));
-        match &next {
-            None => shared.complete = true,
-            Some(Err(error)) => shared.failed = Some(error.clone()),
-            Some(Ok(frame)) => {
-                if shared.keep(frame) {
-                    self.position += 1;
-                } else {
-                    self.position = 0;
-                }
-            }
-        }
-        Poll::Ready(next)
-    }
-}
-
-impl Shared {
-    /// Keeps a frame for a replay; answers whether it was. Past the limit everything is let go.
-    fn keep(&mut self, frame: &Frame) -> bool {
-        if let Frame::Data(bytes) = frame {
-            self.kept_bytes += bytes.len();
-        }
-        if self.overflowed || self.kept_bytes > REPLAY_LIMIT {
-            self.overflowed = true;
-            self.kept.clear();
-            return false;
-        }
-        self.kept.push(frame.clone());
-        true
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -454,24 +329,6 @@ mod tests {
             }
         }
         Ok(out)
-    }
-
-    #[tokio::test]
-    async fn a_small_body_is_sent_as_often_as_needed() {
-        let replayable = Replayable::new(Body::full(Bytes::from_static(b"abc")));
-        let mut first = replayable.attempt();
-        assert!(first.frame().await.is_some());
-        assert!(replayable.can_replay());
-        assert_eq!(read(replayable.attempt()).await.as_deref(), Ok(b"abc".as_slice()));
-        assert!(first.frame().await.unwrap().is_err(), "the earlier attempt must not read on");
-    }
-
-    #[tokio::test]
-    async fn a_large_body_is_sent_once_and_whole() {
-        let large = vec![7; REPLAY_LIMIT + 1];
-        let replayable = Replayable::new(Body::full(Bytes::from(large.clone())));
-        assert_eq!(read(replayable.attempt()).await, Ok(large));
-        assert!(!replayable.can_replay());
     }
 
     #[tokio::test(start_paused = true)]

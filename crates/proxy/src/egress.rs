@@ -363,6 +363,7 @@ fn state(
         authorization: AuthorizationPolicy::default(),
         ports: vec![port],
         split: Vec::new(),
+        http: Vec::new(),
         name,
     };
     ServiceState { service, addresses: Vec::new(), route: None, endpoints }

@@ -7,7 +7,6 @@ use std::time::Duration;
 
 use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
-use hms_model::policy::TrafficPolicy;
 use hms_model::port::AppProtocol;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
@@ -35,8 +34,8 @@ const CONNECT_DEADLINE: Duration = Duration::from_secs(1);
 
 /// How long the body of a request may be silent. A gRPC caller may have nothing to say on a stream it keeps open: it gets the time
 /// that answers have.
-pub fn body_idle(head: &RequestHead, policy: &TrafficPolicy) -> Duration {
-    if head.is_grpc() { policy.timeouts.idle } else { BODY_IDLE }
+pub fn body_idle(head: &RequestHead, idle: Duration) -> Duration {
+    if head.is_grpc() { idle } else { BODY_IDLE }
 }
 
 /// Hands a request to the application and waits for the answer's head.
@@ -53,7 +52,7 @@ pub async fn forward(
     let declared = local.service.port(port).map(|port| port.protocol);
     let asks_http2 = head.is_grpc() || matches!(declared, Some(AppProtocol::Http2 | AppProtocol::Grpc));
     let protocol = if asks_http2 && body.offered().is_none() { Protocol::Http2 } else { Protocol::Http1 };
-    let body = Replayable::new(body.idle_limit(body_idle(head, policy)));
+    let body = Replayable::new(body.idle_limit(body_idle(head, policy.timeouts.idle)));
     let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
     match policy.timeouts.request {
         None => sending.await,

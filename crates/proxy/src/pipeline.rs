@@ -6,6 +6,8 @@
 mod details;
 mod exit;
 mod hosts;
+mod http_route;
+mod mirror;
 pub mod split;
 
 use std::cell::{OnceCell, RefCell};
@@ -14,6 +16,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
+use hms_model::http_route::Scheme;
 use hms_model::listener::{Direction, Role};
 use hms_model::message::{CanonicalPath, RequestHead};
 use hms_model::names::ServiceName;
@@ -22,14 +25,16 @@ use hms_model::spiffe::SpiffeId;
 use hms_traffic::authorize::{self, Verdict};
 use hms_traffic::rate_limit;
 use hms_traffic::routing::Selection;
-use http::header::MAX_FORWARDS;
+use http::header::{AUTHORIZATION, MAX_FORWARDS};
 use http::{HeaderValue, Method, StatusCode};
 
 pub(crate) use self::details::details;
+pub use self::mirror::Mirrors;
 use self::split::Pick;
-use crate::attempt::{self, Call};
+use crate::attempt::{self, Call, Terms};
 use crate::body::Body;
 use crate::egress;
+use crate::filters::jwt::Claims;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
@@ -228,7 +233,7 @@ async fn outbound(
         None if leads_out(worker, runtime, downstream, (asked_host, dialled)) => {
             let edits = Edits::default();
             let protocol = downstream.protocol;
-            let call = Call { head, body, edits, protocol, port, policy: None, pick: Pick::default() };
+            let call = Call { head, body, edits, protocol, port, terms: Terms::default(), pick: Pick::default() };
             let place = match dialled {
                 Some(dialled) => (Some(dialled.ip()), dialled.port()),
                 None => (None, head.authority.port().unwrap_or(DEFAULT_PORT)),
@@ -246,11 +251,21 @@ async fn outbound(
         Some(_) => port,
         None => head.authority.port().unwrap_or(DEFAULT_PORT),
     };
-    let (upstream, pick) = split::follow(worker, runtime, &asked_service).await?;
-    let port = named_port(&upstream, port);
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None, pick };
+    if let Some(table) = &asked_service.led {
+        let Some(selected) = table.select(head, port) else {
+            exchange.service = Some(Arc::clone(&asked_service.host));
+            return Err(http_route::unmatched(table, head, &asked_service.service.name));
+        };
+        let way = http_route::Way { selected, parent: Some(&asked_service), port, scheme: Scheme::Http };
+        let asked = Asked { downstream, head, body };
+        // Its future is not part of every request's.
+        return Box::pin(http_route::serve(worker, runtime, asked, way, edits, exchange)).await;
+    }
+    let (upstream, pick) = split::follow(worker, runtime, &asked_service).await?;
+    let port = named_port(&upstream, port);
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, terms: Terms::default(), pick };
     attempt::run(worker, &upstream, call, exchange).await
 }
 
@@ -265,13 +280,25 @@ async fn gateway(
     let Some(table) = &runtime.gateway else {
         return Err(Refusal::new(Reason::NoConfiguration, "the gateway has no configuration yet"));
     };
+    known_host(table, head.authority.host())?;
+    let led = table.led.as_ref().and_then(|led| led.select(head, 0));
+    if let Some(answer) = led.and_then(|selected| http_route::preflight(selected, head)) {
+        return Ok(answer);
+    }
     let mut edits = Edits::default();
-    let name = admit(worker, runtime, table, downstream.peer, head, &mut edits)?;
+    admit(worker, table, downstream.peer, head, &mut edits)?;
+    if let Some(selected) = led {
+        exchange.pass_trace(&mut edits);
+        let way = http_route::Way { selected, parent: None, port: DEFAULT_PORT, scheme: Scheme::Https };
+        let asked = Asked { downstream, head, body };
+        return http_route::serve(worker, runtime, asked, way, edits, exchange).await;
+    }
+    let name = destination(table, runtime, head, &mut edits)?;
     let asked_service = details(worker, runtime, &name).await?;
     let (upstream, pick) = split::follow(worker, runtime, &asked_service).await?;
     exchange.pass_trace(&mut edits);
     let port = named_port(&upstream, DEFAULT_PORT);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port, policy: None, pick };
+    let call = Call { head, body, edits, protocol: downstream.protocol, port, terms: Terms::default(), pick };
     let response = attempt::run(worker, &upstream, call, exchange).await?;
     if !runtime.telemetry.in_json_body {
         return Ok(response);
@@ -281,22 +308,21 @@ async fn gateway(
     Ok(Box::pin(json_body::add_trace_id(&head.method, response, trace_id.as_str())).await)
 }
 
-/// What a gateway decides before anything is sent: the host, the token, the route; then who the caller is, for everybody after us.
+/// What a gateway decides before it looks where a request goes: the token; then who the caller is, for everybody after us.
 fn admit(
     worker: &Worker,
-    runtime: &Runtime,
     table: &GatewayTable,
     peer: SocketAddr,
     head: &RequestHead,
     edits: &mut Edits,
-) -> Result<ServiceName, Refusal> {
-    known_host(table, head.authority.host())?;
+) -> Result<(), Refusal> {
     // Before the routes: a stranger must not learn what exists.
     let now = worker.shared.now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default().as_secs();
-    let claims = table.verifier.verify(&head.fields, now)?;
-    let name = destination(table, runtime, head, edits)?;
+    // Whoever shows a token is held to it even where none is asked for.
+    let is_missing = table.is_open && head.fields.first(&AUTHORIZATION).is_none();
+    let claims = if is_missing { Claims::default() } else { table.verifier.verify(&head.fields, now)? };
     forwarded::at_the_gateway(head, peer, &claims, edits);
-    Ok(name)
+    Ok(())
 }
 
 /// The answer with what every answer carries.

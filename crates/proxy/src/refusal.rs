@@ -38,6 +38,10 @@ pub enum Reason {
     NoConfiguration,
     /// This proxy has no memory left for requests.
     Shedding,
+    /// A rule of a route makes it go wrong on purpose.
+    Fault,
+    /// The rule of a route that takes it leads to nobody, or to whom it may not.
+    BadBackend,
     /// No token.
     JwtMissing,
     /// Not a token, or one with parts that are never taken.
@@ -134,6 +138,8 @@ impl Reason {
             Self::AppDown => entry(3008, StatusCode::SERVICE_UNAVAILABLE, Upstream, "UF", "upstream down"),
             Self::NoConfiguration => entry(3009, StatusCode::SERVICE_UNAVAILABLE, Mesh, "NC", "no configuration"),
             Self::Shedding => entry(3010, StatusCode::SERVICE_UNAVAILABLE, Mesh, "OM", "out of memory"),
+            Self::Fault => entry(3011, StatusCode::SERVICE_UNAVAILABLE, Mesh, "FI", "fault injected"),
+            Self::BadBackend => entry(3012, StatusCode::INTERNAL_SERVER_ERROR, Mesh, "NC", "route leads nowhere"),
             Self::JwtMissing => entry(3101, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token missing"),
             Self::JwtMalformed => entry(3102, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token malformed"),
             Self::JwtExpired => entry(3103, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token expired"),
@@ -209,7 +215,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 38] = [
+pub const ALL: [Reason; 40] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -220,6 +226,8 @@ pub const ALL: [Reason; 38] = [
     Reason::AppDown,
     Reason::NoConfiguration,
     Reason::Shedding,
+    Reason::Fault,
+    Reason::BadBackend,
     Reason::JwtMissing,
     Reason::JwtMalformed,
     Reason::JwtExpired,
@@ -262,6 +270,8 @@ pub struct Refusal {
 #[derive(Debug, Clone)]
 struct Details {
     sentence: Cow<'static, str>,
+    /// Instead of the reason's own.
+    status: Option<StatusCode>,
     retry_after: Option<Duration>,
     allow: Vec<http::Method>,
     rate_limit: Option<RateLimitFields>,
@@ -279,8 +289,16 @@ pub struct RateLimitFields {
 impl Refusal {
     /// A refusal with one sentence for the caller; nothing in it that a stranger may not know.
     pub fn new(reason: Reason, sentence: impl Into<Cow<'static, str>>) -> Self {
-        let details = Details { sentence: sentence.into(), retry_after: None, allow: Vec::new(), rate_limit: None };
+        let details =
+            Details { sentence: sentence.into(), status: None, retry_after: None, allow: Vec::new(), rate_limit: None };
         Self { reason, details: Box::new(details) }
+    }
+
+    /// The same refusal with another status.
+    #[must_use]
+    pub fn status(mut self, status: StatusCode) -> Self {
+        self.details.status = Some(status);
+        self
     }
 
     /// The same refusal with the methods that would have been taken.
@@ -333,20 +351,24 @@ impl Refusal {
         let body = serde_json::json!({
             "type": format!("urn:hms:error:{code}"),
             "title": self.reason.title(),
-            "status": self.reason.status().as_u16(),
+            "status": self.answered().as_u16(),
             "detail": self.details.sentence,
             "code": code,
             "trace_id": trace_id,
             "error": self.reason.title(),
         });
         set(&mut fields, CONTENT_TYPE, "application/problem+json");
-        let head = ResponseHead { status: self.reason.status(), fields };
+        let head = ResponseHead { status: self.answered(), fields };
         Response { head, body: Body::full(Bytes::from(body.to_string())) }
+    }
+
+    fn answered(&self) -> StatusCode {
+        self.details.status.unwrap_or_else(|| self.reason.status())
     }
 
     /// gRPC over HTTP/2, "Responses": status 200, the outcome in what would be the trailers.
     fn grpc(self, mut fields: Fields) -> Response {
-        let status = match self.reason.status() {
+        let status = match self.answered() {
             _ if self.reason == Reason::GrpcTimeout => "3",
             StatusCode::BAD_REQUEST => "13",
             StatusCode::UNAUTHORIZED => "16",

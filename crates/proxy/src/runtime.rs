@@ -18,6 +18,7 @@ use hms_model::policy::Telemetry;
 use hms_model::snapshot::Snapshot;
 use hms_traffic::clock::Moment;
 use hms_traffic::dice::Dice;
+use hms_traffic::http_route::{HttpTable, Whose};
 use hms_traffic::routing::RouteTable;
 use hms_traffic::subset::Caller;
 use tokio::sync::watch;
@@ -51,8 +52,12 @@ pub struct GatewayTable {
     pub hosts: BTreeSet<String>,
     /// The routes of all services.
     pub routes: RouteTable,
+    /// How requests are led before the services' own routes are asked.
+    pub led: Option<HttpTable>,
     /// Whose tokens it takes.
     pub verifier: Verifier,
+    /// Whether a token may be missing.
+    pub is_open: bool,
 }
 
 impl Runtime {
@@ -64,7 +69,12 @@ impl Runtime {
             let unchanged = before.filter(|_| old.snapshot.services.get(name) == Some(state));
             let upstream = match unchanged {
                 Some(upstream) => Arc::clone(upstream),
-                None => Arc::new(Upstream::build(state, before.map(Arc::as_ref), &own.caller, keys)),
+                None => {
+                    let mut upstream = Upstream::build(state, before.map(Arc::as_ref), &own.caller, keys);
+                    let whose = Whose::Service { service: name, caller: &own.service };
+                    upstream.led = HttpTable::build(&state.service.http, whose).map(Arc::new);
+                    Arc::new(upstream)
+                }
             };
             upstreams.insert(name.clone(), upstream);
         }
@@ -75,7 +85,9 @@ impl Runtime {
             Arc::new(GatewayTable {
                 hosts: gateway.hosts.iter().map(|host| host.to_ascii_lowercase()).collect(),
                 routes: RouteTable::build(routes),
+                led: HttpTable::build(&gateway.routes, Whose::Gateway),
                 verifier: Verifier::new(&gateway.issuers),
+                is_open: gateway.is_open,
             })
         });
         let directory = if old.snapshot.directory == snapshot.directory {

@@ -235,6 +235,7 @@ fn state(service: &StaticService, known: &BTreeMap<HostName, Vec<IpAddr>>) -> Se
     }
     let service = Service {
         split: Vec::new(),
+        http: Vec::new(),
         name: service.name.clone(),
         identities: BTreeSet::new(),
         sni: service.name.name().to_owned(),

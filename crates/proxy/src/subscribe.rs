@@ -7,6 +7,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_model::http_route::HttpRoute;
 use hms_model::listener::Role;
 use hms_model::names::ServiceName;
 use hms_model::policy::authorization::Source;
@@ -207,7 +208,11 @@ impl Subscription {
             let _surplus = self.client.subscribe([Scope::Service(gateway.clone())]).is_empty();
         }
         let shares = snapshot.services.values().flat_map(|state| &state.service.split);
-        let shared: BTreeSet<Scope> = shares.map(|share| Scope::Service(share.service.clone())).collect();
+        let routes = snapshot.services.values().flat_map(|state| &state.service.http);
+        let routes = routes.chain(snapshot.gateway.iter().flat_map(|gateway| &gateway.routes));
+        let led = routes.flat_map(HttpRoute::services);
+        let shared: BTreeSet<Scope> =
+            shares.map(|share| &share.service).chain(led).map(|name| Scope::Service(name.clone())).collect();
         // Before the first call goes there.
         let _surplus = self.client.subscribe(shared).is_empty();
         let Some(own) = snapshot.services.get(&self.shared.settings.service) else { return };

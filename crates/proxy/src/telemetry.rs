@@ -1,6 +1,7 @@
 //! What is told about requests: series, log lines, live taps and trace ids.
 
 pub mod access_log;
+pub mod decisions;
 pub mod flow;
 pub mod metrics;
 pub mod record;

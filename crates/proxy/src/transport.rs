@@ -208,12 +208,13 @@ pub struct Edits {
     added: Fields,
     removed: Vec<HeaderName>,
     path: Option<CanonicalPath>,
+    authority: Option<Box<Authority>>,
 }
 
 impl Default for Edits {
     fn default() -> Self {
         // The trace, who called, and what a gateway adds.
-        Self { added: Fields::with_capacity(8, 256), removed: Vec::new(), path: None }
+        Self { added: Fields::with_capacity(8, 256), removed: Vec::new(), path: None, authority: None }
     }
 }
 
@@ -237,6 +238,24 @@ impl Edits {
     /// Sends another path than the head's own.
     pub fn rewrite(&mut self, path: CanonicalPath) {
         self.path = Some(path);
+    }
+
+    /// Names another authority than the head's own.
+    pub fn rename(&mut self, authority: Authority) {
+        self.authority = Some(Box::new(authority));
+    }
+
+    /// The authority to name.
+    pub fn authority<'a>(&'a self, head: &'a RequestHead) -> &'a Authority {
+        self.authority.as_deref().unwrap_or(&head.authority)
+    }
+
+    /// What is sent under a name so far: an edit's value, else every one of the head's.
+    pub fn values<'a>(&'a self, head: &'a RequestHead, name: &'a HeaderName) -> Vec<&'a [u8]> {
+        if self.added.contains(name.as_str().as_bytes()) {
+            return self.added.all(name).collect();
+        }
+        if self.removed.contains(name) { Vec::new() } else { head.fields.all(name).collect() }
     }
 
     /// Whether a field of the head is not sent as it came.

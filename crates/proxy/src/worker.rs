@@ -22,9 +22,11 @@ use crate::drain::Drain;
 use crate::egress::Outside;
 use crate::gate::Gate;
 use crate::overload::Overload;
+use crate::pipeline::Mirrors;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::{AccessLog, Lines};
+use crate::telemetry::decisions::{Decisions, Memory};
 use crate::telemetry::metrics::{Metrics, Party, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
@@ -53,6 +55,8 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Live taps.
     pub tap: Tap,
+    /// What is remembered of requests that ended.
+    pub memory: Memory,
     /// The log of requests.
     pub access_log: AccessLog,
     /// Tells when to finish.
@@ -133,6 +137,10 @@ pub struct Worker {
     pub candidates: RefCell<Vec<Candidate>>,
     /// Our own labels, once there is a certificate to take them from.
     pub own: OnceCell<Arc<Party>>,
+    /// What is remembered of requests that ended.
+    pub decisions: Arc<Decisions>,
+    /// Copies of requests that are under way.
+    pub mirrors: Mirrors,
     /// Handshakes of those who connect to us.
     pub handshakes: Gate<IpAddr>,
 }
@@ -143,9 +151,21 @@ impl Worker {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
         let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
         let log = Rc::new(Lines::new(shared.access_log.clone()));
+        let decisions = shared.memory.ring();
         let dice = RefCell::new(Dice::seeded(seed));
         let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
-        Self { shared, pool, dice, metrics, log, candidates: RefCell::default(), own: OnceCell::new(), handshakes }
+        Self {
+            shared,
+            pool,
+            dice,
+            metrics,
+            log,
+            candidates: RefCell::default(),
+            own: OnceCell::new(),
+            decisions,
+            mirrors: Mirrors::default(),
+            handshakes,
+        }
     }
 
     /// Labels of this proxy, for either end of a flow. Without a certificate there is no principal yet.

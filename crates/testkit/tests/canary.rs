@@ -146,7 +146,8 @@ fn a_control_plane_that_is_killed_in_the_middle_goes_on_and_somebody_elses_chang
     scenario(Duration::from_mins(3), async {
         let mut stack = Stack::start().await;
         let load = stack.load("/echo");
-        let asked = json!({"to": "v2", "steps": [10, 50, 100], "hold_ms": 2000, "max_5xx_percent": 1, "min_requests": 10});
+        let asked =
+            json!({"to": "v2", "steps": [10, 50, 100], "hold_ms": 2000, "max_5xx_percent": 1, "min_requests": 10});
         let _begun = stack.mesh.rest().put(CANARY, &asked).await;
         let _second = stack.until("running", 2).await;
         stack.control.kill().await;

@@ -162,6 +162,7 @@ mod tests {
     fn service(allow: Vec<AllowRule>) -> Service {
         Service {
             split: Vec::new(),
+            http: Vec::new(),
             name: ServiceName::new("calc-svc").unwrap(),
             identities: BTreeSet::from([id("default", "calc-svc")]),
             sni: String::new(),

@@ -202,6 +202,7 @@ mod tests {
     fn service(allow: Vec<AllowRule>) -> Service {
         Service {
             split: Vec::new(),
+            http: Vec::new(),
             name: ServiceName::new("db").unwrap(),
             identities: BTreeSet::new(),
             sni: String::new(),

@@ -1,7 +1,9 @@
 //! Gateways and the issuers whose tokens they take.
 
+use hms_model::http_route::{HttpRoute, MOST_ROUTES};
 use hms_model::policy::jwt::JwtAlgorithm;
-use hms_model::policy::{JwtIssuer, JwtKey};
+use hms_model::policy::stamps::Stamp;
+use hms_model::policy::{JwtIssuer, JwtKey, Stamps};
 use hms_model::resource::Gateway;
 
 use crate::bounds::{each, host, text};
@@ -22,16 +24,37 @@ impl Wire for Gateway {
     type Message = v1::Gateway;
 
     fn to_wire(&self) -> v1::Gateway {
-        let Self { hosts, issuers } = self;
-        v1::Gateway { hosts: hosts.clone(), issuers: issuers.iter().map(Wire::to_wire).collect() }
+        let Self { hosts, routes, issuers, is_open } = self;
+        v1::Gateway {
+            hosts: hosts.clone(),
+            issuers: issuers.iter().map(Wire::to_wire).collect(),
+            routes: routes.iter().map(Wire::to_wire).collect(),
+            open: *is_open,
+        }
     }
 
     fn from_wire(message: v1::Gateway) -> Result<Self, WireError> {
-        let v1::Gateway { hosts, issuers } = message;
+        let v1::Gateway { hosts, issuers, routes, open } = message;
         Ok(Self {
             hosts: each(hosts, "gateway.hosts", HOSTS, |name| host(name, "gateway.hosts"))?,
+            routes: each(routes, "gateway.routes", MOST_ROUTES, HttpRoute::from_wire)?,
             issuers: each(issuers, "gateway.issuers", ISSUERS, JwtIssuer::from_wire)?,
+            is_open: open,
         })
+    }
+}
+
+impl Wire for Stamps {
+    type Message = v1::Stamps;
+
+    fn to_wire(&self) -> v1::Stamps {
+        let Self { off } = self;
+        v1::Stamps { off: off.iter().map(ToString::to_string).collect() }
+    }
+
+    fn from_wire(message: v1::Stamps) -> Result<Self, WireError> {
+        let read = |word: String| Stamp::parse(&word).ok_or_else(|| WireError::field("stamps.off", &"no such stamp"));
+        Ok(Self { off: each(message.off, "stamps.off", Stamp::ALL.len(), read)?.into_iter().collect() })
     }
 }
 

@@ -8,6 +8,7 @@ mod bounds;
 mod egress;
 mod error;
 mod gateway;
+mod http_route;
 mod policy;
 mod port;
 mod resource;

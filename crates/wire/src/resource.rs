@@ -1,6 +1,7 @@
 //! A resource of any kind, as it is stored and sent.
 
-use hms_model::policy::Egress;
+use hms_model::http_route::HttpRoute;
+use hms_model::policy::{Egress, Stamps};
 use hms_model::resource::{Declaration, Defaults, Gateway, Resource};
 use hms_model::route::Route;
 use hms_model::service::{Entry, Service};
@@ -19,7 +20,7 @@ pub const TYPE_URL: &str = "type.googleapis.com/hms.v1.Resource";
 pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.bin");
 
 /// What this release can apply. It rises when a field is added that an older release must not overlook.
-pub const LEVEL: u32 = 2;
+pub const LEVEL: u32 = 3;
 
 /// The bytes of a resource; equal resources have equal bytes.
 pub fn encode(resource: &Resource) -> Vec<u8> {
@@ -34,6 +35,8 @@ pub fn encode(resource: &Resource) -> Vec<u8> {
         Resource::Gateway(gateway) => Kind::Gateway(gateway.to_wire()),
         Resource::Egress(egress) => Kind::Egress(egress.to_wire()),
         Resource::Split(split) => Kind::Split(split.to_wire()),
+        Resource::HttpRoute(route) => Kind::HttpRoute(route.to_wire()),
+        Resource::Stamps(stamps) => Kind::Stamps(stamps.to_wire()),
     };
     v1::Resource { requires: requires(&kind), kind: Some(kind) }.encode_to_vec()
 }
@@ -44,6 +47,9 @@ fn requires(kind: &Kind) -> u32 {
     match kind {
         // Who overlooks it lets calls out past the gateway.
         Kind::Egress(egress) if egress.through_gateway => 2,
+        // Who overlooks them sends requests where they shall not go.
+        Kind::Service(service) if !service.http.is_empty() => 3,
+        Kind::Gateway(gateway) if !gateway.routes.is_empty() => 3,
         // Who overlooks it calls versions that shall not be called.
         Kind::Service(service) if !service.split.is_empty() => 2,
         _ => 1,
@@ -72,5 +78,7 @@ pub fn decode(bytes: &[u8]) -> Result<Resource, WireError> {
         Kind::Gateway(message) => Resource::Gateway(Gateway::from_wire(message)?),
         Kind::Egress(message) => Resource::Egress(Egress::from_wire(message)?),
         Kind::Split(message) => Resource::Split(Split::from_wire(message)?),
+        Kind::HttpRoute(message) => Resource::HttpRoute(HttpRoute::from_wire(message)?),
+        Kind::Stamps(message) => Resource::Stamps(Stamps::from_wire(message)?),
     })
 }

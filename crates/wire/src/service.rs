@@ -1,5 +1,6 @@
 //! Services: their names, how they were declared, and how every proxy sees them.
 
+use hms_model::http_route::{HttpRoute, MOST_ROUTES};
 use hms_model::names::ServiceName;
 use hms_model::policy::{AuthorizationPolicy, TrafficPolicy};
 use hms_model::port::AppProtocol;
@@ -69,7 +70,7 @@ impl Wire for Service {
     type Message = v1::Service;
 
     fn to_wire(&self) -> v1::Service {
-        let Self { name, identities, sni, policy, authorization, ports, split } = self;
+        let Self { name, identities, sni, policy, authorization, ports, split, http } = self;
         v1::Service {
             name: Some(name.to_wire()),
             identities: identities.iter().map(Wire::to_wire).collect(),
@@ -78,11 +79,12 @@ impl Wire for Service {
             authorization: Some(authorization.to_wire()),
             ports: ports.iter().map(Wire::to_wire).collect(),
             split: split.iter().map(Wire::to_wire).collect(),
+            http: http.iter().map(Wire::to_wire).collect(),
         }
     }
 
     fn from_wire(message: v1::Service) -> Result<Self, WireError> {
-        let v1::Service { name, identities, sni, policy, authorization, ports, split } = message;
+        let v1::Service { name, identities, sni, policy, authorization, ports, split, http } = message;
         Ok(Self {
             name: ServiceName::from_wire(required(name, "service.name")?)?,
             identities: each(identities, "service.identities", IDENTITIES, SpiffeId::from_wire)?.into_iter().collect(),
@@ -92,6 +94,7 @@ impl Wire for Service {
             authorization: AuthorizationPolicy::from_wire(required(authorization, "service.authorization")?)?,
             ports: port::ports(ports, "service.ports")?,
             split: split::shares(split, "service.split")?,
+            http: each(http, "service.http", MOST_ROUTES, HttpRoute::from_wire)?,
         })
     }
 }

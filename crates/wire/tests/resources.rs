@@ -177,7 +177,11 @@ fn gateway() -> impl Strategy<Value = Gateway> {
         ("[ -~]{0,20}", algorithm, "[ -~\n]{1,50}").prop_map(|(id, algorithm, jwk)| JwtKey { id, algorithm, jwk });
     let issuer = ("[ -~]{1,20}", vec("[ -~]{1,20}", 1..3), vec(key, 0..3))
         .prop_map(|(issuer, audiences, keys)| JwtIssuer { issuer, audiences, keys });
-    (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway { hosts, issuers })
+    (vec("[a-z0-9.-]{1,30}", 0..3), vec(issuer, 0..3)).prop_map(|(hosts, issuers)| Gateway {
+        hosts,
+        issuers,
+        ..Gateway::default()
+    })
 }
 
 fn app_protocol() -> impl Strategy<Value = AppProtocol> {
@@ -220,6 +224,7 @@ fn resource() -> impl Strategy<Value = Resource> {
             authorization,
             ports,
             split,
+            http: Vec::new(),
         });
     let addresses =
         vec(prop_oneof![any::<[u8; 4]>().prop_map(IpAddr::from), any::<[u8; 16]>().prop_map(IpAddr::from)], 0..4);
@@ -379,6 +384,7 @@ fn service() -> v1::Service {
         },
         ports: Vec::new(),
         split: Vec::new(),
+        http: Vec::new(),
     };
     hms_wire::Wire::to_wire(&service)
 }

@@ -150,6 +150,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PathEndpoint {
     }
 }
 
+/// What a trace's id begins with: 6 to 32 hex digits, in lower case.
+pub(super) struct PathTrace(pub(super) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for PathTrace {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let text = path_part(parts, state, "trace").await?.to_ascii_lowercase();
+        if !(6..=32).contains(&text.len()) || !text.bytes().all(|b| b.is_ascii_hexdigit()) {
+            return Err(Problem::new(Kind::Malformed, format!("the path: `{}` is no trace id", shown(&text)))
+                .because("one has 32 hex digits; the first 6 are enough"));
+        }
+        Ok(Self(text))
+    }
+}
+
 /// The service named in the path, or `-` for all.
 pub(super) struct PathServiceOrAll(pub(super) Option<ServiceName>);
 

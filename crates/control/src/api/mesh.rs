@@ -180,7 +180,7 @@ fn plan(context: &Context, view: &View, mesh: &MeshFile, issuers: &[JwtIssuer]) 
         changes.extend(service.split(name).map(Resource::Split).map(Change::Put));
     }
     let hosts = if mesh.gateway.hosts.is_empty() { Gateway::default().hosts } else { mesh.gateway.hosts.clone() };
-    changes.push(Change::Put(Resource::Gateway(Gateway { hosts, issuers: issuers.to_vec() })));
+    changes.push(Change::Put(Resource::Gateway(Gateway { hosts, issuers: issuers.to_vec(), ..Gateway::default() })));
     changes.push(Change::Put(Resource::Egress(mesh.egress.clone())));
     Ok(changes)
 }

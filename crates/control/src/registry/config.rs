@@ -253,9 +253,12 @@ impl Registry {
             Resource::Trust(_)
             | Resource::Defaults(_)
             | Resource::Route(_)
-            | Resource::Gateway(_)
             | Resource::Egress(_)
-            | Resource::Split(_) => {}
+            | Resource::Split(_)
+            | Resource::HttpRoute(_)
+            | Resource::Stamps(_) => {}
+            // They are resources of their own.
+            Resource::Gateway(gateway) => (gateway.routes, gateway.is_open) = (Vec::new(), false),
             Resource::Entry(_) | Resource::Service(_) | Resource::Endpoint(_) => {
                 return Err(Box::new(Finding::error(2322, format!("`{key}` cannot be configured"))));
             }

@@ -144,6 +144,43 @@ pub(crate) struct Shift {
     pub(crate) clear: bool,
 }
 
+/// `hms set`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Set {
+    /// mtls, jwt, rate-limit, retry or tracing; without one all are shown
+    #[arg(value_name = "STAMP", requires = "to")]
+    pub(crate) stamp: Option<String>,
+    /// On or off.
+    #[arg(value_name = "on|off", value_enum, ignore_case = true)]
+    pub(crate) to: Option<OnOff>,
+}
+
+/// On or off.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum OnOff {
+    /// It holds.
+    On,
+    /// It does not.
+    Off,
+}
+
+/// `hms why`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Why {
+    /// The caller, the service, the method and the path; after `gateway` its routes may say which service
+    #[arg(value_name = "FROM [TO] METHOD PATH", required_unless_present = "trace", num_args = 2..=4)]
+    pub(crate) words: Vec<String>,
+    /// Tell what did become of the requests of a trace instead: its id, or the first 6 digits of it
+    #[arg(long, value_name = "ID", conflicts_with_all = ["words", "headers", "port"])]
+    pub(crate) trace: Option<String>,
+    /// A header field of the request
+    #[arg(short = 'H', long = "header", value_name = "NAME: VALUE")]
+    pub(crate) headers: Vec<String>,
+    /// The port of the service [default: its first]
+    #[arg(short, long, value_name = "PORT")]
+    pub(crate) port: Option<u16>,
+}
+
 /// `hms proxy`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Proxy {

@@ -37,6 +37,11 @@ impl Made {
         Self { revision, begun, owners: vec![format!("{namespace}/{name}")] }
     }
 
+    /// A change of what concerns all.
+    pub(super) fn everywhere(revision: u64, begun: Instant) -> Self {
+        Self { revision, begun, owners: vec!["mesh/mesh".to_owned()] }
+    }
+
     /// Whether a resource that a proxy refuses may be refused for what was changed.
     fn concerns(&self, resource: &str) -> bool {
         let of =

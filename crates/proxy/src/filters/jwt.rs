@@ -45,7 +45,7 @@ impl fmt::Debug for Verifier {
 }
 
 /// What a token says of its bearer, as far as it travels on.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Claims {
     /// `sub`; empty if the token names nobody.
     pub subject: String,

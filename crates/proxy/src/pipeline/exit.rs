@@ -4,7 +4,7 @@ use std::rc::Rc;
 
 use super::split::Pick;
 use super::{Asked, is_probe};
-use crate::attempt::Call;
+use crate::attempt::{Call, Terms};
 use crate::egress;
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app;
@@ -34,7 +34,15 @@ pub(super) async fn serve(
     // What proxies tell each other is nobody's business outside. A traceparent may be the application's own, so it stays.
     edits.remove(ATTEMPT);
     edits.remove(TRACE_ID);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port: 0, policy: None, pick: Pick::default() };
+    let call = Call {
+        head,
+        body,
+        edits,
+        protocol: downstream.protocol,
+        port: 0,
+        terms: Terms::default(),
+        pick: Pick::default(),
+    };
     let answer = egress::forward(worker, runtime, call, (None, port), exchange).await;
     // The mesh ends here: what is told is how the caller came to us, and that we were called.
     exchange.mutual_tls = true;

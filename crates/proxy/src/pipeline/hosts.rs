@@ -3,13 +3,14 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
+use hms_model::http_route::TimeoutOverlay;
 use hms_model::message::RequestHead;
 use hms_model::standalone::{HostRoute, VirtualHost};
 use hms_traffic::hosts::HostSelection;
 
 use super::Asked;
 use super::split::Pick;
-use crate::attempt::{self, Call};
+use crate::attempt::{self, Call, Terms};
 use crate::filters::forwarded;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::Runtime;
@@ -38,8 +39,8 @@ pub(super) async fn serve(
     let mut edits = Edits::default();
     forwarded::at_a_listener(head, downstream.peer, &mut edits);
     exchange.pass_trace(&mut edits);
-    let policy = Some(&route.policy);
-    let call = Call { head, body, edits, protocol: downstream.protocol, port: 0, policy, pick: Pick::default() };
+    let terms = Terms { retry: Some(&route.policy.retry), timeouts: TimeoutOverlay::whole(route.policy.timeouts) };
+    let call = Call { head, body, edits, protocol: downstream.protocol, port: 0, terms, pick: Pick::default() };
     attempt::run(worker, upstream, call, exchange).await
 }
 

@@ -23,6 +23,13 @@ pub struct Pick<'a> {
     shares: &'a [Share],
 }
 
+impl<'a> Pick<'a> {
+    /// The version that one of some shares is of.
+    pub fn of(share: &'a Share, shares: &'a [Share]) -> Self {
+        Self { version: &share.version, shares }
+    }
+}
+
 impl Pick<'_> {
     /// Whether an endpoint is of the version that was chosen.
     pub fn is_meant(&self, endpoint: &UpstreamEndpoint) -> bool {
@@ -46,24 +53,40 @@ pub async fn follow<'a>(
     if shares.is_empty() {
         return Ok((Arc::clone(asked), Pick::default()));
     }
-    let now = worker.now();
-    let usable = |share: &Share| {
-        let upstream =
-            if share.service == asked.service.name { Some(asked) } else { runtime.upstreams.get(&share.service) };
-        upstream.is_some_and(|upstream| serves(upstream, &share.version, now))
-    };
-    let chosen = decide::choose(shares, usable, &mut worker.dice.borrow_mut());
+    let chosen = roll(worker, runtime, Some(asked), shares, |_| false);
     let Some(share) = chosen.and_then(|place| shares.get(place)) else {
         return Err(Refusal::new(
             Reason::NoEndpoint,
             format!("the split of {} gives nobody a share", asked.service.name),
         ));
     };
-    let pick = Pick { version: &share.version, shares };
+    let pick = Pick::of(share, shares);
     if share.service == asked.service.name {
         return Ok((Arc::clone(asked), pick));
     }
     Ok((details(worker, runtime, &share.service).await?, pick))
+}
+
+/// The place of the share that gets this call. `asked` is the service that was called, if one was; a share for which `is_fixed` holds
+/// by its place keeps its part, whoever is behind it. A service that is not known in detail yet gets no call while others can take it:
+/// it was asked for when its share became known.
+pub fn roll(
+    worker: &Worker,
+    runtime: &Runtime,
+    asked: Option<&Arc<Upstream>>,
+    shares: &[Share],
+    is_fixed: impl Fn(usize) -> bool,
+) -> Option<usize> {
+    let now = worker.now();
+    let usable = |place: usize| {
+        let Some(share) = shares.get(place) else { return false };
+        let own = asked.filter(|asked| asked.service.name == share.service);
+        match own.or_else(|| runtime.upstreams.get(&share.service)) {
+            Some(upstream) => is_fixed(place) || serves(upstream, &share.version, now),
+            None => is_fixed(place),
+        }
+    };
+    decide::choose(shares, usable, &mut worker.dice.borrow_mut())
 }
 
 /// Whether a version has an endpoint that could be called now.

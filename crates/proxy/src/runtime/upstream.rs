@@ -15,6 +15,7 @@ use hms_traffic::clock::Moment;
 use hms_traffic::detect::Learned;
 use hms_traffic::dice::Dice;
 use hms_traffic::ewma::Ewma;
+use hms_traffic::http_route::HttpTable;
 use hms_traffic::limits::Concurrency;
 use hms_traffic::outlier::{EndpointHealth, FailureKind, Outcome};
 use hms_traffic::retry::Budget;
@@ -41,6 +42,8 @@ pub struct Upstream {
     pub is_http2: bool,
     /// The names of its rules, for telemetry.
     pub rules: Vec<Arc<str>>,
+    /// How requests to it are led, if routes speak of this proxy's.
+    pub led: Option<Arc<HttpTable>>,
     /// TLS that is begun to its plain endpoints, if it is a host outside of the mesh that wants it.
     pub origin: Option<Arc<Origin>>,
     /// The host outside of the mesh that its endpoints, egress gateways, shall call.
@@ -135,6 +138,7 @@ impl Upstream {
             preferred: subset::order(caller, &members),
             is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
+            led: None,
             origin: None,
             beyond: None,
             cells: old.map(|old| Arc::clone(&old.cells)).unwrap_or_default(),
@@ -182,6 +186,7 @@ impl Upstream {
             preferred: self.preferred.clone(),
             is_http2: self.is_http2,
             rules: self.rules.clone(),
+            led: self.led.clone(),
             origin: None,
             beyond: self.beyond.clone().map(|beyond| Beyond { has_tls: true, ..beyond }),
             cells: Arc::clone(&self.cells),

@@ -210,6 +210,8 @@ pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     rescues: Mutex<Rescues>,
+    /// Copies of requests that were to be sent and were not.
+    mirrors_dropped: AtomicU64,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
     names: Mutex<Names>,
     gauges: Mutex<BTreeMap<String, f64>>,
@@ -252,6 +254,11 @@ impl Metrics {
         if rescues.len() < MOST_RESCUES || rescues.contains_key(&key) {
             *rescues.entry(key).or_default() += 1;
         }
+    }
+
+    /// Counts a copy of a request that was not sent.
+    pub fn mirror_dropped(&self) {
+        self.registry.mirrors_dropped.fetch_add(1, Relaxed);
     }
 
     fn cell(&self, labels: &Labels) -> Arc<Cell> {
@@ -342,6 +349,8 @@ impl Registry {
         for (service, count) in self.retries() {
             line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
         }
+        out.push_str("# TYPE hms_mirrors_dropped_total counter\n");
+        line(&mut out, "hms_mirrors_dropped_total", self.mirrors_dropped.load(Relaxed));
         out.push_str("# HELP hms_http2_breaches_total HTTP/2 connections ended because they went over a limit.\n");
         out.push_str("# TYPE hms_http2_breaches_total counter\n");
         for (limit, count) in self.breaches.lock().iter() {

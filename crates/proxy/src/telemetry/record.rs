@@ -13,6 +13,7 @@ use hms_traffic::limits::Permit;
 use hms_wire::proto::hms::v1::TapEvent;
 
 use super::access_log::Entry;
+use super::decisions::{Decision, TRIES, Try, direction_word};
 use super::metrics::{Party, Series};
 use super::time::Text;
 use super::trace::{TRACE_ID, TRACEPARENT, TraceContext, TraceId};
@@ -53,6 +54,7 @@ pub struct Exchange<'a> {
     /// When the caller gives up.
     deadline: Option<Moment>,
     bytes: u64,
+    tries: [Option<Try>; TRIES],
     permit: Option<Permit>,
     in_flight: Option<InFlight>,
     told: Told,
@@ -105,6 +107,7 @@ impl<'a> Exchange<'a> {
             grpc: head.filter(|head| head.is_grpc()).map(|_| None),
             deadline: None,
             bytes: 0,
+            tries: [None; TRIES],
             permit: None,
             in_flight: None,
             told: Told::No,
@@ -134,6 +137,14 @@ impl<'a> Exchange<'a> {
     /// How long the caller will still wait.
     pub fn time_left(&self) -> Option<Duration> {
         self.deadline.map(|deadline| deadline.saturating_since(self.worker.now()))
+    }
+
+    /// Notes how one more try went; of more than [`TRIES`] the last takes the place of the one before.
+    pub fn tried(&mut self, own: Try) {
+        let place = self.tries.iter().position(Option::is_none).unwrap_or(TRIES - 1);
+        if let Some(place) = self.tries.get_mut(place) {
+            *place = Some(own);
+        }
     }
 
     /// Holds a place among the service's requests until the end.
@@ -202,6 +213,7 @@ impl<'a> Exchange<'a> {
             mutual_tls: self.mutual_tls,
         };
         self.worker.metrics.request(&series, duration);
+        self.remember(duration);
         let Some(head) = self.head else { return };
         if self.worker.shared.access_log.is_on() {
             self.log(head, duration, flag);
@@ -211,23 +223,34 @@ impl<'a> Exchange<'a> {
         }
     }
 
+    fn remember(&self, duration: Duration) {
+        self.worker.decisions.remember(Decision {
+            time: self.time,
+            trace_id: self.trace_id,
+            direction: self.direction,
+            source: Arc::clone(self.source),
+            destination: self.destination.clone(),
+            service: self.service.clone(),
+            rule: self.rule.clone(),
+            status: self.status,
+            reason: self.reason,
+            mutual_tls: self.mutual_tls,
+            attempts: self.attempts,
+            duration,
+            tries: self.tries,
+        });
+    }
+
     /// The service as people write it: `calc-svc`, or `calc-svc.NAMESPACE` outside `default`.
     fn destination_name(&self) -> &str {
         let service = self.service.as_deref().unwrap_or("unknown");
         service.strip_suffix(".mesh").unwrap_or(service)
     }
 
-    fn direction_word(&self) -> &'static str {
-        match self.direction {
-            Direction::Inbound => "inbound",
-            Direction::Outbound => "outbound",
-        }
-    }
-
     fn log(&self, head: &RequestHead, duration: Duration, flags: &'static str) {
         self.worker.log.write(&Entry {
             time: self.time,
-            direction: self.direction_word(),
+            direction: direction_word(self.direction),
             source: &self.source.workload,
             destination: self.destination_name(),
             method: head.method.as_str(),
@@ -249,7 +272,7 @@ impl<'a> Exchange<'a> {
         let since_epoch = self.time.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.worker.shared.tap.send(TapEvent {
             time_us: i64::try_from(micros(since_epoch)).unwrap_or(i64::MAX),
-            direction: self.direction_word().to_owned(),
+            direction: direction_word(self.direction).to_owned(),
             source: self.source.workload.clone(),
             destination: self.destination_name().to_owned(),
             source_identity: self.source.principal.clone(),

@@ -1,6 +1,7 @@
 //! Requests through the whole pipeline in one process: an in-memory caller, scripted upstreams on real sockets.
 
 mod egress;
+mod http_routes;
 mod names;
 mod stage;
 

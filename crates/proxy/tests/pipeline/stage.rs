@@ -10,6 +10,7 @@ use std::time::Duration;
 use arc_swap::ArcSwapOption;
 use bytes::Bytes;
 use hms_identity::clock::SystemClock;
+use hms_model::http_route::HttpRoute;
 use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
@@ -28,6 +29,7 @@ use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
 use hms_proxy::telemetry::access_log::AccessLog;
+use hms_proxy::telemetry::decisions::Memory;
 use hms_proxy::telemetry::metrics::Party;
 use hms_proxy::telemetry::tap;
 use hms_proxy::transport::tls_stream::Stream;
@@ -63,6 +65,7 @@ pub(crate) enum Answer {
 #[derive(Default)]
 struct Seen {
     lines: Vec<String>,
+    heads: Vec<String>,
     bodies: Vec<String>,
     connections: usize,
 }
@@ -107,6 +110,11 @@ impl Upstream {
         self.seen.borrow().lines.clone()
     }
 
+    /// The heads in lower case.
+    pub(crate) fn heads(&self) -> Vec<String> {
+        self.seen.borrow().heads.clone()
+    }
+
     pub(crate) fn bodies(&self) -> Vec<String> {
         self.seen.borrow().bodies.clone()
     }
@@ -123,11 +131,12 @@ impl Upstream {
 
 async fn converse(mut stream: TcpStream, script: Rc<impl Fn(usize) -> Answer>, seen: Rc<RefCell<Seen>>) {
     let mut used = false;
-    while let Some((line, body)) = request(&mut stream).await {
+    while let Some((line, head, body)) = request(&mut stream).await {
         let index = {
             let mut seen = seen.borrow_mut();
             seen.connections += usize::from(!std::mem::replace(&mut used, true));
             seen.lines.push(line);
+            seen.heads.push(head);
             seen.bodies.push(body);
             seen.lines.len() - 1
         };
@@ -144,8 +153,8 @@ async fn converse(mut stream: TcpStream, script: Rc<impl Fn(usize) -> Answer>, s
     }
 }
 
-/// Reads one request; its line without the version, and its body.
-async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
+/// Reads one request; its line without the version, its head and its body.
+async fn request(stream: &mut TcpStream) -> Option<(String, String, String)> {
     let mut read = Vec::new();
     let end = loop {
         if let Some(end) = read.windows(4).position(|w| w == b"\r\n\r\n") {
@@ -161,7 +170,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String)> {
         stream.read_buf(&mut read).await.ok()?;
     }
     let line = String::from_utf8_lossy(&read[..end]).lines().next()?.trim_end_matches(" HTTP/1.1").to_owned();
-    Some((line, String::from_utf8_lossy(&read[end..]).into_owned()))
+    Some((line, head, String::from_utf8_lossy(&read[end..]).into_owned()))
 }
 
 /// What comes before a stage.
@@ -225,6 +234,20 @@ impl Stage {
     }
 
     pub(crate) async fn call(&self, method: Method, authority: &str, target: &str, body: Bytes) -> Answered {
+        self.call_with(method, authority, target, &[], body).await
+    }
+
+    /// A call with header fields.
+    pub(crate) async fn call_with(
+        &self,
+        method: Method,
+        authority: &str,
+        target: &str,
+        lines: &[(&str, &str)],
+        body: Bytes,
+    ) -> Answered {
+        let mut fields = Fields::new();
+        lines.iter().for_each(|(name, value)| fields.push_line(name, value.as_bytes()));
         let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
@@ -232,7 +255,7 @@ impl Stage {
             authority: Authority::parse(authority).unwrap(),
             path: CanonicalPath::parse(path).unwrap(),
             query: query.map(Into::into),
-            fields: Fields::new(),
+            fields,
         };
         let response = connection.send(&head, &Edits::default(), Body::full(body), None).await.unwrap();
         let body = response.body.collect(1 << 20).await.unwrap().unwrap();
@@ -311,12 +334,22 @@ impl Prepared {
         self
     }
 
+    /// How requests to the last service are led.
+    pub(crate) fn led(mut self, routes: Vec<HttpRoute>) -> Self {
+        let services = self.resources.iter_mut().rev();
+        let service =
+            services.into_iter().find_map(|own| if let Resource::Service(own) = own { Some(own) } else { None });
+        service.unwrap().http = routes;
+        self
+    }
+
     pub(crate) fn service(mut self, name: &str, policy: TrafficPolicy, upstreams: &[&Upstream]) -> Self {
         let name = ServiceName::new(name).unwrap();
         let entry = Entry { name: name.clone(), aliases: Vec::new(), addresses: Vec::new(), ports: Vec::new() };
         self.resources.push(Resource::Entry(entry));
         self.resources.push(Resource::Service(Service {
             split: Vec::new(),
+            http: Vec::new(),
             name: name.clone(),
             identities: std::collections::BTreeSet::new(),
             sni: "s".to_owned(),
@@ -354,6 +387,7 @@ impl Prepared {
             edge: ArcSwapOption::empty(),
             current: Current::new(settings.own()),
             registry: Arc::default(),
+            memory: Memory::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,

@@ -7,7 +7,7 @@ pub struct Resource {
     /// what it governs, because protobuf would silently skip what it does not know.
     #[prost(uint32, tag = "1")]
     pub requires: u32,
-    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
+    #[prost(oneof = "resource::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13")]
     pub kind: ::core::option::Option<resource::Kind>,
 }
 /// Nested message and enum types in `Resource`.
@@ -34,6 +34,10 @@ pub mod resource {
         Egress(super::Egress),
         #[prost(message, tag = "11")]
         Split(super::Split),
+        #[prost(message, tag = "12")]
+        HttpRoute(super::HttpRoute),
+        #[prost(message, tag = "13")]
+        Stamps(super::Stamps),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -139,6 +143,9 @@ pub struct Service {
     /// Who gets the calls to it; empty where its endpoints do, whatever their version. Needs level 2.
     #[prost(message, repeated, tag = "7")]
     pub split: ::prost::alloc::vec::Vec<Share>,
+    /// How its callers lead requests to it, ordered by name. Needs level 3.
+    #[prost(message, repeated, tag = "8")]
+    pub http: ::prost::alloc::vec::Vec<HttpRoute>,
 }
 /// How the calls to a service are divided.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -311,6 +318,18 @@ pub struct Gateway {
     pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
     #[prost(message, repeated, tag = "2")]
     pub issuers: ::prost::alloc::vec::Vec<JwtIssuer>,
+    /// The routes that speak of it, ordered by name. Needs level 3.
+    #[prost(message, repeated, tag = "3")]
+    pub routes: ::prost::alloc::vec::Vec<HttpRoute>,
+    /// Requests without a token are taken.
+    #[prost(bool, tag = "4")]
+    pub open: bool,
+}
+/// What is switched off: jwt, rate-limit, retry, tracing.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Stamps {
+    #[prost(string, repeated, tag = "1")]
+    pub off: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct JwtIssuer {
@@ -381,6 +400,242 @@ pub struct RefusedResource {
     pub version: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub reason: ::prost::alloc::string::String,
+}
+/// How requests to services or from outside are led; the words of the Gateway API v1.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRoute {
+    #[prost(message, optional, tag = "1")]
+    pub name: ::core::option::Option<ServiceName>,
+    #[prost(message, repeated, tag = "2")]
+    pub parents: ::prost::alloc::vec::Vec<Parent>,
+    #[prost(string, repeated, tag = "3")]
+    pub hosts: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(message, repeated, tag = "4")]
+    pub rules: ::prost::alloc::vec::Vec<HttpRule>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Parent {
+    /// Absent for the gateway.
+    #[prost(message, optional, tag = "1")]
+    pub service: ::core::option::Option<ServiceName>,
+    /// 0 for every port.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpRule {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "2")]
+    pub matches: ::prost::alloc::vec::Vec<HttpMatch>,
+    #[prost(message, optional, tag = "3")]
+    pub request_headers: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "4")]
+    pub response_headers: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "5")]
+    pub redirect: ::core::option::Option<Redirect>,
+    #[prost(message, optional, tag = "6")]
+    pub rewrite: ::core::option::Option<Rewrite>,
+    #[prost(message, repeated, tag = "7")]
+    pub mirrors: ::prost::alloc::vec::Vec<Mirror>,
+    #[prost(message, optional, tag = "8")]
+    pub fault: ::core::option::Option<Fault>,
+    #[prost(message, optional, tag = "9")]
+    pub cors: ::core::option::Option<Cors>,
+    #[prost(message, repeated, tag = "10")]
+    pub backends: ::prost::alloc::vec::Vec<Backend>,
+    /// Instead of the service's; 0 lifts the bound.
+    #[prost(uint64, optional, tag = "11")]
+    pub request_timeout_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "12")]
+    pub attempt_timeout_us: ::core::option::Option<u64>,
+    #[prost(uint64, optional, tag = "13")]
+    pub idle_timeout_us: ::core::option::Option<u64>,
+    #[prost(message, optional, tag = "14")]
+    pub retry: ::core::option::Option<Retry>,
+    #[prost(string, tag = "15")]
+    pub origin: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpMatch {
+    /// Empty for any.
+    #[prost(string, tag = "5")]
+    pub method: ::prost::alloc::string::String,
+    #[prost(message, repeated, tag = "6")]
+    pub headers: ::prost::alloc::vec::Vec<http_match::FieldCondition>,
+    #[prost(message, repeated, tag = "7")]
+    pub query: ::prost::alloc::vec::Vec<http_match::FieldCondition>,
+    #[prost(message, repeated, tag = "8")]
+    pub sources: ::prost::alloc::vec::Vec<http_match::Source>,
+    #[prost(oneof = "http_match::Path", tags = "1, 2, 3, 4")]
+    pub path: ::core::option::Option<http_match::Path>,
+}
+/// Nested message and enum types in `HttpMatch`.
+pub mod http_match {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct FieldCondition {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(bool, tag = "4")]
+        pub negated: bool,
+        /// With neither it is enough that it is there.
+        #[prost(oneof = "field_condition::Value", tags = "2, 3")]
+        pub value: ::core::option::Option<field_condition::Value>,
+    }
+    /// Nested message and enum types in `FieldCondition`.
+    pub mod field_condition {
+        /// With neither it is enough that it is there.
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Value {
+            #[prost(string, tag = "2")]
+            Exact(::prost::alloc::string::String),
+            #[prost(string, tag = "3")]
+            Regex(::prost::alloc::string::String),
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Source {
+        #[prost(oneof = "source::Kind", tags = "1, 2")]
+        pub kind: ::core::option::Option<source::Kind>,
+    }
+    /// Nested message and enum types in `Source`.
+    pub mod source {
+        #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+        pub enum Kind {
+            #[prost(message, tag = "1")]
+            Service(super::super::ServiceName),
+            #[prost(string, tag = "2")]
+            Namespace(::prost::alloc::string::String),
+        }
+    }
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Path {
+        #[prost(string, tag = "1")]
+        Exact(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Template(::prost::alloc::string::String),
+        #[prost(string, tag = "4")]
+        Regex(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HeaderEdits {
+    #[prost(message, repeated, tag = "1")]
+    pub set: ::prost::alloc::vec::Vec<header_edits::Field>,
+    #[prost(message, repeated, tag = "2")]
+    pub add: ::prost::alloc::vec::Vec<header_edits::Field>,
+    #[prost(string, repeated, tag = "3")]
+    pub remove: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+}
+/// Nested message and enum types in `HeaderEdits`.
+pub mod header_edits {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Field {
+        #[prost(string, tag = "1")]
+        pub name: ::prost::alloc::string::String,
+        #[prost(bytes = "bytes", tag = "2")]
+        pub value: ::prost::bytes::Bytes,
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct PathRewrite {
+    #[prost(oneof = "path_rewrite::Kind", tags = "1, 2")]
+    pub kind: ::core::option::Option<path_rewrite::Kind>,
+}
+/// Nested message and enum types in `PathRewrite`.
+pub mod path_rewrite {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Kind {
+        #[prost(string, tag = "1")]
+        Full(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Prefix(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Redirect {
+    /// http, https; empty keeps it.
+    #[prost(string, tag = "1")]
+    pub scheme: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(uint32, tag = "3")]
+    pub port: u32,
+    #[prost(message, optional, tag = "4")]
+    pub path: ::core::option::Option<PathRewrite>,
+    #[prost(uint32, tag = "5")]
+    pub status: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Rewrite {
+    #[prost(string, tag = "1")]
+    pub host: ::prost::alloc::string::String,
+    #[prost(message, optional, tag = "2")]
+    pub path: ::core::option::Option<PathRewrite>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Mirror {
+    #[prost(message, optional, tag = "1")]
+    pub share: ::core::option::Option<Share>,
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(uint32, tag = "3")]
+    pub millionths: u32,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Fault {
+    #[prost(uint64, tag = "1")]
+    pub delay_us: u64,
+    #[prost(uint32, tag = "2")]
+    pub delay_millionths: u32,
+    #[prost(uint32, tag = "3")]
+    pub abort_status: u32,
+    #[prost(uint32, tag = "4")]
+    pub abort_millionths: u32,
+    /// Only requests with this field; empty for all.
+    #[prost(string, tag = "5")]
+    pub trigger: ::prost::alloc::string::String,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Cors {
+    #[prost(string, repeated, tag = "1")]
+    pub origins: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(bool, tag = "2")]
+    pub credentials: bool,
+    /// Absent for any that is asked for.
+    #[prost(message, optional, tag = "3")]
+    pub methods: ::core::option::Option<cors::Names>,
+    #[prost(message, optional, tag = "4")]
+    pub headers: ::core::option::Option<cors::Names>,
+    #[prost(string, repeated, tag = "5")]
+    pub expose: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    #[prost(uint32, tag = "6")]
+    pub max_age_s: u32,
+}
+/// Nested message and enum types in `Cors`.
+pub mod cors {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+    pub struct Names {
+        #[prost(string, repeated, tag = "1")]
+        pub names: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Backend {
+    #[prost(message, optional, tag = "1")]
+    pub share: ::core::option::Option<Share>,
+    /// 0 for the one the caller named.
+    #[prost(uint32, tag = "2")]
+    pub port: u32,
+    #[prost(message, optional, tag = "3")]
+    pub request_headers: ::core::option::Option<HeaderEdits>,
+    #[prost(message, optional, tag = "4")]
+    pub response_headers: ::core::option::Option<HeaderEdits>,
+    /// Why its part is answered with 500; empty if it is not.
+    #[prost(string, tag = "5")]
+    pub refused: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
@@ -561,7 +816,7 @@ pub struct IssueResponse {
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct ProxyMessage {
-    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8")]
+    #[prost(oneof = "proxy_message::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
     pub kind: ::core::option::Option<proxy_message::Kind>,
 }
 /// Nested message and enum types in `ProxyMessage`.
@@ -584,6 +839,8 @@ pub mod proxy_message {
         Rotated(super::Rotated),
         #[prost(message, tag = "8")]
         Outside(super::Outside),
+        #[prost(message, tag = "9")]
+        Recalled(super::Recalled),
     }
 }
 /// First message of the stream.
@@ -783,6 +1040,45 @@ pub struct OutsideHost {
     #[prost(uint64, tag = "5")]
     pub refused: u64,
 }
+/// What a proxy remembers of requests: the answer to one Recall.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Recalled {
+    #[prost(uint64, tag = "1")]
+    pub request_id: u64,
+    /// The newest first.
+    #[prost(message, repeated, tag = "2")]
+    pub decisions: ::prost::alloc::vec::Vec<Decision>,
+}
+/// How one request was dealt with.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Decision {
+    /// The path is empty: it is not remembered.
+    #[prost(message, optional, tag = "1")]
+    pub request: ::core::option::Option<TapEvent>,
+    /// At most four.
+    #[prost(message, repeated, tag = "2")]
+    pub tries: ::prost::alloc::vec::Vec<Try>,
+}
+/// One try at one endpoint.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Try {
+    /// Address of the endpoint; empty when it is gone meanwhile.
+    #[prost(string, tag = "1")]
+    pub endpoint: ::prost::alloc::string::String,
+    /// "200", "connect refused", "reset", "timeout", "refused".
+    #[prost(string, tag = "2")]
+    pub outcome: ::prost::alloc::string::String,
+    /// Microseconds since the request's head.
+    #[prost(uint32, tag = "3")]
+    pub after_us: u32,
+    #[prost(uint32, tag = "4")]
+    pub took_us: u32,
+    /// Endpoints that could be chosen from, of so many; the others were ejected, unhealthy, of another version or tried before.
+    #[prost(uint32, tag = "5")]
+    pub candidates: u32,
+    #[prost(uint32, tag = "6")]
+    pub endpoints: u32,
+}
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotated {
     #[prost(uint64, tag = "1")]
@@ -793,7 +1089,7 @@ pub struct Rotated {
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct ControlMessage {
-    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5")]
+    #[prost(oneof = "control_message::Kind", tags = "1, 2, 3, 4, 5, 6")]
     pub kind: ::core::option::Option<control_message::Kind>,
 }
 /// Nested message and enum types in `ControlMessage`.
@@ -810,6 +1106,8 @@ pub mod control_message {
         Rotate(super::Rotate),
         #[prost(message, tag = "5")]
         Refused(super::Refused),
+        #[prost(message, tag = "6")]
+        Recall(super::Recall),
     }
 }
 /// The workload is in the registry.
@@ -839,6 +1137,15 @@ pub struct TapStart {
 pub struct TapStop {
     #[prost(uint64, tag = "1")]
     pub tap_id: u64,
+}
+/// Asks what is remembered of the requests of a trace.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Recall {
+    #[prost(uint64, tag = "1")]
+    pub request_id: u64,
+    /// 6 to 32 hex digits that its id begins with.
+    #[prost(string, tag = "2")]
+    pub trace: ::prost::alloc::string::String,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Rotate {

@@ -162,7 +162,7 @@ impl Wire {
         };
         let text = self.out.text();
         write::request_line(text, &head.method, edits.path(head).as_str(), head.query.as_deref());
-        authority(text, &head.authority);
+        authority(text, edits.authority(head));
         let mut names_te = false;
         for (name, value) in head.fields.lines().filter(|(name, _)| !edits.hides(name)).chain(edits.added()) {
             if name.eq_ignore_ascii_case(CONTENT_LENGTH.as_str().as_bytes()) {

@@ -164,7 +164,7 @@ async fn until_dead(pings: Option<PingPong>, signal: &Signal) -> String {
 fn outgoing(head: &RequestHead, edits: &Edits) -> Result<http::Request<()>, http::Error> {
     let uri = http::Uri::builder()
         .scheme("http")
-        .authority(head.authority.to_string())
+        .authority(edits.authority(head).to_string())
         .path_and_query(edits.target(head))
         .build()?;
     let mut request = http::Request::builder().method(&head.method).uri(uri).version(Version::HTTP_2).body(())?;

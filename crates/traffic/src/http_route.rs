@@ -1,0 +1,298 @@
+//! Which rule of which route takes a request to a service, or from outside.
+//!
+//! Precedence is that of the Gateway API v1 (`HTTPRouteRule.matches`): the longest host name, then an exact path before a template,
+//! before a regular expression, before the longest prefix; then a method, then more header conditions, then more query conditions;
+//! then the route by name, then the rule by place.
+
+pub mod act;
+mod query;
+
+use std::cmp::Reverse;
+use std::sync::Arc;
+
+use hms_model::http_route::{
+    FieldCondition, HttpMatch, HttpRoute, HttpRule, Parent, PathCondition, Source, ValueCondition,
+};
+use hms_model::message::RequestHead;
+use hms_model::names::ServiceName;
+use hms_model::split::Share;
+use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+
+/// The rules for requests to one service, or of one gateway, the most particular first.
+#[derive(Debug, Clone, PartialEq)]
+pub struct HttpTable {
+    rules: Vec<LedRule>,
+    entries: Vec<Entry>,
+}
+
+/// A rule with what is worked out once.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LedRule {
+    /// As its author wrote it.
+    pub rule: HttpRule,
+    /// The route it stands in.
+    pub route: ServiceName,
+    /// Who gets its requests, in the order of the rule's backends; empty for the parent itself.
+    pub shares: Vec<Share>,
+    /// What it is called in telemetry and explanations: its name, or its first match.
+    pub title: Arc<str>,
+}
+
+/// One match of one rule.
+#[derive(Debug, Clone, PartialEq)]
+struct Entry {
+    /// Host names, if the parent is a gateway; empty for any.
+    hosts: Vec<String>,
+    /// The port of the service, if not every one is meant.
+    ports: Vec<u16>,
+    condition: HttpMatch,
+    rule: usize,
+}
+
+/// What was found for a request.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Selected<'t> {
+    /// The rule.
+    pub rule: &'t LedRule,
+    /// The prefix that its match names, without a slash at its end, for rewriting; `None` of a match without one.
+    pub prefix: Option<&'t str>,
+}
+
+/// For whom a table is made.
+#[derive(Debug, Clone, Copy)]
+pub enum Whose<'a> {
+    /// For `caller`'s requests to `service`.
+    Service {
+        /// Who is called.
+        service: &'a ServiceName,
+        /// Who calls.
+        caller: &'a ServiceName,
+    },
+    /// For requests from outside.
+    Gateway,
+}
+
+/// How particular a match is; the largest wins.
+type Rank = (usize, u8, usize, bool, usize, usize);
+
+impl HttpTable {
+    /// The table of some routes, or `None` if none of them is about these requests: then everything goes as if there were none.
+    pub fn build(routes: &[HttpRoute], whose: Whose<'_>) -> Option<Self> {
+        let mut about: Vec<&HttpRoute> = routes.iter().filter(|route| is_about(route, whose)).collect();
+        about.sort_by(|a, b| a.name.cmp(&b.name));
+        // What a caller's own namespace says replaces what the service's says (GEP-1426).
+        let is_own = |route: &HttpRoute| match whose {
+            Whose::Service { service, .. } => route.name.namespace() != service.namespace(),
+            Whose::Gateway => false,
+        };
+        let has_own = about.iter().any(|route| is_own(route));
+        let mut table = Self { rules: Vec::new(), entries: Vec::new() };
+        let mut ranked: Vec<(Reverse<Rank>, usize, Entry)> = Vec::new();
+        for route in about.iter().filter(|route| !has_own || is_own(route)) {
+            for rule in &route.rules {
+                table.add(route, rule, whose, &mut ranked);
+            }
+        }
+        if about.is_empty() {
+            return None;
+        }
+        ranked.sort_by_key(|(rank, place, _)| (*rank, *place));
+        table.entries = ranked.into_iter().map(|(_, _, entry)| entry).collect();
+        Some(table)
+    }
+
+    fn add(
+        &mut self,
+        route: &HttpRoute,
+        rule: &HttpRule,
+        whose: Whose<'_>,
+        ranked: &mut Vec<(Reverse<Rank>, usize, Entry)>,
+    ) {
+        let place = self.rules.len();
+        let everything = [HttpMatch::default()];
+        let matches = if rule.matches.is_empty() { everything.as_slice() } else { &rule.matches };
+        let title = if rule.name.is_empty() {
+            matches.first().map(ToString::to_string).unwrap_or_default()
+        } else {
+            rule.name.clone()
+        };
+        self.rules.push(LedRule {
+            rule: rule.clone(),
+            route: route.name.clone(),
+            shares: rule.backends.iter().map(|backend| backend.share.clone()).collect(),
+            title: title.into(),
+        });
+        let (mut hosts, mut ports) = (Vec::new(), Vec::new());
+        match whose {
+            Whose::Gateway => hosts.extend(route.hosts.iter().map(|host| host.to_ascii_lowercase())),
+            Whose::Service { service, .. } => ports = ports_of(route, service),
+        }
+        for condition in matches {
+            // Who calls is known already.
+            if let Whose::Service { caller, .. } = whose
+                && !from(&condition.sources, caller)
+            {
+                continue;
+            }
+            // A host decides before anything else, so every one is an entry of its own.
+            let each: Vec<Vec<String>> =
+                if hosts.is_empty() { vec![Vec::new()] } else { hosts.iter().map(|host| vec![host.clone()]).collect() };
+            for hosts in each {
+                let rank = rank(hosts.first().map(String::as_str), condition);
+                let entry = Entry { hosts, ports: ports.clone(), condition: condition.clone(), rule: place };
+                ranked.push((Reverse(rank), ranked.len(), entry));
+            }
+        }
+    }
+
+    /// The rule that takes a request to this port of the service; 0 is its first.
+    pub fn select(&self, head: &RequestHead, port: u16) -> Option<Selected<'_>> {
+        // A browser that asks whether it may ask is about the request that it will make.
+        let asked = if act::is_preflight(head) { head.fields.text(&ACCESS_CONTROL_REQUEST_METHOD) } else { None };
+        let method = asked.unwrap_or(head.method.as_str());
+        let entry = self.entries.iter().find(|entry| entry.takes(head, method, port))?;
+        let rule = self.rules.get(entry.rule)?;
+        let prefix = match &entry.condition.path {
+            Some(PathCondition::Prefix(prefix)) => Some(prefix.trim_end_matches('/')),
+            // No condition on the path is the prefix `/` (Gateway API).
+            None => Some(""),
+            _ => None,
+        };
+        Some(Selected { rule, prefix })
+    }
+
+    /// Every rule, by route and place.
+    pub fn rules(&self) -> &[LedRule] {
+        &self.rules
+    }
+
+    /// What there is, for somebody whose request fits nothing: at most `most`, the most particular first.
+    pub fn known(&self, most: usize) -> Vec<String> {
+        self.entries.iter().take(most).map(|entry| entry.condition.to_string()).collect()
+    }
+
+    /// Rules that no request reaches, because others that come first take everything they would.
+    pub fn shadowed(&self) -> impl Iterator<Item = &LedRule> {
+        let reached = |place: usize| {
+            self.entries.iter().enumerate().any(|(at, entry)| {
+                let before = self.entries.get(..at).unwrap_or_default();
+                entry.rule == place && !before.iter().any(|other| other.covers(entry))
+            })
+        };
+        self.rules.iter().enumerate().filter(move |(place, _)| !reached(*place)).map(|(_, rule)| rule)
+    }
+}
+
+impl Entry {
+    fn takes(&self, head: &RequestHead, method: &str, port: u16) -> bool {
+        let Self { hosts, ports, condition, .. } = self;
+        (ports.is_empty() || port == 0 || ports.contains(&port))
+            && (hosts.is_empty() || hosts.iter().any(|host| host_fits(host, head.authority.host())))
+            && fits(condition, head, method)
+    }
+
+    /// Whether every request of another entry is surely one of this. May be `false` where it is.
+    fn covers(&self, other: &Self) -> bool {
+        let path = match (&self.condition.path, &other.condition.path) {
+            (None, _) => true,
+            (Some(PathCondition::Prefix(own)), Some(PathCondition::Exact(path) | PathCondition::Prefix(path))) => {
+                PathCondition::Prefix(own.clone()).takes(path)
+            }
+            (own, path) => own == path,
+        };
+        let within = |own: &[String], others: &[String]| own.is_empty() || own == others;
+        path && within(&self.hosts, &other.hosts)
+            && (self.ports.is_empty() || self.ports == other.ports)
+            && (self.condition.method.is_none() || self.condition.method == other.condition.method)
+            && self.condition.headers.iter().all(|own| other.condition.headers.contains(own))
+            && self.condition.query.iter().all(|own| other.condition.query.contains(own))
+            && (self.condition.sources.is_empty() || self.condition.sources == other.condition.sources)
+    }
+}
+
+/// Whether a route is about these requests at all.
+fn is_about(route: &HttpRoute, whose: Whose<'_>) -> bool {
+    match whose {
+        Whose::Gateway => route.parents.contains(&Parent::Gateway),
+        Whose::Service { service, caller } => {
+            let is_parent = |parent: &Parent| matches!(parent, Parent::Service { service: own, .. } if own == service);
+            // A caller's route holds for callers of its namespace only.
+            let holds = route.name.namespace() == service.namespace() || route.name.namespace() == caller.namespace();
+            holds && route.parents.iter().any(is_parent)
+        }
+    }
+}
+
+/// The ports of a service that a route is about; empty for all of them.
+fn ports_of(route: &HttpRoute, service: &ServiceName) -> Vec<u16> {
+    let mut ports = Vec::new();
+    for parent in &route.parents {
+        match parent {
+            Parent::Service { service: own, port } if own == service => match port {
+                None => return Vec::new(),
+                Some(port) => ports.push(*port),
+            },
+            _ => {}
+        }
+    }
+    ports
+}
+
+fn from(sources: &[Source], caller: &ServiceName) -> bool {
+    sources.is_empty() || sources.iter().any(|source| source.takes(caller))
+}
+
+/// Whether all conditions but those on the caller hold.
+fn fits(condition: &HttpMatch, head: &RequestHead, method: &str) -> bool {
+    condition.method.as_ref().is_none_or(|own| own.as_str() == method)
+        && condition.path.as_ref().is_none_or(|path| path.takes(head.path.as_str()))
+        && condition.headers.iter().all(|own| field_fits(own, head))
+        && condition.query.iter().all(|own| query::fits(own, head.query.as_deref().unwrap_or_default()))
+}
+
+fn field_fits(condition: &FieldCondition, head: &RequestHead) -> bool {
+    let holds = if condition.name == http::header::HOST {
+        // The authority is no field here, and yet people speak of it as one.
+        value_fits(&condition.value, &head.authority.to_string())
+    } else {
+        head.fields.first(&condition.name).is_some_and(|value| match std::str::from_utf8(value) {
+            Ok(text) => value_fits(&condition.value, text),
+            Err(_not_text) => condition.value == ValueCondition::Present,
+        })
+    };
+    holds != condition.is_negated
+}
+
+fn value_fits(condition: &ValueCondition, value: &str) -> bool {
+    match condition {
+        ValueCondition::Exact(own) => own == value,
+        ValueCondition::Regex(own) => own.is_match(value),
+        ValueCondition::Present => true,
+    }
+}
+
+/// Whether a host fits `example.com` or `*.example.com`; of the latter the star stands for one or more labels.
+fn host_fits(own: &str, host: &str) -> bool {
+    match own.strip_prefix('*') {
+        None => own == host,
+        Some("") => true,
+        Some(suffix) => host.len() > suffix.len() && host.ends_with(suffix),
+    }
+}
+
+fn rank(host: Option<&str>, condition: &HttpMatch) -> Rank {
+    // An exact host before any wildcard, then the longest.
+    let host = host.map_or(0, |host| host.len() + if host.starts_with('*') { 0 } else { 1000 });
+    let (kind, length) = match &condition.path {
+        Some(PathCondition::Exact(text)) => (3, text.len()),
+        Some(PathCondition::Template(pattern)) => (2, pattern.as_str().len()),
+        Some(PathCondition::Regex(pattern)) => (1, pattern.as_str().len()),
+        Some(PathCondition::Prefix(text)) => (0, text.len()),
+        None => (0, 1),
+    };
+    (host, kind, length, condition.method.is_some(), condition.headers.len(), condition.query.len())
+}
+
+#[cfg(test)]
+#[cfg(not(loom))]
+mod tests;
