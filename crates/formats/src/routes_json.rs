@@ -7,7 +7,7 @@
 use std::time::Duration;
 
 use hms_model::finding::Finding;
-use hms_model::policy::{KeepAlive, RateLimit};
+use hms_model::policy::{KeepAlive, LimitKey, RateLimit};
 use serde_json::{Map, Value, json};
 
 use crate::document;
@@ -54,10 +54,10 @@ pub fn export(files: &[RouteFile]) -> String {
 }
 
 fn entry(file: &RouteFile) -> Value {
-    let limits: Vec<Option<RateLimit>> = file.route.rules.iter().map(|rule| rule.rate_limit).collect();
+    let limits: Vec<Option<&RateLimit>> = file.route.rules.iter().map(|rule| rule.rate_limit.as_ref()).collect();
     // The seed's shape: one limit for all, unless routes differ.
     let shared = limits.first().copied().flatten().filter(|first| limits.iter().all(|limit| *limit == Some(*first)));
-    let routes = file.route.rules.iter().map(|rule| match rule.rate_limit {
+    let routes = file.route.rules.iter().map(|rule| match &rule.rate_limit {
         Some(limit) if shared.is_none() => json!({"match": rule.matches.to_string(), "rate_limit": rate(limit)}),
         _ => json!(rule.matches.to_string()),
     });
@@ -74,10 +74,30 @@ fn entry(file: &RouteFile) -> Value {
 }
 
 /// `"20 req/min"` where that says everything, else `{rate, burst}` with the same refill.
-fn rate(limit: RateLimit) -> Value {
+fn rate(limit: &RateLimit) -> Value {
+    let (cost, each) = (limit.cost(), limit.key());
+    if cost == 1 && *each == LimitKey::Route {
+        return plain_rate(limit);
+    }
+    let mut out = match plain_rate(limit) {
+        Value::Object(out) => out,
+        rate => Map::from_iter([("rate".to_owned(), rate)]),
+    };
+    if cost != 1 {
+        out.insert("cost".to_owned(), json!(cost));
+    }
+    match each {
+        LimitKey::Route => {}
+        LimitKey::Identity => drop(out.insert("each".to_owned(), json!("identity"))),
+        LimitKey::Header(name) => drop(out.insert("each".to_owned(), json!({"header": name.as_str()}))),
+    }
+    Value::Object(out)
+}
+
+fn plain_rate(limit: &RateLimit) -> Value {
     let text = limit.to_string();
     match RateLimit::parse(&text) {
-        Ok(plain) if plain == limit => return json!(text),
+        Ok(plain) if plain.period() == limit.period() && plain.burst() == limit.burst() => return json!(text),
         Ok(plain) if plain.period() == limit.period() => return json!({"rate": text, "burst": limit.burst()}),
         _ => {}
     }

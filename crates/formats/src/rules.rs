@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
-use hms_model::policy::RateLimit;
+use hms_model::policy::{LimitKey, RateLimit};
 use hms_model::route::{METHODS, Match, PatternError, Rule, Segment};
+use http::HeaderName;
 
 use crate::document::{Form, Value, short};
 use crate::read::{Field, Keys, Reader, Span, nearest};
@@ -83,7 +84,11 @@ pub(crate) fn rules(
         };
         if let Some(matches) = route(reader, &at) {
             claims.claim(reader, at.node.span, service, &matches);
-            rules.push(Rule { matches, rate_limit: own.or(shared), origin: reader.origin(at.node.span) });
+            rules.push(Rule {
+                matches,
+                rate_limit: own.or_else(|| shared.clone()),
+                origin: reader.origin(at.node.span),
+            });
         }
     }
     rules
@@ -184,21 +189,62 @@ fn part_of(reader: &Reader<'_>, span: Span, part: &str) -> Span {
     }
 }
 
-/// `"20 req/min"`, `20/m` or `{rate, burst}`.
+/// `"20 req/min"`, `20/m` or `{rate, burst, cost, each}`.
 pub(crate) fn rate_limit(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<RateLimit> {
-    const KEYS: Keys = Keys::new(&["rate", "burst"]);
+    const KEYS: Keys = Keys::new(&["rate", "burst", "cost", "each"]);
     if let Value::Map(_) = &field.node.value {
         let table = reader.table(field.node, &field.path, KEYS)?;
         let burst = table.field("burst").map(|burst| reader.whole(burst, "a number of requests", 1..=1_000_000));
         let rate = reader.need(&table, "rate", "rate: 20 req/min").cloned();
         let rate = rate.and_then(|rate| plain_rate(reader, &rate))?;
-        return match burst {
-            None => Some(rate),
+        let rate = match burst {
+            None => rate,
             // Its bounds are those of `whole` above.
-            Some(burst) => RateLimit::new(rate.count(), rate.period(), Some(burst?)).ok(),
+            Some(burst) => RateLimit::new(rate.count(), rate.period(), Some(burst?)).ok()?,
+        };
+        let rate = match table.field("cost") {
+            None => rate,
+            Some(field) => rate.clone().costing(reader.whole(field, "a number of tokens", 1..=rate.burst())?).ok()?,
+        };
+        return match table.field("each") {
+            None => Some(rate),
+            Some(field) => limit_key(reader, field).map(|key| rate.each(key)),
         };
     }
     plain_rate(reader, field)
+}
+
+/// `identity`, `{header: x-user}` or `{claim: sub}`.
+fn limit_key(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<LimitKey> {
+    const KEYS: Keys = Keys::new(&["header", "claim"]);
+    const WANTS: &str = "whose bucket: identity, {header: x-user} or {claim: sub}";
+    if !matches!(field.node.value, Value::Map(_)) {
+        return reader.word(field, &[("identity", LimitKey::Identity), ("route", LimitKey::Route)]);
+    }
+    let table = reader.table(field.node, &field.path, KEYS)?;
+    match (table.field("header"), table.field("claim")) {
+        (Some(header), None) => {
+            let text = reader.text(header, "the name of a header field")?;
+            if let Ok(name) = HeaderName::try_from(text) {
+                return Some(LimitKey::Header(name));
+            }
+            reader.bad(
+                header,
+                "the name of a header field",
+                "it has letters, digits and -",
+                "write for example x-user",
+            );
+            None
+        }
+        // What the gateway found in a token travels in fields of its own.
+        (None, Some(claim)) => reader
+            .word(claim, &[("sub", "x-hms-subject"), ("roles", "x-hms-roles")])
+            .map(|name| LimitKey::Header(HeaderName::from_static(name))),
+        _ => {
+            reader.bad(field, WANTS, "one of the two decides", "write for example {header: x-user}");
+            None
+        }
+    }
 }
 
 fn plain_rate(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<RateLimit> {

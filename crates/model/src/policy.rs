@@ -18,7 +18,7 @@ pub use egress::Egress;
 pub use jwt::{JwtIssuer, JwtKey};
 pub use limits::Limits;
 pub use outlier::Outlier;
-pub use rate_limit::RateLimit;
+pub use rate_limit::{LimitKey, RateLimit};
 pub use retry::Retry;
 pub use stamps::Stamps;
 pub use telemetry::Telemetry;

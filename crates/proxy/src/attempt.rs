@@ -50,6 +50,15 @@ enum Tried {
 }
 
 impl Tried {
+    /// What another try would be for; `None` for an answer that is good.
+    fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Answered(_, failure) => *failure,
+            Self::Failed(failure, _) => Some(*failure),
+            Self::Refused(_) => Some(Failure::Shed),
+        }
+    }
+
     /// The same for whoever asks later. The request's head came first, then the try began and ended.
     fn told(
         &self,
@@ -151,12 +160,7 @@ pub async fn run(
         let time = Time { begun: now, limit: time, called };
         let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
         exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
-        let failure = match &outcome {
-            Tried::Answered(_, None) => None,
-            Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
-            Tried::Refused(_) => Some(Failure::Shed),
-        };
-        let Some(failure) = failure else { return answer(outcome, upstream, idle) };
+        let Some(failure) = outcome.failure() else { return answer(outcome, upstream, idle) };
         tried.push(index);
         let attempted = Attempted {
             method: &head.method,
@@ -176,9 +180,7 @@ pub async fn run(
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
-                if failure != Failure::Shed {
-                    worker.metrics.rescue(&upstream.host, &endpoint.endpoint.version);
-                }
+                rescued(worker, upstream, endpoint, failure);
                 drop(outcome);
                 tokio::time::sleep(after).await;
                 now = worker.now();
@@ -187,6 +189,13 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+/// Counts a try that another one follows, unless the endpoint had no part in its failure.
+fn rescued(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, failure: Failure) {
+    if failure != Failure::Shed {
+        worker.metrics.rescue(&upstream.host, &endpoint.endpoint.version);
     }
 }
 

@@ -38,7 +38,7 @@ use crate::filters::jwt::Claims;
 use crate::filters::{forwarded, json_body};
 use crate::local_app;
 use crate::refusal::{ERROR_HEADER, RateLimitFields, Reason, Refusal};
-use crate::runtime::local::Local;
+use crate::runtime::local::{Local, LocalRule};
 use crate::runtime::upstream::Upstream;
 use crate::runtime::{GatewayTable, Runtime};
 use crate::standalone::StaticDoor;
@@ -206,7 +206,7 @@ async fn inbound(
     // Before the limits: a stranger must not drain a bucket.
     allowed(runtime, local, peer, head)?;
     if let Some(rule) = rule {
-        within_rate(rule, local, worker)?;
+        within_rate(rule, local, worker, (peer, head))?;
     }
     let mut edits = Edits::default();
     exchange.pass_trace(&mut edits);
@@ -392,9 +392,14 @@ fn allowed(runtime: &Runtime, local: &Local, peer: &SpiffeId, head: &RequestHead
 }
 
 /// Takes a token from the rule's bucket (ruling R15).
-fn within_rate(rule: &crate::runtime::local::LocalRule, local: &Local, worker: &Worker) -> Result<(), Refusal> {
+fn within_rate(
+    rule: &LocalRule,
+    local: &Local,
+    worker: &Worker,
+    (peer, head): (&SpiffeId, &RequestHead),
+) -> Result<(), Refusal> {
     let Some((limit, bucket)) = &rule.limit else { return Ok(()) };
-    match bucket.take(*limit, worker.now()) {
+    match bucket.take(limit, peer, head, worker.now()) {
         rate_limit::Verdict::Granted { .. } => Ok(()),
         rate_limit::Verdict::Refused { retry_after } => {
             let seconds = retry_after.as_millis().div_ceil(1000).max(1);

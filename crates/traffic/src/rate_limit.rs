@@ -1,5 +1,7 @@
 //! Tokens: so many requests per time (ruling R15), by the generic cell rate algorithm (ITU-T I.371, "virtual scheduling").
 
+use std::collections::HashMap;
+use std::hash::{BuildHasher as _, RandomState};
 use std::time::Duration;
 
 use hms_model::policy::RateLimit;
@@ -46,16 +48,22 @@ impl Bucket {
         Self(AtomicU64::new(0))
     }
 
-    /// Takes a token, if there is one.
-    pub fn take(&self, limit: RateLimit, now: Moment) -> Verdict {
+    /// Whether nothing is missing in it.
+    pub fn is_full(&self, now: Moment) -> bool {
+        self.0.load(Ordering::Relaxed) <= now.as_micros().saturating_mul(1000).min(HORIZON)
+    }
+
+    /// Takes a request's tokens, if there are as many.
+    pub fn take(&self, limit: &RateLimit, now: Moment) -> Verdict {
         let now = now.as_micros().saturating_mul(1000).min(HORIZON);
         // Rounded up, so that rounding never grants more than was asked; at least 1 ns, so that it grants a finite number.
         let period = u64::try_from(limit.period().as_nanos()).unwrap_or(HORIZON).min(HORIZON);
         let interval = period.div_ceil(u64::from(limit.count()).max(1)).max(1);
         let burst = interval.saturating_mul(u64::from(limit.burst())).min(HORIZON);
+        let cost = interval.saturating_mul(u64::from(limit.cost())).min(HORIZON);
         let mut full_at = self.0.load(Ordering::Relaxed);
         loop {
-            let then = full_at.max(now).saturating_add(interval);
+            let then = full_at.max(now).saturating_add(cost);
             let debt = then.saturating_sub(now);
             if debt > burst {
                 return Verdict::Refused { retry_after: Duration::from_nanos(debt.saturating_sub(burst)) };
@@ -71,6 +79,40 @@ impl Bucket {
     }
 }
 
+/// Buckets of one limit, one for each key, bounded.
+///
+/// Keys are known by a hash under a secret of the process, so that nobody can make many share one bucket. A bucket that is full
+/// again says nothing and is given up when room is needed; when there is none, new keys share one bucket.
+#[derive(Debug)]
+pub struct Buckets {
+    keyed: HashMap<u64, Bucket>,
+    shared: Bucket,
+    secret: RandomState,
+}
+
+/// Buckets that one limit may have.
+pub const MOST_BUCKETS: usize = 10_000;
+
+impl Default for Buckets {
+    fn default() -> Self {
+        Self { keyed: HashMap::new(), shared: Bucket::new(), secret: RandomState::new() }
+    }
+}
+
+impl Buckets {
+    /// Takes a request's tokens from the bucket of its key.
+    pub fn take(&mut self, key: &[u8], limit: &RateLimit, now: Moment) -> Verdict {
+        let hash = self.secret.hash_one(key);
+        if !self.keyed.contains_key(&hash) && self.keyed.len() >= MOST_BUCKETS {
+            self.keyed.retain(|_, bucket| !bucket.is_full(now));
+            if self.keyed.len() >= MOST_BUCKETS {
+                return self.shared.take(limit, now);
+            }
+        }
+        self.keyed.entry(hash).or_default().take(limit, now)
+    }
+}
+
 #[cfg(test)]
 #[cfg(not(loom))]
 mod tests {
@@ -80,7 +122,7 @@ mod tests {
 
     use super::*;
 
-    fn granted(bucket: &Bucket, limit: RateLimit, now: Moment) -> bool {
+    fn granted(bucket: &Bucket, limit: &RateLimit, now: Moment) -> bool {
         matches!(bucket.take(limit, now), Verdict::Granted { .. })
     }
 
@@ -90,13 +132,13 @@ mod tests {
         let bucket = Bucket::new();
         for call in 0..20_u64 {
             let now = Moment::from_micros(call * 140_000);
-            assert!(granted(&bucket, limit, now), "call {call}");
+            assert!(granted(&bucket, &limit, now), "call {call}");
         }
         let now = Moment::from_micros(2_900_000);
-        let Verdict::Refused { retry_after } = bucket.take(limit, now) else { panic!("granted") };
+        let Verdict::Refused { retry_after } = bucket.take(&limit, now) else { panic!("granted") };
         assert_eq!(retry_after, Duration::from_millis(100));
-        assert!(granted(&bucket, limit, now.plus(retry_after)), "a token is there when it was promised");
-        assert!(!granted(&bucket, limit, now.plus(retry_after)));
+        assert!(granted(&bucket, &limit, now.plus(retry_after)), "a token is there when it was promised");
+        assert!(!granted(&bucket, &limit, now.plus(retry_after)));
     }
 
     #[test]
@@ -104,17 +146,42 @@ mod tests {
         let limit = RateLimit::new(20, Duration::from_mins(1), None).unwrap();
         let bucket = Bucket::new();
         let now = Moment::from_micros(77);
-        assert_eq!(bucket.take(limit, now), Verdict::Granted { remaining: 19, reset: Duration::from_secs(3) });
-        assert_eq!(bucket.take(limit, now), Verdict::Granted { remaining: 18, reset: Duration::from_secs(6) });
+        assert_eq!(bucket.take(&limit, now), Verdict::Granted { remaining: 19, reset: Duration::from_secs(3) });
+        assert_eq!(bucket.take(&limit, now), Verdict::Granted { remaining: 18, reset: Duration::from_secs(6) });
+    }
+
+    #[test]
+    fn a_dear_request_takes_several_tokens_and_each_key_has_its_own() {
+        let limit = RateLimit::new(10, Duration::from_secs(10), None).unwrap().costing(4).unwrap();
+        let mut buckets = Buckets::default();
+        let mut granted = |key: &[u8]| matches!(buckets.take(key, &limit, Moment::ZERO), Verdict::Granted { .. });
+        assert_eq!([granted(b"a"), granted(b"a"), granted(b"a")], [true, true, false]);
+        assert!(granted(b"b"));
+        assert!(RateLimit::parse("10/s").unwrap().costing(11).is_err());
+    }
+
+    #[test]
+    fn strangers_beyond_the_bound_share_a_bucket_until_others_are_full_again() {
+        let limit = RateLimit::new(1, Duration::from_secs(1), None).unwrap();
+        let mut buckets = Buckets::default();
+        let take = |buckets: &mut Buckets, key: usize, now| {
+            matches!(buckets.take(&key.to_le_bytes(), &limit, now), Verdict::Granted { .. })
+        };
+        assert!((0..=MOST_BUCKETS).all(|key| take(&mut buckets, key, Moment::ZERO)));
+        assert!(!take(&mut buckets, MOST_BUCKETS + 1, Moment::ZERO), "the shared one is empty");
+        assert!(!take(&mut buckets, 7, Moment::ZERO), "those who were known keep theirs");
+        let later = Moment::from_micros(1_000_000);
+        assert!((0..MOST_BUCKETS).all(|key| take(&mut buckets, MOST_BUCKETS * 2 + key, later)));
+        assert!(buckets.keyed.len() <= MOST_BUCKETS);
     }
 
     #[test]
     fn a_refusal_costs_nothing() {
         let limit = RateLimit::new(1, Duration::from_secs(1), None).unwrap();
         let bucket = Bucket::new();
-        assert!(granted(&bucket, limit, Moment::ZERO));
-        assert!((0..1_000).all(|micros| !granted(&bucket, limit, Moment::from_micros(micros))));
-        assert!(granted(&bucket, limit, Moment::from_micros(1_000_000)));
+        assert!(granted(&bucket, &limit, Moment::ZERO));
+        assert!((0..1_000).all(|micros| !granted(&bucket, &limit, Moment::from_micros(micros))));
+        assert!(granted(&bucket, &limit, Moment::from_micros(1_000_000)));
     }
 
     #[test]
@@ -122,7 +189,7 @@ mod tests {
         let limit = RateLimit::parse("20 req/min").unwrap();
         let (bucket, taken) = (Bucket::new(), AtomicUsize::new(0));
         let take_many = || {
-            let own = (0..1000).filter(|_| granted(&bucket, limit, Moment::from_micros(5))).count();
+            let own = (0..1000).filter(|_| granted(&bucket, &limit, Moment::from_micros(5))).count();
             taken.fetch_add(own, Ordering::Relaxed);
         };
         std::thread::scope(|scope| {
@@ -141,7 +208,7 @@ mod tests {
         ] {
             for now in [Moment::ZERO, Moment::from_micros(u64::MAX)] {
                 let bucket = Bucket::new();
-                let count = (0..1_000_001).take_while(|_| granted(&bucket, limit, now)).count();
+                let count = (0..1_000_001).take_while(|_| granted(&bucket, &limit, now)).count();
                 assert!(count <= usize::try_from(limit.burst()).unwrap(), "{limit} granted {count}");
                 assert!(count > 0);
             }
@@ -156,7 +223,7 @@ mod tests {
         ) {
             let limit = RateLimit::new(count, Duration::from_millis(period_ms), Some(burst)).unwrap();
             let bucket = Bucket::new();
-            let granted = times.iter().filter(|now| granted(&bucket, limit, Moment::from_micros(**now))).count();
+            let granted = times.iter().filter(|now| granted(&bucket, &limit, Moment::from_micros(**now))).count();
             let (first, last) = (times.iter().min().unwrap(), times.iter().max().unwrap());
             let refilled = u128::from(last - first) * u128::from(count) / (u128::from(period_ms) * 1000);
             prop_assert!(u128::try_from(granted).unwrap() <= u128::from(burst) + refilled + 1);
@@ -171,10 +238,10 @@ mod tests {
             let mut now = Moment::ZERO;
             for gap in gaps {
                 now = now.plus(Duration::from_micros(gap));
-                if let Verdict::Refused { retry_after } = bucket.take(limit, now) {
+                if let Verdict::Refused { retry_after } = bucket.take(&limit, now) {
                     // A moment is whole microseconds; the rest of the last one has to pass as well.
                     now = now.plus(retry_after + Duration::from_micros(1));
-                    prop_assert!(granted(&bucket, limit, now));
+                    prop_assert!(granted(&bucket, &limit, now));
                 }
             }
         }
@@ -196,7 +263,7 @@ mod loom_tests {
             let other = Arc::clone(&bucket);
             let now = Moment::from_micros(5);
             let thread = loom::thread::spawn(move || matches!(other.take(limit, now), Verdict::Granted { .. }));
-            let mine = matches!(bucket.take(limit, now), Verdict::Granted { .. });
+            let mine = matches!(bucket.take(&limit, now), Verdict::Granted { .. });
             assert_ne!(mine, thread.join().unwrap());
         });
     }

@@ -113,7 +113,7 @@ impl RouteTable {
                 rule: place,
                 pattern: rule.matches.to_string(),
                 parameters: parameters(&rule.matches),
-                rate_limit: rule.rate_limit,
+                rate_limit: rule.rate_limit.clone(),
             });
             table.insert(&rule.matches, index);
         }

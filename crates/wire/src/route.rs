@@ -1,8 +1,10 @@
 //! Routes.
 
 use hms_model::names::ServiceName;
-use hms_model::policy::RateLimit;
+use hms_model::policy::{LimitKey, RateLimit};
 use hms_model::route::{Match, Route, Rule};
+
+use http::HeaderName;
 
 use crate::bounds::{ORIGIN_BYTES, each, required, text};
 use crate::proto::hms::v1;
@@ -36,7 +38,7 @@ impl Wire for Rule {
         let Self { matches, rate_limit, origin } = self;
         v1::Rule {
             matches: matches.to_wire(),
-            rate_limit: rate_limit.map(|limit| limit.to_wire()),
+            rate_limit: rate_limit.as_ref().map(Wire::to_wire),
             origin: origin.clone(),
         }
     }
@@ -68,12 +70,32 @@ impl Wire for RateLimit {
     type Message = v1::RateLimit;
 
     fn to_wire(&self) -> v1::RateLimit {
-        v1::RateLimit { count: self.count(), period_us: crate::bounds::micros(self.period()), burst: self.burst() }
+        let (identity, header) = match self.key() {
+            LimitKey::Route => (false, String::new()),
+            LimitKey::Identity => (true, String::new()),
+            LimitKey::Header(name) => (false, name.to_string()),
+        };
+        v1::RateLimit {
+            count: self.count(),
+            period_us: crate::bounds::micros(self.period()),
+            burst: self.burst(),
+            cost: self.cost(),
+            by_identity: identity,
+            by_header: header,
+        }
     }
 
     fn from_wire(message: v1::RateLimit) -> Result<Self, WireError> {
-        let v1::RateLimit { count, period_us, burst } = message;
+        let v1::RateLimit { count, period_us, burst, cost, by_identity, by_header } = message;
         let period = crate::bounds::duration(period_us, "rate_limit.period")?;
-        Self::new(count, period, Some(burst)).map_err(|error| WireError::field("rate_limit", &error))
+        let limit = Self::new(count, period, Some(burst)).and_then(|limit| limit.costing(cost.max(1)));
+        let limit = limit.map_err(|error| WireError::field("rate_limit", &error))?;
+        let header =
+            |name| HeaderName::try_from(name).map_err(|error| WireError::field("rate_limit.by_header", &error));
+        Ok(limit.each(match (by_identity, by_header) {
+            (true, _) => LimitKey::Identity,
+            (false, name) if name.is_empty() => LimitKey::Route,
+            (false, name) => LimitKey::Header(header(name)?),
+        }))
     }
 }

@@ -9,8 +9,8 @@ use hms_model::policy::egress::{EgressHost, Origination, Through, Unlisted};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
-    AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, Limits, Outlier, RateLimit, Retry, Telemetry,
-    Timeouts, TrafficPolicy,
+    AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, LimitKey, Limits, Outlier, RateLimit, Retry,
+    Telemetry, Timeouts, TrafficPolicy,
 };
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
@@ -163,6 +163,15 @@ fn endpoint() -> impl Strategy<Value = Endpoint> {
 fn route() -> impl Strategy<Value = Route> {
     let rate = (1..=1_000_000_u32, 1..=86_400_000_000_u64, 1..=1_000_000_u32)
         .prop_map(|(count, us, burst)| RateLimit::new(count, Duration::from_micros(us), Some(burst)).expect("a rate"));
+    let key = prop_oneof![
+        Just(LimitKey::Route),
+        Just(LimitKey::Identity),
+        "x-[a-z]{1,9}".prop_map(|name| LimitKey::Header(name.parse().expect("a field"))),
+    ];
+    let rate = (rate, key, 1..=99_u32).prop_map(|(rate, key, cost)| {
+        let cost = cost.min(rate.burst());
+        rate.costing(cost).expect("a cost").each(key)
+    });
     let rule = (matches(), option::of(rate), "[a-z./:0-9]{0,20}").prop_map(|(matches, rate_limit, origin)| Rule {
         matches,
         rate_limit,

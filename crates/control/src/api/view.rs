@@ -112,7 +112,7 @@ pub(super) fn service(view: &View, live: &Live, name: &ServiceName, state: &Serv
     let breaker = phase(view, name, state, &live.breakers(Some(name)));
     let routes = state.route.iter().flat_map(|route| &route.rules).map(|rule| RouteView {
         matches: rule.matches.to_string(),
-        rate_limit: rule.rate_limit.map(|limit| limit.to_string()),
+        rate_limit: rule.rate_limit.as_ref().map(ToString::to_string),
         origin: rule.origin.clone(),
     });
     let mut versions: Vec<String> = state.endpoints.values().map(|endpoint| endpoint.version.clone()).collect();

@@ -200,7 +200,7 @@ fn routes(
     }
     open.routes = Some(field.key);
     let placeholder = ServiceName::new("unnamed").ok()?;
-    let limit = open.rate_limit.map(|(limit, _)| limit);
+    let limit = open.rate_limit.as_ref().map(|(limit, _)| limit.clone());
     let rules = rules(reader, field, name.unwrap_or(&placeholder), limit, claims);
     Some(Route { service: name?.clone(), rules })
 }
@@ -339,7 +339,7 @@ fn merge_file(reader: &mut Reader<'_>, service: &mut ServiceFile, left: &Open, r
     let name = &read.file.service;
     let pairs = [
         ("routes", left.routes, Some(read.at)),
-        ("rate_limit", left.rate_limit.map(|(_, span)| span), read.rate_limit),
+        ("rate_limit", left.rate_limit.as_ref().map(|(_, span)| *span), read.rate_limit),
         ("keep_alive", left.keep_alive, read.keep_alive),
     ];
     for (key, own, file) in pairs {
@@ -355,7 +355,8 @@ fn merge_file(reader: &mut Reader<'_>, service: &mut ServiceFile, left: &Open, r
     }
     let mut route = read.file.route;
     for rule in &mut route.rules {
-        rule.rate_limit = rule.rate_limit.or_else(|| left.rate_limit.map(|(limit, _)| limit));
+        let own = rule.rate_limit.take();
+        rule.rate_limit = own.or_else(|| left.rate_limit.as_ref().map(|(limit, _)| limit.clone()));
     }
     service.route.get_or_insert(route);
 }
@@ -371,7 +372,8 @@ fn settle(reader: &mut Reader<'_>, name: &ServiceName, left: &Open, files: &[Sou
         reader.report(*span, finding);
     }
     let routed = out.services.get(name).is_some_and(|service| service.route.is_some());
-    if let (Some((_, span)), false, None) = (left.rate_limit, routed, &left.file) {
+    if let (Some((_, span)), false, None) = (&left.rate_limit, routed, &left.file) {
+        let span = *span;
         let finding = Finding::warning(2107, format!("the rate limit of `{name}` has no effect"))
             .because("a bucket belongs to a route, and the service has none");
         reader.report(span, finding.fix("add routes: [\"* /*\"] to limit everything"));

@@ -145,12 +145,12 @@ impl Reader<'_> {
     }
 
     /// One of a few words.
-    pub(crate) fn word<T: Copy>(&mut self, field: &Field<'_>, words: &[(&'static str, T)]) -> Option<T> {
+    pub(crate) fn word<T: Clone>(&mut self, field: &Field<'_>, words: &[(&'static str, T)]) -> Option<T> {
         let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
         let wants = known.join(" or ");
         let text = self.text(field, &wants)?;
         if let Some((_, value)) = words.iter().find(|(word, _)| *word == text) {
-            return Some(*value);
+            return Some(value.clone());
         }
         let near = nearest(text, &known);
         let fix = near.or_else(|| known.first().copied()).unwrap_or_default();

@@ -3,12 +3,38 @@
 use std::fmt;
 use std::time::Duration;
 
+use http::HeaderName;
+
 /// `count` requests per `period`: a bucket of `burst` tokens that refills one every `period / count`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct RateLimit {
     count: u32,
     period: Duration,
     burst: u32,
+    cost: u32,
+    key: LimitKey,
+}
+
+/// Whose bucket a request's tokens come from.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Default)]
+pub enum LimitKey {
+    /// Everybody's: the route has one.
+    #[default]
+    Route,
+    /// The calling identity's.
+    Identity,
+    /// That of a header field's value; those who send none have one together.
+    Header(HeaderName),
+}
+
+impl fmt::Display for LimitKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Route => f.write_str("route"),
+            Self::Identity => f.write_str("identity"),
+            Self::Header(name) => write!(f, "header {name}"),
+        }
+    }
 }
 
 /// Why a rate is none.
@@ -36,7 +62,34 @@ impl RateLimit {
         if period.is_zero() || period > Duration::from_hours(24) {
             return Err(RateLimitError("a period is longer than nothing and at most a day".to_owned()));
         }
-        Ok(Self { count, period, burst })
+        Ok(Self { count, period, burst, cost: 1, key: LimitKey::Route })
+    }
+
+    /// The same with a bucket for each of something.
+    #[must_use]
+    pub fn each(mut self, key: LimitKey) -> Self {
+        self.key = key;
+        self
+    }
+
+    /// The same for requests that cost more than one token: 1 to the burst.
+    pub fn costing(mut self, cost: u32) -> Result<Self, RateLimitError> {
+        if cost == 0 || cost > self.burst {
+            let why = format!("a request costs 1 to {} (the burst) tokens, not {cost}", self.burst);
+            return Err(RateLimitError(why));
+        }
+        self.cost = cost;
+        Ok(self)
+    }
+
+    /// Whose bucket a request's tokens come from.
+    pub fn key(&self) -> &LimitKey {
+        &self.key
+    }
+
+    /// Tokens that one request takes.
+    pub fn cost(&self) -> u32 {
+        self.cost
     }
 
     /// Reads `20 req/min`, `20/m`, `5 req/s`, `100 requests/hour`.
@@ -61,26 +114,27 @@ impl RateLimit {
     }
 
     /// Requests per period.
-    pub fn count(self) -> u32 {
+    pub fn count(&self) -> u32 {
         self.count
     }
 
     /// The period.
-    pub fn period(self) -> Duration {
+    pub fn period(&self) -> Duration {
         self.period
     }
 
     /// Tokens of a full bucket.
-    pub fn burst(self) -> u32 {
+    pub fn burst(&self) -> u32 {
         self.burst
     }
 
     /// Time until one token comes back.
-    pub fn refill(self) -> Duration {
+    pub fn refill(&self) -> Duration {
         self.period / self.count
     }
 }
 
+/// The rate alone.
 impl fmt::Display for RateLimit {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.period.as_secs() {
@@ -100,7 +154,7 @@ mod tests {
     fn the_grammar_of_rates() {
         let twenty = RateLimit::new(20, Duration::from_mins(1), None).unwrap();
         for text in ["20 req/min", "20/m", "20 requests/minute", "20 req / min"] {
-            assert_eq!(RateLimit::parse(text), Ok(twenty), "{text}");
+            assert_eq!(RateLimit::parse(text), Ok(twenty.clone()), "{text}");
         }
         assert_eq!(twenty.refill(), Duration::from_secs(3));
         assert_eq!(twenty.burst(), 20);

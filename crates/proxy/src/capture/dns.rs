@@ -127,7 +127,7 @@ impl Kind {
 impl Desk {
     /// Resolves when the next message may be read.
     async fn paced(&self) {
-        let Some(pace) = self.pace else { return };
+        let Some(pace) = &self.pace else { return };
         while let Verdict::Refused { retry_after } = self.bucket.take(pace, self.shared.clock.now()) {
             tokio::time::sleep(retry_after).await;
         }

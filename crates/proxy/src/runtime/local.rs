@@ -4,11 +4,15 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use hms_model::mesh::ServiceState;
-use hms_model::policy::RateLimit;
+use hms_model::message::RequestHead;
+use hms_model::policy::{LimitKey, RateLimit};
 use hms_model::route::Route;
 use hms_model::service::Service;
-use hms_traffic::rate_limit::Bucket;
+use hms_model::spiffe::SpiffeId;
+use hms_traffic::clock::Moment;
+use hms_traffic::rate_limit::{Bucket, Buckets, Verdict};
 use hms_traffic::routing::RouteTable;
+use parking_lot::Mutex;
 
 /// The rules that the destination enforces.
 #[derive(Debug)]
@@ -29,16 +33,45 @@ pub struct LocalRule {
     /// `GET /sum/{a}/{b}`.
     pub name: Arc<str>,
     /// Its limit and the bucket that counts it.
-    pub limit: Option<(RateLimit, Arc<Bucket>)>,
+    pub limit: Option<(RateLimit, Arc<Kept>)>,
+}
+
+/// The buckets of one limit.
+#[derive(Debug)]
+pub enum Kept {
+    /// One for all.
+    One(Bucket),
+    /// One for each key. Behind a lock, because buckets come and go.
+    Each(Mutex<Buckets>),
+}
+
+impl Kept {
+    fn of(limit: &RateLimit) -> Arc<Self> {
+        Arc::new(match limit.key() {
+            LimitKey::Route => Self::One(Bucket::new()),
+            LimitKey::Identity | LimitKey::Header(_) => Self::Each(Mutex::default()),
+        })
+    }
+
+    /// Takes the tokens of a request by `peer`.
+    pub fn take(&self, limit: &RateLimit, peer: &SpiffeId, head: &RequestHead, now: Moment) -> Verdict {
+        match (self, limit.key()) {
+            (Self::One(bucket), _) => bucket.take(limit, now),
+            (Self::Each(buckets), LimitKey::Header(name)) => {
+                buckets.lock().take(head.fields.first(name).unwrap_or_default(), limit, now)
+            }
+            (Self::Each(buckets), _) => buckets.lock().take(peer.as_str().as_bytes(), limit, now),
+        }
+    }
 }
 
 impl Local {
     /// Builds the rules. A bucket stays as full as it is while its rule and limit do (ruling R15).
     pub fn build(state: &ServiceState, old: Option<&Self>) -> Self {
-        let mut buckets: HashMap<(&str, RateLimit), &Arc<Bucket>> = HashMap::new();
+        let mut buckets: HashMap<(&str, &RateLimit), &Arc<Kept>> = HashMap::new();
         for rule in old.into_iter().flat_map(|old| &old.rules) {
             if let Some((limit, bucket)) = &rule.limit {
-                buckets.insert((&rule.name, *limit), bucket);
+                buckets.insert((&rule.name, limit), bucket);
             }
         }
         let empty = Route { service: state.service.name.clone(), rules: Vec::new() };
@@ -48,8 +81,9 @@ impl Local {
             .iter()
             .map(|rule| {
                 let name: Arc<str> = rule.matches.to_string().into();
-                let limit = rule.rate_limit.map(|limit| {
-                    (limit, buckets.get(&(&*name, limit)).map_or_else(|| Arc::new(Bucket::new()), |b| Arc::clone(b)))
+                let limit = rule.rate_limit.as_ref().map(|limit| {
+                    let kept = buckets.get(&(&*name, limit)).map_or_else(|| Kept::of(limit), |kept| Arc::clone(kept));
+                    (limit.clone(), kept)
                 });
                 LocalRule { name, limit }
             })

@@ -2,6 +2,7 @@
 
 use hms_model::mesh::{Mesh, ServiceState};
 use hms_model::names::ServiceName;
+use hms_model::policy::LimitKey;
 use hms_model::policy::authorization::{AllowRule, Source};
 use hms_model::spiffe::SpiffeId;
 
@@ -86,7 +87,12 @@ fn rate(state: &ServiceState, question: &Question<'_>) -> Option<Step> {
     let table = RouteTable::of(route);
     let Selection::Found(target) = table.select(&question.head.method, &question.head.path) else { return None };
     let rule = route.rules.get(target.rule)?;
-    let limit = rule.rate_limit?;
-    let text = format!("{} {}: one token of {limit} at each instance", state.service.name, rule.matches);
+    let limit = rule.rate_limit.as_ref()?;
+    let whose = match limit.key() {
+        LimitKey::Route => String::new(),
+        key => format!(", one bucket for each {key}"),
+    };
+    let cost = if limit.cost() == 1 { "one token".to_owned() } else { format!("{} tokens", limit.cost()) };
+    let text = format!("{} {}: {cost} of {limit} at each instance{whose}", state.service.name, rule.matches);
     Some(Step::note("rate", text).at(&rule.origin))
 }

@@ -303,7 +303,7 @@ pub struct Rule {
     #[prost(string, tag = "3")]
     pub origin: ::prost::alloc::string::String,
 }
-#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct RateLimit {
     #[prost(uint32, tag = "1")]
     pub count: u32,
@@ -311,6 +311,14 @@ pub struct RateLimit {
     pub period_us: u64,
     #[prost(uint32, tag = "3")]
     pub burst: u32,
+    /// Tokens that one request takes; 0 is 1.
+    #[prost(uint32, tag = "4")]
+    pub cost: u32,
+    /// A bucket for each calling identity, or for each value of a header field; else one for all. Who overlooks it limits more.
+    #[prost(bool, tag = "5")]
+    pub by_identity: bool,
+    #[prost(string, tag = "6")]
+    pub by_header: ::prost::alloc::string::String,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Gateway {
