@@ -172,11 +172,7 @@ pub async fn run(
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
         };
-        let decision = {
-            let mut dice = worker.dice.borrow_mut();
-            retry::decide(&attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
-        };
-        match decision {
+        match decide(worker, upstream, &attempted, retrying) {
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
@@ -190,6 +186,11 @@ pub async fn run(
             }
         }
     }
+}
+
+fn decide(worker: &Worker, upstream: &Upstream, attempted: &Attempted<'_>, retrying: &Retry) -> Decision {
+    let mut dice = worker.dice.borrow_mut();
+    retry::decide(attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
 }
 
 /// Counts a try that another one follows, unless the endpoint had no part in its failure.
