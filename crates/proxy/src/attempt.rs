@@ -176,12 +176,11 @@ pub async fn run(
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
         };
-        let (budget, asked) = (&upstream.cells.budget, worker.now());
-        let decision = retry::decide(&attempted, retrying, budget, asked, &mut worker.dice.borrow_mut());
-        match decision {
+        match decide(worker, upstream, &attempted, retrying) {
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
+                rescued(worker, upstream, endpoint, failure);
                 drop(outcome);
                 tokio::time::sleep(after).await;
                 now = worker.now();
@@ -190,6 +189,18 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+fn decide(worker: &Worker, upstream: &Upstream, attempted: &Attempted<'_>, retrying: &Retry) -> Decision {
+    let mut dice = worker.dice.borrow_mut();
+    retry::decide(attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
+}
+
+/// Counts a try that another one follows, unless the endpoint had no part in its failure.
+fn rescued(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, failure: Failure) {
+    if failure != Failure::Shed {
+        worker.metrics.rescue(&upstream.host, &endpoint.endpoint.version);
     }
 }
 

@@ -13,6 +13,7 @@ pub mod authorize;
 pub mod backoff;
 pub mod balance;
 pub mod breaker;
+pub mod canary;
 mod cell;
 pub mod clock;
 pub mod detect;

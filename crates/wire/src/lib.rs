@@ -27,7 +27,7 @@ pub mod proto;
 
 pub use bounds::{MESSAGE_BYTES, NAME_BYTES, RESOURCE_BYTES};
 pub use error::WireError;
-pub use resource::{LEVEL, TYPE_URL, decode, encode};
+pub use resource::{DESCRIPTORS, LEVEL, TYPE_URL, decode, encode};
 pub use standalone::{STANDALONE_BYTES, decode_standalone, encode_standalone};
 
 /// How one noun travels: its protobuf message, and the way there and back.

@@ -1160,6 +1160,9 @@ pub struct Flow {
     pub latency: ::prost::alloc::vec::Vec<u64>,
     #[prost(bool, tag = "8")]
     pub mtls: bool,
+    /// Tries of this version that failed and were followed by another, of whatever version: no request of the above is about them.
+    #[prost(uint64, tag = "9")]
+    pub rescued: u64,
 }
 /// Hosts outside of the mesh that were asked for, counted since the proxy began; each message says it all.
 #[derive(Clone, PartialEq, ::prost::Message)]
