@@ -24,8 +24,9 @@ const FLAGS: &str = "-Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-leve
 const BOUNDS: [&str; 3] = ["-max_len=8192", "-rss_limit_mb=512", "-timeout=5"];
 
 /// Test data of other crates that are seeds as well.
-const MORE_SEEDS: [(&str, &str); 3] = [
+const MORE_SEEDS: [(&str, &str); 4] = [
     ("envoy_static", "crates/formats/tests/golden/envoy_static"),
+    ("objects", "crates/formats/tests/golden/objects"),
     ("route_yaml", "crates/formats/tests/golden/route_yaml"),
     ("jwks", "crates/formats/tests/golden/jwks"),
 ];

@@ -14,6 +14,8 @@ use crate::read::{Reader, Span};
 const MAX_DEPTH: usize = 64;
 /// Most values in a file, anchors resolved: a chain of anchors multiplies.
 const MAX_NODES: usize = 100_000;
+/// Most documents in a file that may have several.
+const MAX_DOCUMENTS: usize = 1000;
 /// Most text in a file, anchors and variables resolved, in bytes.
 pub(crate) const MAX_EXPANDED: usize = 4 * 1024 * 1024;
 
@@ -63,6 +65,11 @@ pub(crate) struct Entry {
 pub(crate) fn parse(reader: &mut Reader<'_>, file: u16) -> Option<Node> {
     let mut builder = Builder::new(reader, file);
     builder.document().ok().flatten()
+}
+
+/// Every document of a file, those without anything left out. `None` as for [`parse`].
+pub(crate) fn parse_all(reader: &mut Reader<'_>, file: u16) -> Option<Vec<Node>> {
+    Builder::new(reader, file).documents().ok()
 }
 
 /// The same for JSON proper (RFC 8259): what only YAML allows is refused first.
@@ -136,6 +143,22 @@ impl<'r, 'a> Builder<'r, 'a> {
         }
         let nothing = Node { span: Span::new(self.file, 0, 0), value: Value::Null };
         Ok(Some(root.unwrap_or(nothing)))
+    }
+
+    fn documents(&mut self) -> Result<Vec<Node>, Stop> {
+        let mut roots = Vec::new();
+        while let Some((event, span)) = self.next()? {
+            match event {
+                Event::DocumentStart(..) | Event::StreamStart | Event::StreamEnd | Event::DocumentEnd => {}
+                _ if roots.len() >= MAX_DOCUMENTS => {
+                    let finding = Finding::error(2112, format!("more than {MAX_DOCUMENTS} documents in one file"));
+                    return self.stop(span, finding.fix("split the file"));
+                }
+                event => roots.push(self.node(event, span, 0)?.0),
+            }
+        }
+        roots.retain(|root| !matches!(root.value, Value::Null));
+        Ok(roots)
     }
 
     fn next(&mut self) -> Result<Option<Step<'a>>, Stop> {

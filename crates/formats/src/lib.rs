@@ -7,29 +7,38 @@
 //!
 //! * [`source`]: a file's text, checked and located
 //! * [`route_yaml`]: route files
+//! * [`lints`]: habits that a mesh is there to end
 //! * [`mesh_yaml`]: `mesh.yaml` with `gateway.yaml` and `mesh-config.yaml`
 //! * [`compose`]: the containers of a Compose file, and how they are joined
+//! * [`convert`]: objects written as the Gateway API's
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
-//! * [`traffic_split`]: SMI's splits
+//! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`scenario`]: what `hms sim` plays
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
+pub mod convert;
 pub mod envoy_static;
 pub mod jwks;
+pub mod lints;
 pub mod mesh_yaml;
+pub mod objects;
 pub mod render;
 pub mod route_yaml;
 pub mod routes_json;
 pub mod scenario;
 pub mod source;
-pub mod traffic_split;
 
 mod document;
+mod gateway_api;
+mod istio;
+mod linkerd;
 mod read;
 mod rules;
+mod smi;
+mod traffic_split;
 
 pub use render::render;
 pub use source::Source;

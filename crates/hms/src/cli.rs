@@ -9,10 +9,10 @@ use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, V
 
 pub(crate) use changing::{Apply, Canary, CanaryStart, CanaryVerb, Delete, Get, Rollback};
 pub(crate) use options::{
-    Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Down, Enforce,
-    EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode, OnOff,
-    OneService, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run, Set, ShellKind,
-    Shift, Sim, Store, Tap, Up, Why,
+    Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Convert, Down,
+    Enforce, EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode,
+    OnOff, OneService, Origin, PortChoice, Proxy, ProxyRestart, ProxyRun, ProxyVerb, Rotate, Routes, RoutesVerb, Run,
+    Set, ShellKind, Shift, Sim, Store, Tap, Target, Up, Why,
 };
 
 /// Examples come first, then what the command does, then its flags: `-h` fits one screen.
@@ -222,6 +222,9 @@ pub(crate) enum Command {
     /// Check route files and mesh.yaml without applying them
     #[command(before_help = "  hms lint\n  hms lint calc_svc/route.yaml mesh.yaml\n", help_template = TEMPLATE)]
     Lint(Lint),
+    /// Write other meshes' objects as the Gateway API's
+    #[command(before_help = "  hms convert virtual-service.yaml > routes.yaml\n  hms convert --from istio --to gateway-api *.yaml\n", help_template = TEMPLATE, hide = true)]
+    Convert(Convert),
     /// Carry routes in and out as routes.json
     #[command(before_help = "  hms routes export > routes.json\n  hms routes import /var/hms/routes.json\n", help_template = TEMPLATE)]
     Routes(Routes),

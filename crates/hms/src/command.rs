@@ -8,6 +8,7 @@ mod changes;
 mod check;
 mod completion;
 mod control;
+mod convert;
 mod delete;
 mod diff;
 mod down;
@@ -128,7 +129,8 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Tap(options) => tap::run(context, &options).await,
         Command::Certificates(options) => certificates::run(context, &options.verb).await,
         Command::Enforce(options) => enforce::run(context, &options.rule).await,
-        Command::Lint(options) => lint::run(context, &options.files),
+        Command::Lint(options) => lint::run(context, &options),
+        Command::Convert(options) => convert::run(context, &options),
         Command::Routes(options) => routes::run(context, &options.verb).await,
         Command::Explain(options) => explain::run(context, options.code.as_deref()),
         Command::Version => version::run(context).await,

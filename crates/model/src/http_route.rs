@@ -110,7 +110,7 @@ pub struct Backend {
     /// Changed in its answers only.
     pub response_headers: HeaderEdits,
     /// Why it may not or cannot be called: its part is answered with 500 (Gateway API, `BackendRef`). Found when the mesh is put
-    /// together, never stored.
+    /// together, or, for want of a grant, when the route is read.
     pub refused: Option<String>,
 }
 

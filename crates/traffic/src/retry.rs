@@ -178,8 +178,10 @@ fn is_shed(failure: Failure) -> bool {
 fn is_retryable(attempted: &Attempted<'_>, policy: &Retry) -> bool {
     let asked_for = match attempted.failure {
         Failure::NotProcessed(_) => return true,
-        Failure::Status(status) => status.is_server_error() && policy.on.status_5xx,
-        Failure::GrpcStatus(code) => code == GRPC_UNAVAILABLE && policy.on.status_5xx,
+        Failure::Status(status) => status.is_server_error() && policy.on.status_5xx && names(policy, status),
+        Failure::GrpcStatus(code) => {
+            code == GRPC_UNAVAILABLE && policy.on.status_5xx && names(policy, StatusCode::SERVICE_UNAVAILABLE)
+        }
         Failure::Reset => policy.on.reset,
         Failure::Timeout => policy.on.timeout == Toggle::On,
         Failure::Shed => false,
@@ -188,6 +190,11 @@ fn is_retryable(attempted: &Attempted<'_>, policy: &Retry) -> bool {
     // `is_idempotent` is RFC 9110 §9.2.2: GET, HEAD, OPTIONS, TRACE, PUT, DELETE.
     let may_repeat = method.is_idempotent() || attempted.idempotency_key || policy.methods.contains(method);
     asked_for && may_repeat && !attempted.is_retry
+}
+
+/// Whether a policy means this one of the 5xx answers.
+fn names(policy: &Retry, status: StatusCode) -> bool {
+    policy.statuses.is_empty() || policy.statuses.contains(&status.as_u16())
 }
 
 /// `UNAVAILABLE` (gRPC status codes).

@@ -17,6 +17,8 @@ use crate::{Wire, WireError};
 const ALLOW_RULES: usize = 1024;
 const MATCHES_PER_RULE: usize = 256;
 const METHODS: usize = 32;
+/// Statuses of one policy: as many as there are.
+const STATUSES: usize = 100;
 const METHOD_BYTES: usize = 32;
 /// Far beyond any real limit or threshold, and small enough to be multiplied without care.
 const MANY: u32 = 1_000_000;
@@ -123,7 +125,16 @@ impl Wire for Retry {
     type Message = v1::Retry;
 
     fn to_wire(&self) -> v1::Retry {
-        let Self { retries, backoff_other, backoff_same, methods, on, budget_percent, budget_floor_per_second } = self;
+        let Self {
+            retries,
+            backoff_other,
+            backoff_same,
+            methods,
+            on,
+            statuses,
+            budget_percent,
+            budget_floor_per_second,
+        } = self;
         let RetryOn { status_5xx, reset, timeout } = on;
         v1::Retry {
             retries: u32::from(*retries),
@@ -135,6 +146,7 @@ impl Wire for Retry {
             on_timeout: matches!(timeout, Toggle::On),
             budget_percent: u32::from(*budget_percent),
             budget_floor_per_second: *budget_floor_per_second,
+            statuses: statuses.iter().copied().map(u32::from).collect(),
         }
     }
 
@@ -151,6 +163,9 @@ impl Wire for Retry {
             },
             budget_percent: number(message.budget_percent, "retry.budget_percent", 0..=100)?,
             budget_floor_per_second: number(message.budget_floor_per_second, "retry.budget_floor", 0..=MANY)?,
+            statuses: each(message.statuses, "retry.statuses", STATUSES, |status| {
+                number(status, "retry.statuses", 500..=599)
+            })?,
         })
     }
 }

@@ -56,15 +56,19 @@ fn matches() -> impl Strategy<Value = Match> {
 fn retry() -> impl Strategy<Value = Retry> {
     let on = (any::<bool>(), any::<bool>(), select(vec![Toggle::On, Toggle::Off]));
     let methods = vec(select(vec![http::Method::POST, http::Method::PATCH]), 0..3);
-    (0..=10_u8, pause(), pause(), methods, on, 0..=100_u8, 0..=1_000_000_u32).prop_map(
-        |(retries, backoff_other, backoff_same, methods, on, budget_percent, budget_floor_per_second)| Retry {
-            retries,
-            backoff_other,
-            backoff_same,
-            methods,
-            on: RetryOn { status_5xx: on.0, reset: on.1, timeout: on.2 },
-            budget_percent,
-            budget_floor_per_second,
+    let statuses = vec(500..600_u16, 0..4);
+    (0..=10_u8, pause(), pause(), methods, on, statuses, 0..=100_u8, 0..=1_000_000_u32).prop_map(
+        |(retries, backoff_other, backoff_same, methods, on, statuses, budget_percent, budget_floor_per_second)| {
+            Retry {
+                retries,
+                backoff_other,
+                backoff_same,
+                methods,
+                on: RetryOn { status_5xx: on.0, reset: on.1, timeout: on.2 },
+                statuses,
+                budget_percent,
+                budget_floor_per_second,
+            }
         },
     )
 }

@@ -4,11 +4,12 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use hms_formats::Source;
+use hms_formats::objects::{self, Objects};
 use hms_formats::route_yaml::{self, RouteFile};
-use hms_formats::{Source, traffic_split};
 use hms_model::finding::Finding;
-use hms_model::resource::{Kind, Resource, ResourceKey};
-use hms_model::split::Split;
+use hms_model::names::ServiceName;
+use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -18,7 +19,7 @@ use super::problem::{FindingView, Problem, views};
 use super::resources::{ChangeView, Deleted, changes, deleted, removal};
 use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
 use super::table::Operation;
-use crate::registry::Change;
+use crate::registry::{Change, View};
 
 pub(super) fn operations() -> Vec<Operation> {
     vec![
@@ -26,7 +27,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::POST,
             "/v1/apply",
             "applyFiles",
-            "Applies route files and SMI's TrafficSplits, all together or none.",
+            "Applies route files and objects of Kubernetes (routes of the Gateway API, Linkerd's, SMI's), all together or none.",
             apply,
         )
         .takes::<ApplyRequest>()
@@ -76,7 +77,7 @@ struct Applied {
 /// What files of several kinds say.
 struct Meaning {
     routes: Vec<RouteFile>,
-    splits: Vec<Split>,
+    objects: Objects,
     findings: Vec<Finding>,
 }
 
@@ -84,12 +85,12 @@ struct Meaning {
 fn read(files: Vec<File>) -> Result<Meaning, Problem> {
     check_count(files.len())?;
     let sources = files.into_iter().map(Source::from);
-    let (splits, routes): (Vec<Source>, Vec<Source>) = sources.partition(traffic_split::recognises);
+    let (objects, routes): (Vec<Source>, Vec<Source>) = sources.partition(objects::recognises);
     let (routes, mut findings) = route_yaml::translate(&routes);
-    let (splits, more) = traffic_split::translate(&splits);
+    let (objects, more) = objects::translate(&objects);
     findings.extend(more);
     refuse_errors(&findings)?;
-    Ok(Meaning { routes, splits, findings })
+    Ok(Meaning { routes, objects, findings })
 }
 
 async fn apply(
@@ -97,29 +98,37 @@ async fn apply(
     if_match: IfMatch,
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    let Meaning { routes, splits, mut findings } = read(request.files)?;
+    let Meaning { routes, objects, mut findings } = read(request.files)?;
     let mode = Mode::of(request.dry_run);
     let changed = change(&context, if_match, mode, |view| {
         check_claims(view, routes.iter().map(|file| (&file.service, &file.route)))?;
         let mut changes = route_changes(&context, view, &routes)?;
-        for split in &splits {
+        for split in &objects.splits {
             // Callers name it, so it has a name even if nothing of its own answers.
             let routed = routes.iter().any(|file| file.service == split.service);
             if !routed && view.declaration(&split.service).is_none() {
                 changes.push(Change::Put(Resource::Declaration(declaration(&context, view, &split.service)?)));
             }
-            changes.push(Change::Put(Resource::Split(split.clone())));
         }
+        for (name, policies) in &objects.services {
+            let mut declared = match take_declaration(&mut changes, name) {
+                Some(declared) => declared,
+                None => declaration(&context, view, name)?,
+            };
+            policies.over(&mut declared);
+            changes.push(Change::Put(Resource::Declaration(declared)));
+        }
+        changes.extend(gateway_hosts(view, &objects));
+        changes.extend(objects.resources().map(Change::Put));
         Ok(changes)
     })
     .await?;
-    let registered = routes.iter().map(|file| &file.service).chain(splits.iter().map(|split| &split.service));
+    let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).collect();
     if mode == Mode::Commit {
         // What is inert is known only now that all of it is together.
         let view = context.parts().registry.view();
-        let ours = |message: &str| splits.iter().any(|split| message.contains(&format!("`{}`", split.service)));
-        findings.extend(view.findings.iter().filter(|finding| ours(&finding.message)).cloned());
+        findings.extend(view.findings.iter().filter(|finding| objects.is_about(finding)).cloned());
     }
     let body = Applied {
         registered,
@@ -138,15 +147,36 @@ async fn delete(
     if_match: IfMatch,
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    let Meaning { routes, splits, .. } = read(request.files)?;
+    let Meaning { routes, objects, .. } = read(request.files)?;
     let mode = Mode::of(request.dry_run);
     let routes = routes.iter().map(|file| ResourceKey::of(Kind::Route, &file.service));
-    let keys: Vec<ResourceKey> =
-        routes.chain(splits.iter().map(|split| ResourceKey::of(Kind::Split, &split.service))).collect();
+    let keys: Vec<ResourceKey> = routes.chain(objects.resources().map(|resource| resource.key())).collect();
     let changed = change(&context, if_match, mode, |view| {
         let removals = keys.iter().map(|key| removal(view, key)).collect::<Result<Vec<_>, _>>()?;
         Ok(removals.into_iter().flatten().collect())
     })
     .await?;
     Ok(deleted(&context, &changed, mode))
+}
+
+/// The gateway with the host names that objects give it, if it does not have them.
+fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
+    let mut gateway = view.mesh.gateway.clone();
+    let new = objects.hosts.iter().filter(|host| !gateway.hosts.contains(host));
+    let new: Vec<String> = new.cloned().collect();
+    if new.is_empty() {
+        return None;
+    }
+    gateway.hosts.extend(new);
+    Some(Change::Put(Resource::Gateway(gateway)))
+}
+
+/// The declaration of a service among changes, to be changed further.
+fn take_declaration(changes: &mut Vec<Change>, name: &ServiceName) -> Option<Declaration> {
+    let is_its = |change: &Change| matches!(change, Change::Put(Resource::Declaration(own)) if own.name == *name);
+    let place = changes.iter().position(is_its)?;
+    match changes.remove(place) {
+        Change::Put(Resource::Declaration(declaration)) => Some(declaration),
+        _ => None,
+    }
 }

@@ -435,6 +435,54 @@ pub(crate) struct Lint {
     /// Files [default: those `hms up` would read]
     #[arg(value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// Do not mention this habit; may be given several times
+    #[arg(long, value_name = "NAME", value_parser = parse_lint)]
+    pub(crate) suppress: Vec<hms_formats::lints::Lint>,
+}
+
+/// `hms convert`.
+#[derive(Debug, Clone, Args)]
+pub(crate) struct Convert {
+    /// Files with objects
+    #[arg(value_name = "FILE", required = true)]
+    pub(crate) files: Vec<PathBuf>,
+    /// Whose objects they must be
+    #[arg(long, value_name = "FORMAT", default_value = "auto")]
+    pub(crate) from: Origin,
+    /// What is written
+    #[arg(long, value_name = "FORMAT", default_value = "gateway-api")]
+    pub(crate) to: Target,
+}
+
+/// Whose objects are converted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Origin {
+    /// Whatever they say they are.
+    Auto,
+    /// The Gateway API's.
+    GatewayApi,
+    /// Istio's.
+    Istio,
+    /// Linkerd's.
+    Linkerd,
+    /// SMI's.
+    Smi,
+}
+
+/// What objects are converted to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Target {
+    /// The Gateway API's.
+    GatewayApi,
+}
+
+/// A lint by its name.
+fn parse_lint(text: &str) -> Result<hms_formats::lints::Lint, String> {
+    use hms_formats::lints::Lint;
+    Lint::ALL.into_iter().find(|lint| lint.as_str() == text).ok_or_else(|| {
+        let names = Lint::ALL.map(Lint::as_str);
+        format!("known: {}", names.join(", "))
+    })
 }
 
 /// `hms sim`.

@@ -2,20 +2,31 @@
 
 use std::path::PathBuf;
 
-use hms_formats::{Source, compose, envoy_static, mesh_yaml, traffic_split};
+use hms_formats::{Source, compose, envoy_static, lints, mesh_yaml, objects};
 use hms_model::finding::Finding;
 use serde_json::json;
 
 use super::Context;
+use crate::cli;
 use crate::exit::Exit;
 use crate::failure::{Failure, finding_to_json};
 use crate::laptop::{detect, plan};
 use crate::output::Mark;
 use crate::project::{MESH_FILE, unreadable};
 
-pub(super) fn run(context: Context<'_>, files: &[PathBuf]) -> Result<Exit, Failure> {
-    let (count, findings) = if files.is_empty() { whole_project(context)? } else { named(context, files)? };
+pub(super) fn run(context: Context<'_>, options: &cli::Lint) -> Result<Exit, Failure> {
+    let files = if options.files.is_empty() { whole_project(context)? } else { options.files.clone() };
+    let (count, mut findings) = named(context, &files)?;
+    findings.extend(habits(&files, options)?);
     Ok(show(context, count, &findings))
+}
+
+/// What is allowed and seldom meant, in the files themselves.
+fn habits(files: &[PathBuf], options: &cli::Lint) -> Result<Vec<Finding>, Failure> {
+    let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
+    // What is no text was said before.
+    let sources: Vec<Source> = files.iter().filter_map(|file| plan::source(&here, file).ok()).collect();
+    Ok(lints::look(&sources, &options.suppress))
 }
 
 /// Shows what was found in `count` files.
@@ -43,7 +54,7 @@ fn counted(number: usize, what: &str) -> String {
 }
 
 /// What `hms up` would read.
-fn whole_project(context: Context<'_>) -> Result<(usize, Vec<Finding>), Failure> {
+fn whole_project(context: Context<'_>) -> Result<Vec<PathBuf>, Failure> {
     let project = context.project()?;
     let mut files: Vec<PathBuf> =
         ["gateway.yaml", "mesh-config.yaml"].iter().map(|name| project.root.join(name)).collect();
@@ -58,7 +69,7 @@ fn whole_project(context: Context<'_>) -> Result<(usize, Vec<Finding>), Failure>
             .because("no mesh.yaml here, and no route.yaml one level below")
             .fix("hms lint FILE"));
     }
-    named(context, &files)
+    Ok(files)
 }
 
 /// Mesh files are recognised by their names, static files of Envoy's by their keys; everything else is a route file.
@@ -67,7 +78,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
     let mut contained = None;
-    let mut splits = Vec::new();
+    let mut applied = Vec::new();
     let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
@@ -88,7 +99,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
-            _ if traffic_split::recognises(&source) => splits.push(source),
+            _ if objects::recognises(&source) => applied.push(source),
             _ if compose::recognises(&source) => contained = Some(source),
             _ if envoy_static::recognises(&source) => {
                 statics += 1;
@@ -97,8 +108,8 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             _ => routes.push(source),
         }
     }
-    statics += splits.len();
-    of_statics.extend(traffic_split::translate(&splits).1);
+    statics += applied.len();
+    of_statics.extend(objects::translate(&applied).1);
     let alone = mesh.is_none();
     if let (true, Some(source)) = (alone, &contained) {
         // What it says of the mesh is as good as a mesh.yaml.

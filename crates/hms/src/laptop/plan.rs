@@ -219,7 +219,7 @@ pub(crate) fn unknown_service(text: &str, known: impl IntoIterator<Item = String
 }
 
 /// The failure for files with mistakes.
-fn refused(findings: Vec<Finding>) -> Failure {
+pub(crate) fn refused(findings: Vec<Finding>) -> Failure {
     let errors = findings.iter().filter(|finding| finding.is_error()).count();
     let message = if errors == 1 {
         "1 error; nothing was changed".to_owned()

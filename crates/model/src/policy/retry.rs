@@ -15,6 +15,8 @@ pub struct Retry {
     pub methods: Vec<http::Method>,
     /// Which failures of a request that may have been processed are retried.
     pub on: RetryOn,
+    /// Of the 5xx answers only these, 500 to 599; empty for all of them. At most 100.
+    pub statuses: Vec<u16>,
     /// Part of the requests of the last ten seconds that may be retries, in percent (0 to 100).
     pub budget_percent: u8,
     /// Retries per second that are always allowed.
@@ -55,6 +57,7 @@ impl Default for Retry {
             backoff_same: Duration::from_millis(200),
             methods: Vec::new(),
             on: RetryOn::default(),
+            statuses: Vec::new(),
             budget_percent: 20,
             budget_floor_per_second: 10,
         }

@@ -82,6 +82,19 @@ fn what_a_policy_switched_off_is_not_retried() {
 }
 
 #[test]
+fn a_policy_that_names_statuses_means_no_other() {
+    let policy = Retry { statuses: vec![502, 503], ..Retry::default() };
+    for failure in [status(502), status(503), Failure::GrpcStatus(14), Failure::Reset, Failure::Timeout] {
+        assert!(retries(attempted(&Method::GET, failure), &policy), "{failure:?}");
+    }
+    for failure in [status(500), status(504)] {
+        assert!(!retries(attempted(&Method::GET, failure), &policy), "{failure:?}");
+    }
+    let policy = Retry { statuses: vec![500], ..Retry::default() };
+    assert!(!retries(attempted(&Method::GET, Failure::GrpcStatus(14)), &policy));
+}
+
+#[test]
 fn answers_below_500_are_final() {
     for code in [200, 302, 400, 404, 408, 425, 499] {
         let decision = judge(attempted(&Method::GET, status(code)), &Retry::default());

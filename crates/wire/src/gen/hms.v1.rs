@@ -210,6 +210,9 @@ pub struct Retry {
     pub budget_percent: u32,
     #[prost(uint32, tag = "9")]
     pub budget_floor_per_second: u32,
+    /// 500 to 599; empty for all of them.
+    #[prost(uint32, repeated, tag = "10")]
+    pub statuses: ::prost::alloc::vec::Vec<u32>,
 }
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Timeouts {
