@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::{fs, io};
 
+use protox::prost::Message as _;
+
 use crate::Outcome;
 
 /// The contracts, relative to `api/proto`. Whatever they import is generated as well.
@@ -15,6 +17,9 @@ const PROTOS: [&str; 4] = [
 ];
 
 const HEADER: &str = "// Generated from api/proto by `cargo xtask codegen`; edit the contracts and run it again.\n\n";
+
+/// The contracts themselves, for whoever has to show a message whose fields it does not know.
+const DESCRIPTORS: &str = "descriptors.bin";
 
 /// Writes the generated files, or with `--check` says which of them differ from what would be written.
 pub(crate) fn run(arguments: &[String]) -> Outcome {
@@ -31,9 +36,10 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
 }
 
 /// The generated files by name.
-fn generate(protos: &Path) -> Result<BTreeMap<String, String>, String> {
+fn generate(protos: &Path) -> Result<BTreeMap<String, Vec<u8>>, String> {
     let descriptors = protox::compile(PROTOS.map(|file| protos.join(file)), [protos])
         .map_err(|error| format!("api/proto does not compile: {error}"))?;
+    let contracts = descriptors.encode_to_vec();
     let scratch = Scratch::new().map_err(|error| format!("no temporary folder: {error}"))?;
     tonic_prost_build::configure()
         // Ordered, like everything that leaves a process.
@@ -46,10 +52,11 @@ fn generate(protos: &Path) -> Result<BTreeMap<String, String>, String> {
         .compile_fds(descriptors)
         .map_err(|error| format!("generating failed: {error}"))?;
     let files = read_all(&scratch.0).map_err(|error| format!("reading the generated files failed: {error}"))?;
-    Ok(files.into_iter().map(|(name, text)| (name, format!("{HEADER}{text}"))).collect())
+    let headed = files.into_iter().map(|(name, text)| (name, [HEADER.as_bytes(), &text].concat()));
+    Ok(headed.chain([(DESCRIPTORS.to_owned(), contracts)]).collect())
 }
 
-fn compare(wanted: &BTreeMap<String, String>, present: &BTreeMap<String, String>) -> Outcome {
+fn compare(wanted: &BTreeMap<String, Vec<u8>>, present: &BTreeMap<String, Vec<u8>>) -> Outcome {
     let changed = wanted.iter().filter(|(name, text)| present.get(*name) != Some(text)).map(|(name, _)| name);
     let surplus = present.keys().filter(|name| !wanted.contains_key(*name));
     let stale: Vec<&str> = changed.chain(surplus).map(String::as_str).collect();
@@ -59,7 +66,7 @@ fn compare(wanted: &BTreeMap<String, String>, present: &BTreeMap<String, String>
     Err(format!("crates/wire/src/gen does not follow api/proto: {}\nfix: cargo xtask codegen", stale.join(", ")))
 }
 
-fn write(folder: &Path, wanted: &BTreeMap<String, String>, present: &BTreeMap<String, String>) -> Outcome {
+fn write(folder: &Path, wanted: &BTreeMap<String, Vec<u8>>, present: &BTreeMap<String, Vec<u8>>) -> Outcome {
     let all = || -> io::Result<()> {
         fs::create_dir_all(folder)?;
         for (name, text) in wanted.iter().filter(|(name, text)| present.get(*name) != Some(text)) {
@@ -73,8 +80,8 @@ fn write(folder: &Path, wanted: &BTreeMap<String, String>, present: &BTreeMap<St
     all().map_err(|error| format!("{}: {error}", folder.display()))
 }
 
-/// Every Rust file of a folder by name; none if there is no such folder yet.
-fn read_all(folder: &Path) -> io::Result<BTreeMap<String, String>> {
+/// Every generated file of a folder by name; none if there is no such folder yet.
+fn read_all(folder: &Path) -> io::Result<BTreeMap<String, Vec<u8>>> {
     let entries = match fs::read_dir(folder) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(BTreeMap::new()),
         other => other?,
@@ -82,9 +89,9 @@ fn read_all(folder: &Path) -> io::Result<BTreeMap<String, String>> {
     let mut files = BTreeMap::new();
     for entry in entries {
         let path = entry?.path();
-        if path.extension().is_some_and(|extension| extension == "rs") {
+        if path.extension().is_some_and(|extension| extension == "rs" || extension == "bin") {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-            files.insert(name, fs::read_to_string(&path)?);
+            files.insert(name, fs::read(&path)?);
         }
     }
     Ok(files)

@@ -7,6 +7,7 @@
 mod apply;
 mod authority;
 mod breakers;
+mod canaries;
 mod certificates;
 mod egress;
 mod endpoints;
@@ -17,6 +18,8 @@ mod metrics;
 mod openapi;
 mod problem;
 mod proxies;
+mod resources;
+mod revisions;
 mod routes;
 mod server;
 mod services;
@@ -49,9 +52,11 @@ use crate::ca::Ca;
 use crate::ca::attest::Attestations;
 use crate::ca::edge::EdgeCa;
 use crate::ca::tokens::JoinTokens;
+use crate::canary::Canaries;
 use crate::jwt::DevIssuer;
 use crate::live::Live;
 use crate::registry::{Registry, RegistryError};
+use crate::show::Shower;
 
 pub use guard::TokenDigest;
 pub use server::serve;
@@ -69,6 +74,8 @@ pub struct Parts {
     pub registry: Registry,
     /// What proxies report.
     pub live: Live,
+    /// Versions that are given more and more of the calls.
+    pub canaries: Canaries,
     /// The authority of the mesh.
     pub ca: Arc<Ca>,
     /// The authority of gateways towards the outside.
@@ -97,6 +104,7 @@ struct Inner {
     /// One change of the configuration at a time: each is planned on what the one before left.
     changing: tokio::sync::Mutex<()>,
     document: Arc<str>,
+    shower: Shower,
 }
 
 impl fmt::Debug for Context {
@@ -115,6 +123,7 @@ impl Context {
             streams: Arc::new(Semaphore::new(STREAMS)),
             changing: tokio::sync::Mutex::default(),
             document: openapi().into(),
+            shower: Shower::new(),
         }))
     }
 
@@ -135,6 +144,11 @@ impl Context {
         &self.0.parts
     }
 
+    /// What shows resources to people.
+    fn shower(&self) -> &Shower {
+        &self.0.shower
+    }
+
     /// The identity that a service has unless somebody decided otherwise.
     fn identity(&self, service: &ServiceName) -> Result<SpiffeId, Problem> {
         SpiffeId::new(self.0.parts.registry.trust_domain(), service.namespace(), service.name())
@@ -152,7 +166,10 @@ fn operations() -> Vec<Operation> {
         metrics::operations(),
         services::operations(),
         splits::operations(),
+        canaries::operations(),
         apply::operations(),
+        resources::operations(),
+        revisions::operations(),
         endpoints::operations(),
         routes::operations(),
         mesh::operations(),

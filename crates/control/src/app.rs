@@ -22,6 +22,7 @@ use crate::ca::edge::EdgeCa;
 use crate::ca::service::{AuthorityService, CONTROL, SYSTEM_NAMESPACE};
 use crate::ca::tokens::JoinTokens;
 use crate::ca::{Ca, CaError, IssueError};
+use crate::canary::Canaries;
 use crate::discovery::listen::{self, CurrentTls};
 use crate::discovery::{self, Services};
 use crate::jwt::DevIssuer;
@@ -157,6 +158,8 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     prepare(&registry, &authorities).await?;
 
     let live = Live::new();
+    let canaries = Canaries::open(registry.clone(), live.clone(), Arc::clone(&store), Arc::clone(&clock)).await?;
+    tasks.spawn("canaries", canaries.clone().run());
     let (stop, stopped) = watch::channel(false);
     let attestations = Arc::new(Attestations::default());
     let tokens = Arc::new(JoinTokens::new(Arc::clone(&store), Arc::clone(&clock)));
@@ -171,6 +174,7 @@ pub async fn start(settings: Settings) -> Result<ControlPlane, StartError> {
     let context = api::Context::new(api::Parts {
         registry: registry.clone(),
         live: live.clone(),
+        canaries,
         ca: authorities.ca,
         edge: authorities.edge,
         tokens,

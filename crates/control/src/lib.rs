@@ -8,6 +8,7 @@
 pub mod api;
 pub mod app;
 pub mod ca;
+pub mod canary;
 pub mod compile;
 pub mod discovery;
 pub mod jwt;
@@ -15,5 +16,6 @@ pub mod live;
 mod publish;
 pub mod registry;
 pub mod settings;
+mod show;
 pub mod store;
 pub mod tasks;

@@ -24,7 +24,7 @@ mod tap;
 mod tests;
 
 pub use report::{BreakerPhase, BreakerReport, CertificateReport, EndpointReport, OutsideReport};
-pub use stats::{FlowStats, Stats};
+pub use stats::{FlowStats, Stats, Watched};
 pub use tap::{Tap, TapItem};
 
 use self::stats::Counts;
@@ -218,6 +218,21 @@ impl Live {
     /// What was counted of calls to a service over the last minute.
     pub fn stats(&self, service: &ServiceName) -> Stats {
         self.0.counts.lock().stats(service, Instant::now())
+    }
+
+    /// Counts the versions of a service from nothing, from now on; `false` where too many services are watched.
+    pub fn watch_versions(&self, service: &ServiceName) -> bool {
+        self.0.counts.lock().watch(service)
+    }
+
+    /// Ends that.
+    pub fn unwatch_versions(&self, service: &ServiceName) {
+        self.0.counts.lock().unwatch(service);
+    }
+
+    /// What was counted of each version of a service that is watched.
+    pub fn versions(&self, service: &ServiceName) -> BTreeMap<String, Watched> {
+        self.0.counts.lock().watched(service)
     }
 
     /// What was counted over the last minute, per pair of services.

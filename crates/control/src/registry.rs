@@ -39,9 +39,9 @@ mod state;
 #[cfg(test)]
 mod tests;
 
-pub use config::Change;
+pub use config::{Altered, Change, Changed};
 pub use endpoints::{Desired, Peer};
-pub use history::CommitRecord;
+pub use history::{CommitRecord, Difference};
 pub use leases::LeaseId;
 
 use self::leases::Leases;

@@ -5,12 +5,14 @@
 //! not, so `run` keeps its `$PORT`. Relative paths start from the folder of the file they stand in.
 
 mod allow;
+mod balance;
 mod egress;
 pub(crate) mod expand;
 mod gateway;
 mod paths;
 pub(crate) mod policy;
 mod ports;
+mod probe;
 mod service;
 
 use std::collections::BTreeMap;

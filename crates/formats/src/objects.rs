@@ -75,9 +75,10 @@ fn overlaid(new: Overlay, own: &Overlay) -> Overlay {
         retry: new.retry.or_else(|| own.retry.clone()),
         timeouts: new.timeouts.or(own.timeouts),
         outlier: new.outlier.or(own.outlier),
-        balance: new.balance.or(own.balance),
+        balance: new.balance.or_else(|| own.balance.clone()),
         limits: new.limits.or(own.limits),
         keep_alive: new.keep_alive.or(own.keep_alive),
+        probe: new.probe.or_else(|| own.probe.clone()),
     }
 }
 

@@ -71,6 +71,8 @@ pub(crate) const CODES: &[Entry] = &[
         "hms -h"),
     Entry::new(1022, "this mode is not available", "between two proxies only strict mutual TLS exists in this release",
         "hms enforce mtls --mode STRICT"),
+    Entry::new(1023, "a proxy refuses a part of a change", "its release is older than what was configured, or a resource is not usable there; the others have it",
+        "hms rollback, or update the proxy"),
     Entry::new(1101, "a port is in use", "another process listens on it; the error names it",
         "hms up --https PORT, or stop that process"),
     Entry::new(1102, "a control plane already serves this project", "a project has one",

@@ -1,11 +1,13 @@
 //! The command line: one declaration for the parser, the help and the completions.
 
+mod changing;
 mod options;
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser, Subcommand, ValueEnum};
 
+pub(crate) use changing::{Apply, Canary, CanaryStart, CanaryVerb, Delete, Get, Rollback};
 pub(crate) use options::{
     Alias, Breaker, BreakerVerb, Certificates, CertificatesVerb, Check, CheckGroup, Completion, Control, Convert, Down,
     Enforce, EnforceRule, Env, Exec, Explain, Files, Help, InterceptChoice, Jwt, JwtIssue, JwtVerb, Lint, MtlsMode,
@@ -164,11 +166,29 @@ pub(crate) enum Command {
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),
     /// Apply route files and SMI's traffic splits, all together or none
-    #[command(before_help = "  hms apply canary-split.yaml\n  hms apply calc_svc/route.yaml canary-split.yaml\n", help_template = TEMPLATE)]
-    Apply(Files),
+    #[command(before_help = "  hms apply canary-split.yaml\n  hms apply calc_svc/route.yaml canary-split.yaml\n  hms apply --dry-run canary-split.yaml\n", help_template = TEMPLATE)]
+    Apply(Apply),
+    /// Show what applying files would change, line by line
+    #[command(before_help = "  hms diff canary-split.yaml\n  hms diff calc_svc/route.yaml || echo differs\n", help_template = TEMPLATE)]
+    Diff(Files),
+    /// Show what is configured: declarations, routes, splits, …
+    #[command(before_help = "  hms get\n  hms get splits\n  hms get split payment-svc -o json\n", help_template = TEMPLATE)]
+    Get(Get),
+    /// Remove something that is configured, by name or by its file
+    #[command(before_help = "  hms delete split payment-svc\n  hms delete -f canary-split.yaml\n", help_template = TEMPLATE)]
+    Delete(Delete),
+    /// List the revisions of the configuration, with what each changed
+    #[command(before_help = "  hms history\n  hms history -o wide\n", help_template = TEMPLATE)]
+    History,
+    /// Make the configuration what it was at an earlier revision
+    #[command(before_help = "  hms rollback\n  hms rollback --to 42\n  hms rollback --dry-run\n", help_template = TEMPLATE)]
+    Rollback(Rollback),
     /// Divide a service's calls among its versions, or show how they are divided
     #[command(before_help = "  hms shift payment-svc v2=10\n  hms shift payment-svc\n  hms shift payment-svc --clear\n", help_template = TEMPLATE)]
     Shift(Shift),
+    /// Give a new version more and more of the calls, as long as it is good
+    #[command(before_help = "  hms canary start payment-svc --to v2 --steps 1,10,50,100 --hold 5m --max-5xx 1% --max-p95 300ms\n  hms canary status payment-svc\n  hms canary abort payment-svc\n", help_template = TEMPLATE)]
+    Canary(Canary),
     /// Switch what the mesh does to every request on or off: jwt, rate-limit, retry, tracing
     #[command(before_help = "  hms set\n  hms set retry off\n  hms set rate-limit on\n", help_template = TEMPLATE)]
     Set(Set),
@@ -225,6 +245,25 @@ pub(crate) enum Command {
     As(Alias),
 }
 
+/// Commands that `hms -h` only names, so that it fits one screen; `hms --help` lists them with the others.
+const MORE: [&str; 10] =
+    ["diff", "get", "delete", "history", "rollback", "set", "exec", "routes", "version", "completion"];
+
+/// The command line as `hms -h` shows it.
+pub(crate) fn brief() -> clap::Command {
+    let command = MORE.iter().fold(Cli::command(), |command, name| command.mut_subcommand(*name, |own| own.hide(true)));
+    command.after_help(format!("More: {} (hms --help)", MORE.join(", ")))
+}
+
+/// Reads the command line; what is asked for in full is shown in full.
+pub(crate) fn parse() -> Result<Cli, clap::Error> {
+    let arguments: Vec<std::ffi::OsString> = std::env::args_os().collect();
+    let full = arguments.get(1).is_some_and(|first| first == "--help");
+    let mut command = if full { Cli::command() } else { brief() };
+    let mut matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches_mut(&mut matches).map_err(|error| error.format(&mut command))
+}
+
 /// Reads `500ms`, `5s`, `10m`, `24h`, `7d`; a bare number is refused, because people mean different units by it.
 pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> {
     let split = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -250,8 +289,6 @@ pub(crate) fn parse_duration(text: &str) -> Result<std::time::Duration, String> 
 mod tests {
     use std::time::Duration;
 
-    use clap::CommandFactory as _;
-
     use super::*;
 
     #[test]
@@ -261,7 +298,7 @@ mod tests {
 
     #[test]
     fn short_help_fits_one_screen_and_starts_with_examples() {
-        let help = Cli::command().render_help().to_string();
+        let help = brief().render_help().to_string();
         assert!(help.trim_start().starts_with("hms up"), "{help}");
         assert!(help.lines().count() <= 48, "{} lines\n{help}", help.lines().count());
     }
@@ -289,6 +326,10 @@ mod tests {
             "hms __as hms-api register calc_svc/route.yaml",
             "hms breaker show calc-svc -o json",
             "hms --project /tmp services",
+            "hms canary start calc-svc --to v2 --weight 10",
+            "hms canary start calc-svc --to v2 --steps 1,10,50,100 --hold 30s --max-5xx 1% --max-p95 300ms --max-errors 5 -y",
+            "hms rollback --to 42",
+            "hms delete -f a.yaml b.yaml",
             "hms help exit-codes",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_ok(), "{line}: {:?}", Cli::try_parse_from(line.split(' ')));

@@ -2,23 +2,30 @@
 
 mod apply;
 mod breaker;
+mod canary;
 mod certificates;
+mod changes;
 mod check;
 mod completion;
 mod control;
 mod convert;
+mod delete;
+mod diff;
 mod down;
 mod egress;
 mod enforce;
 mod env;
 mod exec;
 mod explain;
+mod get;
 mod help;
+mod history;
 mod jwt;
 mod lint;
 mod proxy;
 mod proxy_run;
 mod register;
+mod rollback;
 mod routes;
 mod services;
 mod set;
@@ -104,8 +111,14 @@ pub(crate) async fn run(command: Command, settings: &Settings, output: &Output) 
         Command::Restart(options) => stop::run(context, &options.service, stop::Verb::Restart).await,
         Command::Proxy(options) => proxy::run(context, &options.verb).await,
         Command::Breaker(options) => breaker::run(context, &options.verb).await,
-        Command::Apply(options) => apply::run(context, &options.files).await,
+        Command::Apply(options) => apply::run(context, &options).await,
+        Command::Diff(options) => diff::run(context, &options.files).await,
+        Command::Get(options) => get::run(context, &options).await,
+        Command::Delete(options) => delete::run(context, &options).await,
+        Command::History => history::run(context).await,
+        Command::Rollback(options) => rollback::run(context, &options).await,
         Command::Shift(options) => shift::run(context, &options).await,
+        Command::Canary(options) => canary::run(context, &options.verb).await,
         Command::Set(options) => set::run(context, &options).await,
         Command::Sim(options) => sim::run(context, &options),
         Command::Why(options) => why::run(context, &options).await,

@@ -11,7 +11,7 @@ pub(crate) enum Exit {
     Failed,
     /// The command line made no sense, or a question could not be asked.
     Usage,
-    /// `check`, `lint`, `sim`, `jwt inspect` and `enforce` worked, and found something.
+    /// `check`, `lint`, `sim`, `diff`, `why`, `jwt inspect` and `enforce` worked, and found something.
     Findings,
     /// Not permitted, or not logged in.
     NotPermitted,
@@ -32,7 +32,7 @@ pub(crate) const TABLE: [(u8, &str); 9] = [
     (0, "ok"),
     (1, "failed"),
     (2, "usage: the command line is wrong, or a question could not be asked"),
-    (3, "findings: check, lint, sim, jwt inspect or enforce found something"),
+    (3, "findings: check, lint, sim, diff, why, jwt inspect or enforce found something"),
     (4, "not permitted, or not logged in"),
     (5, "control plane unreachable"),
     (6, "deadline passed"),

@@ -17,16 +17,13 @@ mod views;
 
 use std::process::ExitCode;
 
-use clap::Parser as _;
-
-use cli::Cli;
 use exit::Exit;
 use failure::Failure;
 use output::Output;
 use settings::{Environment, Settings};
 
 fn main() -> ExitCode {
-    let cli = match Cli::try_parse() {
+    let cli = match cli::parse() {
         Ok(cli) => cli,
         Err(error) => return usage(&error),
     };

@@ -230,6 +230,20 @@ impl Output {
         if self.unicode { "→" } else { "->" }
     }
 
+    /// A bar that is filled by a share of 0 to 1.
+    pub(crate) fn bar(&self, share: f64) -> String {
+        const CELLS: usize = 20;
+        let (full, empty) = if self.unicode { ("█", "·") } else { ("#", ".") };
+        // Something is never shown as nothing, nor a part as all.
+        let cells = (0..CELLS).filter(|cell| share * 20.0 >= f64::from(u8::try_from(*cell).unwrap_or(u8::MAX)) + 0.5);
+        let filled = match cells.count() {
+            0 if share > 0.0 => 1,
+            CELLS if share < 1.0 => CELLS - 1,
+            cells => cells,
+        };
+        full.repeat(filled) + &empty.repeat(CELLS - filled)
+    }
+
     /// The sign for "so many times".
     pub(crate) fn times(&self) -> &'static str {
         if self.unicode { "×" } else { "x" }
@@ -378,6 +392,13 @@ mod tests {
           fix: hms up --https 8444
           docs: hms explain HMS-1101
         ");
+    }
+
+    #[test]
+    fn a_bar_shows_a_little_and_nearly_all_as_what_they_are() {
+        let filled = |share: f64| Output::for_tests().bar(share).matches('█').count();
+        assert_eq!([0.0, 0.001, 0.1, 0.5, 0.999, 1.0].map(filled), [0, 1, 2, 10, 19, 20]);
+        assert_eq!(Output::bare().bar(0.5), "##########..........");
     }
 
     #[test]

@@ -446,8 +446,45 @@ pub(crate) struct Applied {
     /// The revision of the configuration that has them.
     #[serde(default)]
     pub(crate) revision: u64,
+    /// What is another now.
+    #[serde(default)]
+    pub(crate) changes: Vec<Change>,
     /// Warnings.
     pub(crate) findings: Vec<serde_json::Value>,
+}
+
+/// What became of a resource.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Change {
+    /// added, changed or removed.
+    #[serde(rename = "change")]
+    pub(crate) what: String,
+    /// declaration, route, split, …
+    pub(crate) kind: String,
+    /// Its namespace; mesh for what there is one of.
+    pub(crate) namespace: String,
+    /// Its name; mesh for what there is one of.
+    pub(crate) name: String,
+    /// What it was; only of a dry run.
+    pub(crate) before: Option<serde_json::Value>,
+    /// What it would be; only of a dry run.
+    pub(crate) after: Option<serde_json::Value>,
+}
+
+/// One of `GET /v1/revisions`.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(default)]
+pub(crate) struct Revision {
+    /// Its number.
+    #[serde(rename = "revision")]
+    pub(crate) number: u64,
+    /// When it began to hold (RFC 3339).
+    pub(crate) time: String,
+    /// Who made it.
+    pub(crate) actor: String,
+    /// What it changed; unknown for the oldest that is kept.
+    pub(crate) changes: Option<Vec<Change>>,
 }
 
 /// One named text sent to the control plane.

@@ -6,6 +6,7 @@ pub mod egress;
 pub mod jwt;
 pub mod limits;
 pub mod outlier;
+pub mod probe;
 pub mod rate_limit;
 pub mod retry;
 pub mod stamps;
@@ -13,11 +14,12 @@ pub mod telemetry;
 pub mod timeout;
 
 pub use authorization::AuthorizationPolicy;
-pub use balance::Balance;
+pub use balance::{Affinity, Algorithm, Balance, HashKey, Zones};
 pub use egress::Egress;
 pub use jwt::{JwtIssuer, JwtKey};
 pub use limits::Limits;
 pub use outlier::Outlier;
+pub use probe::Probe;
 pub use rate_limit::{LimitKey, RateLimit};
 pub use retry::Retry;
 pub use stamps::Stamps;
@@ -39,6 +41,8 @@ pub struct TrafficPolicy {
     pub limits: Limits,
     /// Whether connections to endpoints are kept for the next request (S4-20). On by default.
     pub keep_alive: KeepAlive,
+    /// How its application is asked whether it is well; `None` for what its proxy was started with.
+    pub probe: Option<Probe>,
 }
 
 /// Whether a proxy keeps its connections to an endpoint open between requests.

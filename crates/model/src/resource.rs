@@ -7,7 +7,7 @@ use crate::names::{Label, ServiceName};
 use crate::policy::Egress;
 use crate::policy::KeepAlive;
 use crate::policy::{
-    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Retry, Stamps, Telemetry, Timeouts, TrafficPolicy,
+    AuthorizationPolicy, Balance, JwtIssuer, Limits, Outlier, Probe, Retry, Stamps, Telemetry, Timeouts, TrafficPolicy,
 };
 use crate::port::{AppProtocol, Port};
 use crate::route::Route;
@@ -243,12 +243,14 @@ pub struct Overlay {
     pub limits: Option<Limits>,
     /// Instead of the default [`KeepAlive`].
     pub keep_alive: Option<KeepAlive>,
+    /// Instead of the default [`Probe`].
+    pub probe: Option<Probe>,
 }
 
 impl Overlay {
     /// One that leaves nothing to any defaults.
     pub fn whole(policy: TrafficPolicy) -> Self {
-        let TrafficPolicy { retry, timeouts, outlier, balance, limits, keep_alive } = policy;
+        let TrafficPolicy { retry, timeouts, outlier, balance, limits, keep_alive, probe } = policy;
         Self {
             retry: Some(retry),
             timeouts: Some(timeouts),
@@ -256,6 +258,7 @@ impl Overlay {
             balance: Some(balance),
             limits: Some(limits),
             keep_alive: Some(keep_alive),
+            probe,
         }
     }
 
@@ -265,9 +268,10 @@ impl Overlay {
             retry: self.retry.clone().unwrap_or_else(|| defaults.retry.clone()),
             timeouts: self.timeouts.unwrap_or(defaults.timeouts),
             outlier: self.outlier.unwrap_or(defaults.outlier),
-            balance: self.balance.unwrap_or(defaults.balance),
+            balance: self.balance.clone().unwrap_or_else(|| defaults.balance.clone()),
             limits: self.limits.unwrap_or(defaults.limits),
             keep_alive: self.keep_alive.unwrap_or(defaults.keep_alive),
+            probe: self.probe.clone().or_else(|| defaults.probe.clone()),
         }
     }
 }

@@ -40,7 +40,6 @@ use crate::standalone;
 use crate::subscribe::Subscription;
 use crate::takeover::{self, Offer, Predecessor, Successor};
 use crate::telemetry::access_log::AccessLog;
-use crate::telemetry::decisions::Memory;
 use crate::telemetry::tap;
 use crate::worker::{AppState, Shared, Worker};
 use crate::{admin, capture, last_good, probe, tasks};
@@ -73,7 +72,6 @@ pub async fn run(mut settings: Settings) -> io::Result<()> {
         edge: ArcSwapOption::empty(),
         current: Current::new(settings.own()),
         registry: Arc::default(),
-        memory: Memory::default(),
         tap,
         access_log: AccessLog::open(settings.access_log.as_deref())?,
         drain,

@@ -14,7 +14,7 @@ use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
 use hms_traffic::clock::Moment;
 use hms_traffic::grpc;
-use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase};
+use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase, Transition};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
@@ -22,6 +22,7 @@ use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::ATTEMPT;
 use crate::local_app::{body_idle, incomplete};
+use crate::pipeline::affinity::{self, Wish};
 use crate::pipeline::shed;
 use crate::pipeline::split::Pick;
 use crate::refusal::{ERROR_HEADER, Reason, Refusal};
@@ -51,6 +52,15 @@ enum Tried {
 }
 
 impl Tried {
+    /// What may be a reason to try again.
+    fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Answered(_, failure) => *failure,
+            Self::Failed(failure, _) => Some(*failure),
+            Self::Refused(_) => Some(Failure::Shed),
+        }
+    }
+
     /// The same for whoever asks later. The request's head came first, then the try began and ended.
     fn told(
         &self,
@@ -128,14 +138,14 @@ pub async fn run(
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
     let idle = timeouts.idle;
     let body = Replayable::new(body.idle_limit(body_idle(head, idle)));
+    let wish = Wish::of(worker, upstream, head, exchange.peer);
     let mut tried: Vec<usize> = Vec::new();
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
-        let Some(index) = choose(worker, upstream, pick, &tried, now) else {
-            return Err(refuse(upstream, pick, worker.now()));
-        };
-        let Some(endpoint) = upstream.endpoints.get(index) else { return Err(refuse(upstream, pick, worker.now())) };
+        let chosen = choose(worker, upstream, (pick, wish), &tried, now);
+        let chosen = chosen.and_then(|index| upstream.endpoints.get(index).map(|endpoint| (index, endpoint)));
+        let Some((index, endpoint)) = chosen else { return Err(refuse(upstream, pick, worker.now())) };
         let candidates = (worker.candidates.borrow().len(), upstream.endpoints.len());
         exchange.attempts += 1;
         if exchange.attempts > 1 {
@@ -152,12 +162,9 @@ pub async fn run(
         let time = Time { begun: now, limit: time, called };
         let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
         exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
-        let failure = match &outcome {
-            Tried::Answered(_, None) => None,
-            Tried::Answered(_, Some(failure)) | Tried::Failed(failure, _) => Some(*failure),
-            Tried::Refused(_) => Some(Failure::Shed),
+        let Some(failure) = outcome.failure() else {
+            return answer(outcome, upstream, idle).map(|answer| wish.remember(worker, upstream, index, answer));
         };
-        let Some(failure) = failure else { return answer(outcome, upstream, idle) };
         tried.push(index);
         let attempted = Attempted {
             method: &head.method,
@@ -169,14 +176,11 @@ pub async fn run(
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
         };
-        let decision = {
-            let mut dice = worker.dice.borrow_mut();
-            retry::decide(&attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
-        };
-        match decision {
+        match decide(worker, upstream, &attempted, retrying) {
             Decision::Stop(_) => return answer(outcome, upstream, idle),
             Decision::Retry { .. } if is_open(worker, upstream) => return answer(outcome, upstream, idle),
             Decision::Retry { after, avoid_tried } => {
+                rescued(worker, upstream, endpoint, failure);
                 drop(outcome);
                 tokio::time::sleep(after).await;
                 now = worker.now();
@@ -185,6 +189,18 @@ pub async fn run(
                 }
             }
         }
+    }
+}
+
+fn decide(worker: &Worker, upstream: &Upstream, attempted: &Attempted<'_>, retrying: &Retry) -> Decision {
+    let mut dice = worker.dice.borrow_mut();
+    retry::decide(attempted, retrying, &upstream.cells.budget, worker.now(), &mut dice)
+}
+
+/// Counts a try that another one follows, unless the endpoint had no part in its failure.
+fn rescued(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, failure: Failure) {
+    if failure != Failure::Shed {
+        worker.metrics.rescue(&upstream.host, &endpoint.endpoint.version);
     }
 }
 
@@ -255,6 +271,9 @@ pub(crate) fn note(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndp
         endpoint.cells.health.abandon(now);
     }
     if let Some(transition) = transition {
+        if transition == Transition::Restored {
+            endpoint.cells.since.begin(now);
+        }
         tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?transition, "endpoint changed");
         let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
     }
@@ -354,16 +373,21 @@ fn answer(outcome: Tried, upstream: &Upstream, idle: Duration) -> Result<Respons
 pub(crate) fn choose(
     worker: &Worker,
     upstream: &Upstream,
-    pick: Pick<'_>,
+    (pick, wish): (Pick<'_>, Wish),
     tried: &[usize],
     now: Moment,
 ) -> Option<usize> {
+    if let Some(spread) = &upstream.spread
+        && let Some(index) = affinity::choose(worker, upstream, (spread, pick, wish), tried, now)
+    {
+        return Some(index);
+    }
     let mut dice = worker.dice.borrow_mut();
     let mut list = worker.candidates.borrow_mut();
     let mut choose = |among: &dyn Fn(&UpstreamEndpoint) -> bool, tried: &[usize]| {
         list.clear();
         list.extend(candidates(upstream, now, among, tried));
-        balance::choose(upstream.service.policy.balance, &list, &upstream.cells.rotor, &mut dice)
+        balance::choose(&upstream.service.policy.balance.algorithm, &list, &upstream.cells.rotor, &mut dice)
     };
     let (meant, others) = (|own: &_| pick.is_meant(own), |own: &_| pick.may_stand_in(upstream, own));
     let fresh = choose(&meant, tried).or_else(|| choose(&others, tried)).or_else(|| choose(&others, &[]));
@@ -380,7 +404,7 @@ pub(crate) fn choose(
 }
 
 /// Those that can be called now of the endpoints this proxy uses `among` these, but for those `tried`.
-fn candidates<'a>(
+pub(crate) fn candidates<'a>(
     upstream: &'a Upstream,
     now: Moment,
     among: &'a dyn Fn(&UpstreamEndpoint) -> bool,
@@ -424,7 +448,8 @@ fn time_left(attempt: Option<Duration>, deadline: Option<Moment>, now: Moment) -
 }
 
 fn overloaded(upstream: &Upstream) -> Refusal {
-    let detail = format!("too many requests to {} are under way", upstream.service.name);
+    let limit = upstream.service.policy.limits.requests;
+    let detail = format!("limits.requests of {} is reached: {limit} are under way", upstream.called());
     Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
 }
 

@@ -149,12 +149,16 @@ async fn connect(
 
 /// A place for one more connection, among the service's and among all.
 fn place(worker: &Worker, upstream: &Upstream) -> Result<Permit, Refusal> {
-    let own = upstream.cells.connections.try_acquire(upstream.service.policy.limits.connections);
-    let both = own.zip(worker.shared.overload.upstream_place()).map(|(own, of_all)| own.within(of_all));
-    both.ok_or_else(|| {
-        let refusal = Refusal::new(Reason::Overloaded, "too many connections to this service are open");
-        refusal.after(Duration::from_secs(1))
-    })
+    let most = upstream.service.policy.limits.connections;
+    let full = |detail: String| Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1));
+    let own = upstream
+        .cells
+        .connections
+        .try_acquire(most)
+        .ok_or_else(|| full(format!("limits.connections of {} is reached: {most} are open", upstream.called())))?;
+    let of_all = worker.shared.overload.upstream_place();
+    let of_all = of_all.ok_or_else(|| full("this proxy has no place left for a connection to anybody".to_owned()))?;
+    Ok(own.within(of_all))
 }
 
 /// What came of opening a connection for bytes that nobody reads.

@@ -8,10 +8,12 @@ use std::time::Duration;
 use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
+use hms_traffic::probe::Answer;
 use http::header::MAX_FORWARDS;
 use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
+use crate::app_probe;
 use crate::body::{Body, Replayable, Source, answer_within};
 use crate::endpoint::PLAIN_IDLE;
 use crate::pipeline::empty;
@@ -20,7 +22,7 @@ use crate::runtime::local::Local;
 use crate::transport::connect::{self, Connection};
 use crate::transport::pool::{Home, Key};
 use crate::transport::{Edits, Processed, Protocol, Response, SendError};
-use crate::worker::{Shared, Worker};
+use crate::worker::Worker;
 
 /// The application's place in the pool, by its own port; endpoints count from 1.
 const fn key(port: u16) -> Key {
@@ -151,31 +153,18 @@ fn down(worker: &Worker) -> Refusal {
     Refusal::new(Reason::AppDown, detail).after(Duration::from_secs(1))
 }
 
-/// Answers another proxy's probe: does the application accept connections at this moment?
+/// Asked anew: whoever asks has found it wanting.
+async fn is_well(worker: &Worker, address: SocketAddr) -> bool {
+    let asked = app_probe::plan(&worker.shared);
+    app_probe::ask(&worker.shared, address, &asked).await == Answer::Good
+}
+
+/// Answers another proxy's probe: is the application well at this moment?
 pub async fn probe(worker: &Worker) -> Result<Response, Refusal> {
     match worker.shared.settings.app {
-        Some(address) if is_healthy(&worker.shared, address).await => Ok(empty(StatusCode::OK)),
+        Some(address) if is_well(worker, address).await => Ok(empty(StatusCode::OK)),
         _ => Err(down(worker)),
     }
-}
-
-/// Whether the application accepts connections, and answers its health path if it has one. It is never redirected, and only the
-/// head of its answer is read (reliability J4).
-pub async fn is_healthy(shared: &Shared, address: SocketAddr) -> bool {
-    let asked = async {
-        let Some(path) = &shared.settings.health_path else { return shared.captured.dial(address).await.is_ok() };
-        answers(shared, address, path).await.is_some_and(|status| status < StatusCode::BAD_REQUEST)
-    };
-    tokio::time::timeout(CONNECT_DEADLINE, asked).await.unwrap_or(false)
-}
-
-async fn answers(shared: &Shared, address: SocketAddr, path: &CanonicalPath) -> Option<StatusCode> {
-    let opening = connect::open_app(&shared.captured, address, Protocol::Http1, CONNECT_DEADLINE);
-    let connection = Box::pin(opening).await.ok()?;
-    let authority = Authority::parse(&address.to_string()).ok()?;
-    let head = RequestHead { method: Method::GET, authority, path: path.clone(), query: None, fields: Fields::new() };
-    let response = connection.send(&head, &Edits::default(), Body::empty(), None).await.ok()?;
-    Some(response.head.status)
 }
 
 /// The request that asks a proxy about its application.

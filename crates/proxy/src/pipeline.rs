@@ -3,6 +3,7 @@
 //! Five entrances share the same tail: from another proxy ([`inbound`]), from our own application ([`outbound`]), from outside
 //! ([`gateway`]), from another proxy to the outside ([`exit`]), from a listener that a file describes ([`hosts`]). Every way out that is not an upstream's reply is a [`Refusal`].
 
+pub mod affinity;
 mod details;
 mod exit;
 mod hosts;

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hms_model::listener::Role;
-use hms_traffic::outlier::{Admission, Outcome};
+use hms_traffic::outlier::{Admission, Outcome, Transition};
+use hms_traffic::probe::{Answer, Streak};
 use tokio::sync::watch;
+use tokio::time::Instant;
 
+use crate::app_probe;
 use crate::endpoint;
-use crate::local_app;
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::tasks;
 use crate::worker::Worker;
@@ -31,17 +33,26 @@ pub async fn watch_app(worker: Rc<Worker>, changes: watch::Sender<bool>) {
         changes.send_replace(true);
         return shared.drain.begun().await;
     }
+    let mut streak = Streak::default();
+    let mut changed = shared.current.watch();
     loop {
-        let listening = local_app::is_healthy(shared, address).await;
-        if shared.app.note(listening) {
-            tracing::info!(%address, listening, "application");
-            changes.send_replace(listening);
+        let asked = app_probe::plan(shared);
+        let (answer, begun) = (app_probe::ask(shared, address, &asked).await, Instant::now());
+        streak.observe(answer, &asked);
+        let well = streak.is_healthy();
+        if shared.app.note(well) {
+            tracing::info!(%address, well, ?answer, "application");
+            changes.send_replace(well);
         }
-        let pause = if listening { shared.settings.health_every } else { WAITING };
-        tokio::select! {
-            () = tokio::time::sleep(pause) => {}
-            () = shared.app.suspected() => {}
-            () = shared.drain.begun() => return,
+        let pause = if answer == Answer::Absent || streak.is_starting() { WAITING } else { asked.interval };
+        loop {
+            tokio::select! {
+                () = tokio::time::sleep_until(begun + pause) => break,
+                () = shared.app.suspected() => break,
+                () = shared.drain.begun() => return,
+                // Another configuration may ask something else, and then at once.
+                alive = changed.changed() => if alive.is_err() || app_probe::plan(shared) != asked { break },
+            }
         }
     }
 }
@@ -83,10 +94,14 @@ async fn probe(worker: Rc<Worker>, upstream: Arc<Upstream>, endpoint: Arc<Upstre
         Ok(()) => Outcome::Success,
         Err(kind) => Outcome::GatewayFailure(kind),
     };
+    let now = worker.now();
     let transition = {
         let mut dice = worker.dice.borrow_mut();
-        endpoint.cells.health.observe(outcome, worker.now(), &upstream.service.policy.outlier, &mut dice)
+        endpoint.cells.health.observe(outcome, now, &upstream.service.policy.outlier, &mut dice)
     };
+    if transition == Some(Transition::Restored) {
+        endpoint.cells.since.begin(now);
+    }
     tracing::info!(service = %upstream.service.name, endpoint = %endpoint.endpoint.id, ?outcome, ?transition, "probed");
     let _told = worker.shared.breakers.try_send(upstream.service.name.clone()).is_ok();
 }

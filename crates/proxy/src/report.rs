@@ -16,7 +16,7 @@ use hms_wire::proto::hms::v1::{BreakerPhase, BreakerState, CertificateState, End
 use crate::certificate::Plan;
 use crate::endpoint::why_unusable;
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
-use crate::telemetry::metrics::{Counts, Labels};
+use crate::telemetry::metrics::{Counts, Labels, Rescues};
 use crate::worker::Shared;
 
 /// How one service's breaker stands, as seen from here.
@@ -103,6 +103,7 @@ pub fn certificate(shared: &Shared, plan: Plan) -> Option<CertificateState> {
 pub struct Flows {
     counts: BTreeMap<Labels, Counts>,
     retries: BTreeMap<Arc<str>, u64>,
+    rescues: Rescues,
 }
 
 impl Flows {
@@ -130,7 +131,14 @@ impl Flows {
                 retried(&mut flows, service, shared).retries += new;
             }
         }
-        (self.counts, self.retries) = (counts, retries);
+        let rescues = shared.registry.rescues();
+        for (key, now) in &rescues {
+            let new = now - self.rescues.get(key).copied().unwrap_or_default();
+            if new > 0 {
+                flows.entry(key.clone()).or_insert_with(|| flow(&key.0, &key.1, shared)).rescued += new;
+            }
+        }
+        (self.counts, self.retries, self.rescues) = (counts, retries, rescues);
         flows.into_values().collect()
     }
 }
@@ -144,29 +152,28 @@ fn entry<'a>(
     labels: &Labels,
     shared: &Shared,
 ) -> Option<&'a mut Flow> {
-    let destination = ServiceName::from_host(&labels.service, "default").ok()?;
-    let version = labels.destination.version.clone();
-    Some(flows.entry(key).or_insert_with(|| Flow {
-        source: shared.settings.service.to_string(),
-        destination: Some(destination.to_wire()),
-        version,
-        latency: vec![0; now_buckets()],
-        mtls: true,
-        ..Flow::default()
-    }))
+    let _named = ServiceName::from_host(&labels.service, "default").ok()?;
+    let version = &labels.destination.version;
+    Some(flows.entry(key).or_insert_with(|| flow(&labels.service, version, shared)))
 }
 
 /// A flow to this service, a new one if no request to it ended since the last report.
 fn retried<'a>(flows: &'a mut ByVersion, service: &Arc<str>, shared: &Shared) -> &'a mut Flow {
     let key =
         flows.keys().find(|(own, _)| own == service).cloned().unwrap_or_else(|| (Arc::clone(service), String::new()));
-    flows.entry(key).or_insert_with(|| Flow {
+    flows.entry(key).or_insert_with(|| flow(service, "", shared))
+}
+
+/// One of which nothing was counted yet.
+fn flow(service: &str, version: &str, shared: &Shared) -> Flow {
+    Flow {
         source: shared.settings.service.to_string(),
         destination: ServiceName::from_host(service, "default").ok().map(|name| name.to_wire()),
+        version: version.to_owned(),
         latency: vec![0; now_buckets()],
         mtls: true,
         ..Flow::default()
-    })
+    }
 }
 
 fn now_buckets() -> usize {

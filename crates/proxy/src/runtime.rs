@@ -5,6 +5,7 @@
 
 pub mod directory;
 pub mod local;
+pub mod spread;
 pub mod upstream;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -67,14 +68,13 @@ impl Runtime {
         for (name, state) in &snapshot.services {
             let before = old.upstreams.get(name);
             let unchanged = before.filter(|_| old.snapshot.services.get(name) == Some(state));
-            let upstream = match unchanged {
-                Some(upstream) => Arc::clone(upstream),
-                None => {
-                    let mut upstream = Upstream::build(state, before.map(Arc::as_ref), &own.caller, keys);
-                    let whose = Whose::Service { service: name, caller: &own.service };
-                    upstream.led = HttpTable::build(&state.service.http, whose).map(Arc::new);
-                    Arc::new(upstream)
-                }
+            let upstream = if let Some(upstream) = unchanged {
+                Arc::clone(upstream)
+            } else {
+                let mut upstream = Upstream::build(state, before.map(Arc::as_ref), &own.caller, keys);
+                let whose = Whose::Service { service: name, caller: &own.service };
+                upstream.led = HttpTable::build(&state.service.http, whose).map(Arc::new);
+                Arc::new(upstream)
             };
             upstreams.insert(name.clone(), upstream);
         }

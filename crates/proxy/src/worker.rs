@@ -27,7 +27,7 @@ use crate::pipeline::Mirrors;
 use crate::runtime::Current;
 use crate::settings::Settings;
 use crate::telemetry::access_log::{AccessLog, Lines};
-use crate::telemetry::decisions::{Decisions, Memory};
+use crate::telemetry::decisions::Decisions;
 use crate::telemetry::metrics::{Metrics, Party, Registry};
 use crate::telemetry::tap::Tap;
 use crate::transport::pool::Pool;
@@ -56,8 +56,6 @@ pub struct Shared {
     pub registry: Arc<Registry>,
     /// Live taps.
     pub tap: Tap,
-    /// What is remembered of requests that ended.
-    pub memory: Memory,
     /// The log of requests.
     pub access_log: AccessLog,
     /// Tells when to finish.
@@ -158,7 +156,7 @@ impl Worker {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
         let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
         let log = Rc::new(Lines::new(shared.access_log.clone()));
-        let decisions = shared.memory.ring();
+        let decisions = shared.registry.memory.ring();
         let dice = RefCell::new(Dice::seeded(seed));
         let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
         Self {

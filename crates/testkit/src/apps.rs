@@ -35,6 +35,7 @@ struct Counters {
     requests: BTreeMap<String, u64>,
     connections: u64,
     under_way: u64,
+    is_broken: bool,
 }
 
 /// Counts a request until it is answered or given up.
@@ -95,6 +96,11 @@ impl App {
         self.counters.lock().requests.get(path).copied().unwrap_or_default()
     }
 
+    /// Answers every request with 500 from now on.
+    pub fn break_down(&self) {
+        self.counters.lock().is_broken = true;
+    }
+
     /// How many requests it is answering.
     pub fn under_way(&self) -> u64 {
         self.counters.lock().under_way
@@ -152,6 +158,7 @@ async fn answer(
     let (verb, rest) = bare.split_once('/').unwrap_or((bare, ""));
     let number = rest.parse::<u16>();
     let response = match (verb, number) {
+        _ if counters.lock().is_broken => Response::builder().status(500).body(whole("broken")),
         ("status", Ok(status)) => Response::builder().status(status).body(whole("")),
         ("slow", Ok(milliseconds)) => {
             tokio::time::sleep(Duration::from_millis(milliseconds.into())).await;

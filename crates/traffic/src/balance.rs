@@ -1,9 +1,16 @@
 //! Choosing one endpoint of several.
 
+pub mod hashed;
+pub mod key;
+pub mod maglev;
+pub mod ring;
+pub mod slow_start;
+pub mod zones;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use hms_model::policy::Balance;
+use hms_model::policy::Algorithm;
 
 use crate::clock::micros;
 use crate::dice::Dice;
@@ -22,13 +29,14 @@ pub struct Candidate {
     pub latency: Duration,
 }
 
-/// The `index` of the candidate to take; `None` only when there is none. `rotor` is the service's turn for round robin.
-pub fn choose(policy: Balance, candidates: &[Candidate], rotor: &AtomicUsize, dice: &mut Dice) -> Option<usize> {
-    let chosen = match (policy, candidates) {
+/// The `index` of the candidate to take; `None` only when there is none. `rotor` is the service's turn for round robin. What
+/// chooses by a key ([`hashed`]) chooses as by default where a request has none.
+pub fn choose(algorithm: &Algorithm, candidates: &[Candidate], rotor: &AtomicUsize, dice: &mut Dice) -> Option<usize> {
+    let chosen = match (algorithm, candidates) {
         (_, [] | [_]) => candidates.first(),
-        (Balance::LeastRequest, _) => better_of_two(candidates, dice),
-        (Balance::RoundRobin, _) => candidates.get(rotor.fetch_add(1, Ordering::Relaxed) % candidates.len()),
-        (Balance::Random, _) => candidates.get(dice.below(candidates.len())),
+        (Algorithm::LeastRequest | Algorithm::RingHash(_) | Algorithm::Maglev(_), _) => better_of_two(candidates, dice),
+        (Algorithm::RoundRobin, _) => candidates.get(rotor.fetch_add(1, Ordering::Relaxed) % candidates.len()),
+        (Algorithm::Random, _) => candidates.get(dice.below(candidates.len())),
     };
     chosen.map(|candidate| candidate.index)
 }
@@ -67,11 +75,11 @@ mod tests {
     }
 
     /// How often each of `candidates` is chosen in `rounds`, without the load changing.
-    fn counts(policy: Balance, candidates: &[Candidate], rounds: usize) -> Vec<usize> {
+    fn counts(algorithm: &Algorithm, candidates: &[Candidate], rounds: usize) -> Vec<usize> {
         let (rotor, mut dice) = (AtomicUsize::new(0), Dice::seeded(42));
         let mut counts = vec![0; candidates.len()];
         for _ in 0..rounds {
-            let chosen = choose(policy, candidates, &rotor, &mut dice).unwrap();
+            let chosen = choose(algorithm, candidates, &rotor, &mut dice).unwrap();
             counts[chosen] += 1;
         }
         counts
@@ -80,23 +88,23 @@ mod tests {
     #[test]
     fn nobody_is_chosen_of_none_and_the_only_one_of_one() {
         let (rotor, mut dice) = (AtomicUsize::new(7), Dice::seeded(1));
-        for policy in [Balance::LeastRequest, Balance::RoundRobin, Balance::Random] {
-            assert_eq!(choose(policy, &[], &rotor, &mut dice), None);
-            assert_eq!(choose(policy, &[candidate(9, 5, 1)], &rotor, &mut dice), Some(9));
+        for algorithm in [Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random] {
+            assert_eq!(choose(&algorithm, &[], &rotor, &mut dice), None);
+            assert_eq!(choose(&algorithm, &[candidate(9, 5, 1)], &rotor, &mut dice), Some(9));
         }
     }
 
     #[test]
     fn of_two_the_less_loaded_is_always_taken() {
-        assert_eq!(counts(Balance::LeastRequest, &[candidate(0, 3, 10), candidate(1, 0, 10)], 100), [0, 100]);
-        assert_eq!(counts(Balance::LeastRequest, &[candidate(0, 1, 10), candidate(1, 1, 50)], 100), [100, 0]);
+        assert_eq!(counts(&Algorithm::LeastRequest, &[candidate(0, 3, 10), candidate(1, 0, 10)], 100), [0, 100]);
+        assert_eq!(counts(&Algorithm::LeastRequest, &[candidate(0, 1, 10), candidate(1, 1, 50)], 100), [100, 0]);
     }
 
     #[test]
     fn an_endpoint_of_unknown_latency_is_not_flooded() {
         let known = candidate(0, 0, 10);
-        assert_eq!(counts(Balance::LeastRequest, &[known, candidate(1, 1, 0)], 100), [100, 0]);
-        let both_idle = counts(Balance::LeastRequest, &[known, candidate(1, 0, 0)], 1000);
+        assert_eq!(counts(&Algorithm::LeastRequest, &[known, candidate(1, 1, 0)], 100), [100, 0]);
+        let both_idle = counts(&Algorithm::LeastRequest, &[known, candidate(1, 0, 0)], 1000);
         assert!(both_idle.iter().all(|count| *count > 400), "{both_idle:?}");
     }
 
@@ -104,25 +112,25 @@ mod tests {
     fn latencies_below_a_millisecond_are_alike() {
         let fast = Candidate { index: 0, in_flight: 0, latency: Duration::from_micros(100) };
         let slower = Candidate { index: 1, in_flight: 0, latency: Duration::from_micros(900) };
-        let counts = counts(Balance::LeastRequest, &[fast, slower], 1000);
+        let counts = counts(&Algorithm::LeastRequest, &[fast, slower], 1000);
         assert!(counts.iter().all(|count| *count > 400), "{counts:?}");
     }
 
     #[test]
     fn round_robin_takes_turns_and_survives_its_rotors_end() {
         let candidates = [candidate(0, 0, 0), candidate(1, 9, 9), candidate(2, 0, 0)];
-        assert_eq!(counts(Balance::RoundRobin, &candidates, 300), [100, 100, 100]);
+        assert_eq!(counts(&Algorithm::RoundRobin, &candidates, 300), [100, 100, 100]);
         let rotor = AtomicUsize::new(usize::MAX);
         let mut dice = Dice::seeded(1);
-        assert!((0..3).all(|_| choose(Balance::RoundRobin, &candidates, &rotor, &mut dice).is_some()));
+        assert!((0..3).all(|_| choose(&Algorithm::RoundRobin, &candidates, &rotor, &mut dice).is_some()));
     }
 
     #[test]
     fn equals_are_chosen_evenly() {
         let equals: Vec<_> = (0..10).map(|index| candidate(index, 1, 5)).collect();
-        for policy in [Balance::LeastRequest, Balance::Random] {
-            let counts = counts(policy, &equals, 10_000);
-            assert!(counts.iter().all(|count| (800..1200).contains(count)), "{policy:?} {counts:?}");
+        for algorithm in [Algorithm::LeastRequest, Algorithm::Random] {
+            let counts = counts(&algorithm, &equals, 10_000);
+            assert!(counts.iter().all(|count| (800..1200).contains(count)), "{algorithm:?} {counts:?}");
         }
     }
 
@@ -133,7 +141,7 @@ mod tests {
         for _ in 0..2000 {
             let candidates: Vec<_> =
                 load.iter().enumerate().map(|(index, in_flight)| candidate(index, *in_flight, 5)).collect();
-            load[choose(Balance::LeastRequest, &candidates, &rotor, &mut dice).unwrap()] += 1;
+            load[choose(&Algorithm::LeastRequest, &candidates, &rotor, &mut dice).unwrap()] += 1;
         }
         assert!(load.iter().all(|count| (96..=104).contains(count)), "the average is 100: {load:?}");
     }
@@ -148,8 +156,8 @@ mod tests {
                 .enumerate()
                 .map(|(index, (in_flight, millis))| candidate(index * 3 + 1, *in_flight, u64::from(*millis)))
                 .collect();
-            let policy = [Balance::LeastRequest, Balance::RoundRobin, Balance::Random][which];
-            let chosen = choose(policy, &candidates, &AtomicUsize::new(turn), &mut Dice::seeded(seed));
+            let algorithm = [Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random][which].clone();
+            let chosen = choose(&algorithm, &candidates, &AtomicUsize::new(turn), &mut Dice::seeded(seed));
             prop_assert!(candidates.iter().any(|candidate| Some(candidate.index) == chosen));
         }
 
@@ -157,7 +165,7 @@ mod tests {
         fn the_most_loaded_is_never_chosen_while_there_is_another(seed: u64, others in 1_usize..20) {
             let mut candidates: Vec<_> = (0..others).map(|index| candidate(index, 1, 5)).collect();
             candidates.push(candidate(others, 100, 5));
-            let chosen = choose(Balance::LeastRequest, &candidates, &AtomicUsize::new(0), &mut Dice::seeded(seed));
+            let chosen = choose(&Algorithm::LeastRequest, &candidates, &AtomicUsize::new(0), &mut Dice::seeded(seed));
             prop_assert!(chosen.is_some_and(|index| index != others));
         }
     }

@@ -75,6 +75,9 @@ pub enum Whose<'a> {
 /// How particular a match is; the largest wins.
 type Rank = (usize, u8, usize, bool, usize, usize);
 
+/// An entry on its way to its place: the largest rank first, then as it was found.
+type Ranked = (Reverse<Rank>, usize, Entry);
+
 impl HttpTable {
     /// The table of some routes, or `None` if none of them is about these requests: then everything goes as if there were none.
     pub fn build(routes: &[HttpRoute], whose: Whose<'_>) -> Option<Self> {
@@ -87,7 +90,7 @@ impl HttpTable {
         };
         let has_own = about.iter().any(|route| is_own(route));
         let mut table = Self { rules: Vec::new(), entries: Vec::new() };
-        let mut ranked: Vec<(Reverse<Rank>, usize, Entry)> = Vec::new();
+        let mut ranked: Vec<Ranked> = Vec::new();
         for route in about.iter().filter(|route| !has_own || is_own(route)) {
             for rule in &route.rules {
                 table.add(route, rule, whose, &mut ranked);
@@ -101,13 +104,7 @@ impl HttpTable {
         Some(table)
     }
 
-    fn add(
-        &mut self,
-        route: &HttpRoute,
-        rule: &HttpRule,
-        whose: Whose<'_>,
-        ranked: &mut Vec<(Reverse<Rank>, usize, Entry)>,
-    ) {
+    fn add(&mut self, route: &HttpRoute, rule: &HttpRule, whose: Whose<'_>, ranked: &mut Vec<Ranked>) {
         let place = self.rules.len();
         let everything = [HttpMatch::default()];
         let matches = if rule.matches.is_empty() { everything.as_slice() } else { &rule.matches };

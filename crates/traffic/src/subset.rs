@@ -7,6 +7,8 @@
 
 use std::cmp::Reverse;
 
+use crate::stable_hash::{SEED, hash, mix};
+
 /// Endpoints of one service that a caller uses while little is under way (architecture §3).
 pub const SIZE: usize = 20;
 /// Requests under way per endpoint of the subset, beyond which it grows.
@@ -47,21 +49,6 @@ pub fn order(caller: &Caller, members: &[Member<'_>]) -> Vec<usize> {
 /// It may exceed what there is.
 pub fn size(under_way: u32) -> usize {
     usize::try_from(under_way).unwrap_or(usize::MAX).div_ceil(COMFORTABLE).max(SIZE)
-}
-
-/// FNV-1a's offset basis (Fowler, Noll, Vo).
-const SEED: u64 = 0xcbf2_9ce4_8422_2325;
-
-/// FNV-1a: the same in every release, which the standard library does not promise of its hashers.
-fn hash(seed: u64, bytes: &[u8]) -> u64 {
-    bytes.iter().fold(seed, |hash, byte| (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3))
-}
-
-/// The finaliser of `SplitMix64`: FNV leaves neighbours alike in the high bits, by which the ranks are compared.
-fn mix(mut hash: u64) -> u64 {
-    hash = (hash ^ (hash >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    hash = (hash ^ (hash >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-    hash ^ (hash >> 31)
 }
 
 #[cfg(test)]

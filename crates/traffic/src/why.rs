@@ -322,10 +322,8 @@ fn endpoints(state: &ServiceState, version: &str, question: &Question<'_>, steps
         return stop(Step::stop("endpoint", 3002, text).fix(format!("hms start {name}")));
     }
     let plain = meant.iter().filter(|own| own.transport == Transport::Plain).count();
-    let mut text = format!("{healthy} of {} endpoints of {of} are healthy, the breaker is closed", meant.len());
-    if plain > 0 {
-        text.push_str(&format!("; {plain} without a proxy, so without mTLS"));
-    }
+    let bare = if plain > 0 { format!("; {plain} without a proxy, so without mTLS") } else { String::new() };
+    let text = format!("{healthy} of {} endpoints of {of} are healthy, the breaker is closed{bare}", meant.len());
     steps.push(Step::pass("endpoint", text));
     Ok(())
 }
@@ -335,7 +333,8 @@ fn terms(state: &ServiceState, rule: Option<&HttpRule>) -> Step {
     let policy = &state.service.policy;
     let timeouts = rule.map_or(policy.timeouts, |rule| rule.timeouts.over(policy.timeouts));
     let retry = rule.and_then(|rule| rule.retry.as_ref()).unwrap_or(&policy.retry);
-    let bound = |time: Option<std::time::Duration>| time.map_or("no bound".to_owned(), |time| format!("{time:?}"));
+    let bound =
+        |time: Option<std::time::Duration>| time.map_or_else(|| "no bound".to_owned(), |time| format!("{time:?}"));
     let own = rule.is_some_and(|rule| {
         rule.retry.is_some()
             || rule.timeouts.request.is_some_and(|own| own != Bound::Lifted)

@@ -4,6 +4,7 @@
 //! somebody else. [`delta`] holds the two state machines that keep a proxy's resources equal to what the control plane wants
 //! it to have; they do no I/O. [`hello`] is the greeting with which one proxy begins a connection to another.
 
+mod balance;
 mod bounds;
 mod egress;
 mod error;
@@ -11,6 +12,7 @@ mod gateway;
 mod http_route;
 mod policy;
 mod port;
+mod probe;
 mod resource;
 mod route;
 mod service;
@@ -25,7 +27,7 @@ pub mod proto;
 
 pub use bounds::{MESSAGE_BYTES, NAME_BYTES, RESOURCE_BYTES};
 pub use error::WireError;
-pub use resource::{LEVEL, TYPE_URL, decode, encode};
+pub use resource::{DESCRIPTORS, LEVEL, TYPE_URL, decode, encode};
 pub use standalone::{STANDALONE_BYTES, decode_standalone, encode_standalone};
 
 /// How one noun travels: its protobuf message, and the way there and back.

@@ -4,7 +4,7 @@ use hms_model::names::ServiceName;
 use hms_model::policy::authorization::{AllowRule, Source};
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
-    AuthorizationPolicy, Balance, KeepAlive, Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy,
+    AuthorizationPolicy, Balance, KeepAlive, Limits, Outlier, Probe, Retry, Telemetry, Timeouts, TrafficPolicy,
 };
 use hms_model::resource::{Defaults, Overlay};
 use hms_model::route::Match;
@@ -61,26 +61,30 @@ impl Wire for TrafficPolicy {
     type Message = v1::TrafficPolicy;
 
     fn to_wire(&self) -> v1::TrafficPolicy {
-        let Self { retry, timeouts, outlier, balance, limits, keep_alive } = self;
+        let Self { retry, timeouts, outlier, balance, limits, keep_alive, probe } = self;
+        let (balance, balancing) = balance.to_wire();
         v1::TrafficPolicy {
             retry: Some(retry.to_wire()),
             timeouts: Some(timeouts.to_wire()),
             outlier: Some(outlier.to_wire()),
-            balance: balance.to_wire(),
+            balance,
             limits: Some(limits.to_wire()),
             keep_alive: keep_alive.to_wire(),
+            balancing,
+            probe: probe.as_ref().map(Wire::to_wire),
         }
     }
 
     fn from_wire(message: v1::TrafficPolicy) -> Result<Self, WireError> {
-        let v1::TrafficPolicy { retry, timeouts, outlier, balance, limits, keep_alive } = message;
+        let v1::TrafficPolicy { retry, timeouts, outlier, balance, limits, keep_alive, balancing, probe } = message;
         Ok(Self {
             retry: Retry::from_wire(required(retry, "policy.retry")?)?,
             timeouts: Timeouts::from_wire(required(timeouts, "policy.timeouts")?)?,
             outlier: Outlier::from_wire(required(outlier, "policy.outlier")?)?,
-            balance: Balance::from_wire(balance)?,
+            balance: Balance::from_wire((balance, balancing))?,
             limits: Limits::from_wire(required(limits, "policy.limits")?)?,
             keep_alive: KeepAlive::from_wire(keep_alive)?,
+            probe: probe.map(Probe::from_wire).transpose()?,
         })
     }
 }
@@ -89,26 +93,30 @@ impl Wire for Overlay {
     type Message = v1::Overlay;
 
     fn to_wire(&self) -> v1::Overlay {
-        let Self { retry, timeouts, outlier, balance, limits, keep_alive } = self;
+        let Self { retry, timeouts, outlier, balance, limits, keep_alive, probe } = self;
+        let (balance, balancing) = balance.as_ref().map(Wire::to_wire).unzip();
         v1::Overlay {
             retry: retry.as_ref().map(Wire::to_wire),
             timeouts: timeouts.as_ref().map(Wire::to_wire),
             outlier: outlier.as_ref().map(Wire::to_wire),
-            balance: balance.as_ref().map(Wire::to_wire),
+            balance,
             limits: limits.as_ref().map(Wire::to_wire),
             keep_alive: keep_alive.as_ref().map(Wire::to_wire),
+            balancing: balancing.flatten(),
+            probe: probe.as_ref().map(Wire::to_wire),
         }
     }
 
     fn from_wire(message: v1::Overlay) -> Result<Self, WireError> {
-        let v1::Overlay { retry, timeouts, outlier, balance, limits, keep_alive } = message;
+        let v1::Overlay { retry, timeouts, outlier, balance, limits, keep_alive, balancing, probe } = message;
         Ok(Self {
             retry: retry.map(Retry::from_wire).transpose()?,
             timeouts: timeouts.map(Timeouts::from_wire).transpose()?,
             outlier: outlier.map(Outlier::from_wire).transpose()?,
-            balance: balance.map(Balance::from_wire).transpose()?,
+            balance: balance.map(|word| Balance::from_wire((word, balancing))).transpose()?,
             limits: limits.map(Limits::from_wire).transpose()?,
             keep_alive: keep_alive.map(KeepAlive::from_wire).transpose()?,
+            probe: probe.map(Probe::from_wire).transpose()?,
         })
     }
 }
@@ -217,26 +225,6 @@ impl Wire for Outlier {
             rate_minimum: number(rate_minimum, "outlier.rate_minimum", 1..=MANY)?,
             rate_window: duration(rate_window_us, "outlier.rate_window")?,
         })
-    }
-}
-
-impl Wire for Balance {
-    type Message = i32;
-
-    fn to_wire(&self) -> i32 {
-        match self {
-            Self::LeastRequest => v1::Balance::LeastRequest.into(),
-            Self::RoundRobin => v1::Balance::RoundRobin.into(),
-            Self::Random => v1::Balance::Random.into(),
-        }
-    }
-
-    fn from_wire(message: i32) -> Result<Self, WireError> {
-        match v1::Balance::try_from(message).map_err(|error| WireError::field("balance", &error))? {
-            v1::Balance::LeastRequest => Ok(Self::LeastRequest),
-            v1::Balance::RoundRobin => Ok(Self::RoundRobin),
-            v1::Balance::Random => Ok(Self::Random),
-        }
     }
 }
 

@@ -16,6 +16,9 @@ use crate::{RESOURCE_BYTES, Wire as _, WireError};
 /// The type URL under which every resource travels.
 pub const TYPE_URL: &str = "type.googleapis.com/hms.v1.Resource";
 
+/// The contracts of `api/proto` as a `google.protobuf.FileDescriptorSet`, for whoever shows a resource field by field.
+pub const DESCRIPTORS: &[u8] = include_bytes!("gen/descriptors.bin");
+
 /// What this release can apply. It rises when a field is added that an older release must not overlook.
 pub const LEVEL: u32 = 3;
 

@@ -9,8 +9,8 @@ use hms_model::policy::egress::{EgressHost, Origination, Through, Unlisted};
 use hms_model::policy::jwt::JwtAlgorithm;
 use hms_model::policy::retry::{RetryOn, Toggle};
 use hms_model::policy::{
-    AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, LimitKey, Limits, Outlier, RateLimit, Retry,
-    Telemetry, Timeouts, TrafficPolicy,
+    Algorithm, AuthorizationPolicy, Balance, Egress, JwtIssuer, JwtKey, KeepAlive, LimitKey, Limits, Outlier, Probe,
+    RateLimit, Retry, Telemetry, Timeouts, TrafficPolicy,
 };
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Defaults, Gateway, Overlay, Resource};
@@ -96,7 +96,7 @@ fn outlier() -> impl Strategy<Value = Outlier> {
 }
 
 fn balance() -> impl Strategy<Value = Balance> {
-    select(vec![Balance::LeastRequest, Balance::RoundRobin, Balance::Random])
+    select(vec![Algorithm::LeastRequest, Algorithm::RoundRobin, Algorithm::Random]).prop_map(Balance::from)
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
@@ -108,26 +108,28 @@ fn keep_alive() -> impl Strategy<Value = KeepAlive> {
 }
 
 fn policy() -> impl Strategy<Value = TrafficPolicy> {
-    (retry(), timeouts(), outlier(), balance(), limits(), keep_alive()).prop_map(
-        |(retry, timeouts, outlier, balance, limits, keep_alive)| TrafficPolicy {
+    (retry(), timeouts(), outlier(), balance(), limits(), keep_alive(), option::of(Just(Probe::default()))).prop_map(
+        |(retry, timeouts, outlier, balance, limits, keep_alive, probe)| TrafficPolicy {
             retry,
             timeouts,
             outlier,
             balance,
             limits,
             keep_alive,
+            probe,
         },
     )
 }
 
 fn overlay() -> impl Strategy<Value = Overlay> {
-    (policy(), any::<[bool; 6]>()).prop_map(|(policy, has)| Overlay {
+    (policy(), any::<[bool; 7]>()).prop_map(|(policy, has)| Overlay {
         retry: has[0].then_some(policy.retry),
         timeouts: has[1].then_some(policy.timeouts),
         outlier: has[2].then_some(policy.outlier),
         balance: has[3].then_some(policy.balance),
         limits: has[4].then_some(policy.limits),
         keep_alive: has[5].then_some(policy.keep_alive),
+        probe: policy.probe.filter(|_| has[6]),
     })
 }
 

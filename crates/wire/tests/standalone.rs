@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use hms_model::names::ServiceName;
-use hms_model::policy::{Balance, TrafficPolicy};
+use hms_model::policy::{Algorithm, TrafficPolicy};
 use hms_model::standalone::{
     Domain, Family, HostName, HostPort, HostRoute, PathMatch, Standalone, StaticListener, StaticProtocol,
     StaticService, StaticTarget, Take, TargetHost, VirtualHost,
@@ -38,11 +38,11 @@ fn route() -> impl Strategy<Value = HostRoute> {
         "(/[a-z]{1,4}){1,3}".prop_map(PathMatch::Exact),
     ];
     let usable = path.prop_filter("a path that can come", PathMatch::can_match);
-    let balance = select(vec![Balance::RoundRobin, Balance::LeastRequest, Balance::Random]);
+    let balance = select(vec![Algorithm::RoundRobin, Algorithm::LeastRequest, Algorithm::Random]);
     (usable, balance, "[a-z]{0,5}:[0-9]{1,3}").prop_map(|(path, balance, origin)| HostRoute {
         path,
         service: ServiceName::new("a").expect("a name"),
-        policy: TrafficPolicy { balance, ..TrafficPolicy::default() },
+        policy: TrafficPolicy { balance: balance.into(), ..TrafficPolicy::default() },
         origin,
     })
 }

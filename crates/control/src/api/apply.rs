@@ -1,21 +1,23 @@
 //! Files of several kinds that take effect together, as one change.
 
+use axum::Json;
 use axum::extract::State;
-use axum::http::{Method, StatusCode};
-use axum::response::Response;
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::response::{IntoResponse as _, Response};
+use hms_formats::Source;
 use hms_formats::objects::{self, Objects};
-use hms_formats::{Source, route_yaml};
+use hms_formats::route_yaml::{self, RouteFile};
+use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
-use hms_model::resource::{Declaration, Resource};
+use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use schemars::JsonSchema;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::input::{self, IfMatch};
-use super::problem::Problem;
-use super::routes::{
-    File, Outcome, check_claims, check_count, commit, declaration, refuse_errors, registered_answer, route_changes,
-};
+use super::problem::{FindingView, Problem, views};
+use super::resources::{ChangeView, Deleted, changes, deleted, removal};
+use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
 use super::table::Operation;
 use crate::registry::{Change, View};
 
@@ -29,9 +31,20 @@ pub(super) fn operations() -> Vec<Operation> {
             apply,
         )
         .takes::<ApplyRequest>()
-        .answers::<Outcome>(StatusCode::OK)
+        .answers::<Applied>(StatusCode::OK)
         .revised()
         .fails(&[StatusCode::UNPROCESSABLE_ENTITY, StatusCode::SERVICE_UNAVAILABLE]),
+        Operation::new(
+            Method::POST,
+            "/v1/delete",
+            "deleteFiles",
+            "Removes what such files would make, all of it or nothing; the services stay declared.",
+            delete,
+        )
+        .takes::<ApplyRequest>()
+        .answers::<Deleted>(StatusCode::OK)
+        .revised()
+        .fails(&[StatusCode::NOT_FOUND, StatusCode::SERVICE_UNAVAILABLE]),
     ]
 }
 
@@ -41,6 +54,43 @@ pub(super) fn operations() -> Vec<Operation> {
 struct ApplyRequest {
     /// At most 1000; what each is, it says itself.
     files: Vec<File>,
+    /// Only say what would happen.
+    #[serde(default)]
+    dry_run: bool,
+}
+
+/// What was applied.
+#[derive(Debug, Serialize, JsonSchema)]
+struct Applied {
+    /// The services that the files speak of.
+    registered: Vec<String>,
+    /// The revision of the configuration that has them.
+    revision: u64,
+    /// Whether it is only what would have happened.
+    dry_run: bool,
+    /// Every resource that is another now.
+    changes: Vec<ChangeView>,
+    /// What is worth knowing about the input.
+    findings: Vec<FindingView>,
+}
+
+/// What files of several kinds say.
+struct Meaning {
+    routes: Vec<RouteFile>,
+    objects: Objects,
+    findings: Vec<Finding>,
+}
+
+/// Reads files; one error in any refuses them all.
+fn read(files: Vec<File>) -> Result<Meaning, Problem> {
+    check_count(files.len())?;
+    let sources = files.into_iter().map(Source::from);
+    let (objects, routes): (Vec<Source>, Vec<Source>) = sources.partition(objects::recognises);
+    let (routes, mut findings) = route_yaml::translate(&routes);
+    let (objects, more) = objects::translate(&objects);
+    findings.extend(more);
+    refuse_errors(&findings)?;
+    Ok(Meaning { routes, objects, findings })
 }
 
 async fn apply(
@@ -48,14 +98,9 @@ async fn apply(
     if_match: IfMatch,
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    check_count(request.files.len())?;
-    let sources = request.files.into_iter().map(Source::from);
-    let (objects, routes): (Vec<Source>, Vec<Source>) = sources.partition(objects::recognises);
-    let (routes, mut findings) = route_yaml::translate(&routes);
-    let (objects, more) = objects::translate(&objects);
-    findings.extend(more);
-    refuse_errors(&findings)?;
-    let revision = commit(&context, if_match, |view| {
+    let Meaning { routes, objects, mut findings } = read(request.files)?;
+    let mode = Mode::of(request.dry_run);
+    let changed = change(&context, if_match, mode, |view| {
         check_claims(view, routes.iter().map(|file| (&file.service, &file.route)))?;
         let mut changes = route_changes(&context, view, &routes)?;
         for split in &objects.splits {
@@ -80,10 +125,38 @@ async fn apply(
     .await?;
     let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).collect();
-    // What is inert is known only now that all of it is together.
-    let view = context.parts().registry.view();
-    findings.extend(view.findings.iter().filter(|finding| objects.is_about(finding)).cloned());
-    Ok(registered_answer(registered, revision, &findings))
+    if mode == Mode::Commit {
+        // What is inert is known only now that all of it is together.
+        let view = context.parts().registry.view();
+        findings.extend(view.findings.iter().filter(|finding| objects.is_about(finding)).cloned());
+    }
+    let body = Applied {
+        registered,
+        revision: changed.revision.0,
+        dry_run: request.dry_run,
+        changes: changes(&context, &changed, mode),
+        findings: views(&findings),
+    };
+    let mut headers = HeaderMap::new();
+    headers.insert(header::ETAG, etag(changed.revision));
+    Ok((headers, Json(body)).into_response())
+}
+
+async fn delete(
+    State(context): State<Context>,
+    if_match: IfMatch,
+    input::Json(request): input::Json<ApplyRequest>,
+) -> Result<Response, Problem> {
+    let Meaning { routes, objects, .. } = read(request.files)?;
+    let mode = Mode::of(request.dry_run);
+    let routes = routes.iter().map(|file| ResourceKey::of(Kind::Route, &file.service));
+    let keys: Vec<ResourceKey> = routes.chain(objects.resources().map(|resource| resource.key())).collect();
+    let changed = change(&context, if_match, mode, |view| {
+        let removals = keys.iter().map(|key| removal(view, key)).collect::<Result<Vec<_>, _>>()?;
+        Ok(removals.into_iter().flatten().collect())
+    })
+    .await?;
+    Ok(deleted(&context, &changed, mode))
 }
 
 /// The gateway with the host names that objects give it, if it does not have them.

@@ -181,7 +181,22 @@ impl<S: Send + Sync> FromRequestParts<S> for PathServiceOrAll {
     }
 }
 
-async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
+/// The query, of exactly the shape of `T`.
+pub(super) struct Query<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for Query<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let query = axum::extract::Query::<T>::from_request_parts(parts, state).await;
+        query
+            .map(|axum::extract::Query(query)| Self(query))
+            .map_err(|error| Problem::new(Kind::Malformed, format!("the query: {}", error.body_text())))
+    }
+}
+
+/// A part of the path, decoded.
+pub(super) async fn path_part<S: Send + Sync>(parts: &mut Parts, state: &S, name: &str) -> Result<String, Problem> {
     let path = RawPathParams::from_request_parts(parts, state)
         .await
         .map_err(|_invalid| Problem::new(Kind::Malformed, "the path: it is no UTF-8 when decoded"))?;

@@ -22,7 +22,7 @@ use super::input::{self, IfMatch};
 use super::problem::{FindingView, Kind, Problem, views};
 use super::table::Operation;
 use super::{ACTOR, Context};
-use crate::registry::{Change, Registry, RegistryError, View};
+use crate::registry::{Change, Changed, Registry, RegistryError, View};
 use crate::store::Revision;
 
 /// Files of one call.
@@ -236,9 +236,35 @@ async fn seen(registry: &Registry, revision: Revision) {
 /// without, a change in between only means to plan again.
 pub(super) async fn commit(
     context: &Context,
-    IfMatch(wanted): IfMatch,
+    if_match: IfMatch,
     plan: impl Fn(&View) -> Result<Vec<Change>, Problem>,
 ) -> Result<Revision, Problem> {
+    Ok(change(context, if_match, Mode::Commit, plan).await?.revision)
+}
+
+/// Whether a change takes place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mode {
+    /// It does.
+    Commit,
+    /// It is only said what it would come to.
+    DryRun,
+}
+
+impl Mode {
+    /// By the word of a request.
+    pub(super) fn of(dry_run: bool) -> Self {
+        if dry_run { Self::DryRun } else { Self::Commit }
+    }
+}
+
+/// The same as [`commit`], or only as if, and says which resources are others now.
+pub(super) async fn change(
+    context: &Context,
+    IfMatch(wanted): IfMatch,
+    mode: Mode,
+    plan: impl Fn(&View) -> Result<Vec<Change>, Problem>,
+) -> Result<Changed, Problem> {
     let registry = &context.parts().registry;
     let _one_at_a_time = context.0.changing.lock().await;
     for _ in 0..TRIES {
@@ -248,7 +274,12 @@ pub(super) async fn commit(
         {
             return Err(stale(view.config));
         }
-        match registry.commit(ACTOR, plan(&view)?, Some(view.config)).await {
+        let changes = plan(&view)?;
+        let done = match mode {
+            Mode::Commit => registry.change(ACTOR, changes, Some(view.config)).await,
+            Mode::DryRun => registry.preview(changes, Some(view.config)),
+        };
+        match done {
             Err(RegistryError::Conflict { current }) if wanted.is_some() => return Err(stale(current)),
             Err(RegistryError::Conflict { current }) => seen(registry, current).await,
             done => return Ok(done?),
@@ -257,7 +288,8 @@ pub(super) async fn commit(
     Err(Problem::new(Kind::Conflict, "the configuration changes too often to be changed at this moment"))
 }
 
-fn stale(current: Revision) -> Problem {
+/// The answer to an `If-Match` of another revision.
+pub(super) fn stale(current: Revision) -> Problem {
     Problem::new(Kind::Stale, format!("the configuration is at revision {current}"))
         .because("If-Match asked for another revision")
         .fix("read it again and repeat")

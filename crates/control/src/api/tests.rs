@@ -18,6 +18,7 @@ mod meshes;
 mod refusals;
 mod registering;
 mod reports;
+mod revising;
 mod serving;
 
 const TOKEN: &str = "0123456789abcdef0123456789abcdef0123456789abcdef0123456789abcdef";
@@ -68,9 +69,13 @@ impl World {
         let ca = Ca::open(&path.join("ca"), None, Lifetimes::default(), Arc::clone(&clock)).unwrap();
         let registry = Registry::open(Arc::clone(&store), ca.trust_domain().clone(), Arc::clone(&clock)).await.unwrap();
         let tasks = registry.start();
+        let live = Live::new();
+        let canaries = Canaries::open(registry.clone(), live.clone(), Arc::clone(&store), Arc::clone(&clock));
+        let canaries = canaries.await.unwrap();
         let context = Context::new(Parts {
             registry,
-            live: Live::new(),
+            live,
+            canaries,
             ca: Arc::new(ca),
             edge: Arc::new(EdgeCa::open(&path.join("edge"), Arc::clone(&clock)).unwrap()),
             tokens: Arc::new(JoinTokens::new(store, Arc::clone(&clock))),
@@ -148,6 +153,7 @@ fn fits(template: &str, path: &str) -> bool {
 
 /// A path of a template with something in its parameters.
 fn sample(template: &str) -> String {
+    let template = template.replace("{kind}", "split").replace("{name}", "calc-svc");
     template.replace("{service}", "calc-svc").replace("{id}", "1")
 }
 

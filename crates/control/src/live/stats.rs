@@ -33,6 +33,17 @@ pub struct Stats {
     pub mtls: Option<bool>,
 }
 
+/// What was counted of calls to one version of a service since somebody began to watch it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Watched {
+    /// Tries that ended, those that another one followed among them.
+    pub requests: u64,
+    /// Those that failed.
+    pub failures: u64,
+    /// The 95th percentile of the time to answer, from the buckets; `None` without answers.
+    pub p95: Option<Duration>,
+}
+
 /// What was counted between two services.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FlowStats {
@@ -53,8 +64,15 @@ struct Pair {
     version: String,
 }
 
+/// Versions that are told apart while a service is watched; what comes beyond is not counted.
+const VERSIONS: usize = 64;
+/// Services that are watched at the same time.
+pub(super) const WATCHED: usize = 1000;
+
 #[derive(Debug, Clone, Default)]
 struct Count {
+    /// Failed tries that were followed by another; no request is about them.
+    rescued: u64,
     requests: u64,
     failures: u64,
     retries: u64,
@@ -64,6 +82,7 @@ struct Count {
 
 impl Count {
     fn add(&mut self, other: &Self) {
+        self.rescued = self.rescued.saturating_add(other.rescued);
         self.requests = self.requests.saturating_add(other.requests);
         self.failures = self.failures.saturating_add(other.failures);
         self.retries = self.retries.saturating_add(other.retries);
@@ -75,6 +94,7 @@ impl Count {
 
     fn read(flow: &v1::Flow) -> Self {
         let mut count = Self {
+            rescued: flow.rescued,
             requests: flow.requests,
             failures: flow.failures.min(flow.requests),
             retries: flow.retries,
@@ -132,6 +152,8 @@ type Slice = (Instant, BTreeMap<Pair, Count>);
 pub(super) struct Counts {
     slices: VecDeque<Slice>,
     begun: Option<Instant>,
+    /// Services that somebody watches, with their versions.
+    watched: BTreeMap<ServiceName, BTreeMap<String, Count>>,
 }
 
 impl Counts {
@@ -146,6 +168,12 @@ impl Counts {
             let count = Count::read(&flow);
             let Some(name) = flow.destination else { continue };
             let Ok(destination) = ServiceName::in_namespace(&name.namespace, &name.name) else { continue };
+            if let Some(versions) = self.watched.get_mut(&destination) {
+                let version = text(flow.version.clone(), 64);
+                if versions.len() < VERSIONS || versions.contains_key(&version) {
+                    versions.entry(version).or_default().add(&count);
+                }
+            }
             let mut pair = Pair { destination, source: text(flow.source, 256), version: text(flow.version, 64) };
             if slice.len() >= PAIRS && !slice.contains_key(&pair) {
                 "other".clone_into(&mut pair.source);
@@ -153,6 +181,30 @@ impl Counts {
             }
             slice.entry(pair).or_default().add(&count);
         }
+    }
+
+    /// Counts the versions of a service from nothing, from now on; `false` where too many are watched.
+    pub(super) fn watch(&mut self, service: &ServiceName) -> bool {
+        let has_room = self.watched.len() < WATCHED || self.watched.contains_key(service);
+        if has_room {
+            self.watched.insert(service.clone(), BTreeMap::new());
+        }
+        has_room
+    }
+
+    pub(super) fn unwatch(&mut self, service: &ServiceName) {
+        self.watched.remove(service);
+    }
+
+    /// What was counted of each version since a service is watched.
+    pub(super) fn watched(&self, service: &ServiceName) -> BTreeMap<String, Watched> {
+        let versions = self.watched.get(service).into_iter().flatten();
+        let watched = |count: &Count| Watched {
+            requests: count.requests.saturating_add(count.rescued),
+            failures: count.failures.saturating_add(count.rescued),
+            p95: count.percentile(0.95),
+        };
+        versions.map(|(version, count)| (version.clone(), watched(count))).collect()
     }
 
     fn forget(&mut self, now: Instant) {
@@ -208,6 +260,7 @@ mod tests {
             retries: 1,
             latency: latency.to_vec(),
             mtls: true,
+            rescued: 0,
         }
     }
 
@@ -224,6 +277,28 @@ mod tests {
         assert_eq!((stats.rps, stats.success, stats.retries, stats.mtls), (10.0, Some(0.9), 1, Some(true)));
         assert_eq!(stats.p95, Some(Duration::from_micros(4800)));
         assert_eq!(counts.stats(&b(), start + WINDOW + SLICE), Stats::default());
+    }
+
+    #[test]
+    fn a_version_that_is_watched_is_counted_from_nothing_with_the_tries_that_others_made_good() {
+        let start = Instant::now();
+        let mut counts = Counts::default();
+        let version = |version: &str, rescued: u64| {
+            let latency = [0, 10, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+            v1::Flow { version: version.to_owned(), rescued, ..flow(10, 1, latency) }
+        };
+        counts.add(vec![version("v2", 5)], start);
+        assert!(counts.watched(&b()).is_empty() && counts.watch(&b()));
+        counts.add(vec![version("v1", 0), version("v2", 5)], start);
+        counts
+            .add(vec![v1::Flow { rescued: 2, ..v1::Flow { version: "v2".to_owned(), ..flow(0, 0, [0; 11]) } }], start);
+        let seen = counts.watched(&b());
+        assert_eq!((seen["v1"].requests, seen["v1"].failures), (10, 1));
+        assert_eq!((seen["v2"].requests, seen["v2"].failures), (17, 8));
+        assert_eq!(seen["v2"].p95, Some(Duration::from_micros(4800)));
+        assert_eq!(counts.stats(&b(), start).success, Some(0.9), "requests are counted once all the same");
+        counts.unwatch(&b());
+        assert!(counts.watched(&b()).is_empty());
     }
 
     #[test]

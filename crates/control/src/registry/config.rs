@@ -1,6 +1,6 @@
 //! Changing the configuration.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
@@ -9,7 +9,7 @@ use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::SpiffeId;
 
-use super::history::{self, Author, CommitRecord, Head};
+use super::history::{self, Author, CommitRecord, Difference, Head};
 use super::{Registry, RegistryError, state::State};
 use crate::store::{Revision, StoreError, VALUE_LIMIT};
 
@@ -22,6 +22,50 @@ pub enum Change {
     Put(Resource),
     /// Removes one; an error if there is none.
     Delete(ResourceKey),
+}
+
+/// What a change came to.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Changed {
+    /// The revision of the configuration that has it.
+    pub revision: Revision,
+    /// Every resource that is another now, in the order of the keys; none if everything was so already.
+    pub altered: Vec<Altered>,
+}
+
+/// A resource before and after a change. It is not on both sides absent, nor the same.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Altered {
+    /// Its name.
+    pub key: ResourceKey,
+    /// What it was; `None` if it was not there.
+    pub before: Option<Arc<Resource>>,
+    /// What it is; `None` if it is gone.
+    pub after: Option<Arc<Resource>>,
+}
+
+impl Altered {
+    /// What became of it.
+    pub fn difference(&self) -> Difference {
+        match (&self.before, &self.after) {
+            (None, _) => Difference::Added,
+            (Some(_), Some(_)) => Difference::Changed,
+            (Some(_), None) => Difference::Removed,
+        }
+    }
+}
+
+fn altered(
+    before: &BTreeMap<ResourceKey, Arc<Resource>>,
+    after: &BTreeMap<ResourceKey, Arc<Resource>>,
+) -> Vec<Altered> {
+    let keys: BTreeSet<&ResourceKey> = before.keys().chain(after.keys()).collect();
+    let both = keys.into_iter().map(|key| Altered {
+        key: key.clone(),
+        before: before.get(key).cloned(),
+        after: after.get(key).cloned(),
+    });
+    both.filter(|altered| altered.before != altered.after).collect()
 }
 
 /// Services one mesh may have.
@@ -38,18 +82,46 @@ impl Registry {
         changes: Vec<Change>,
         expected: Option<Revision>,
     ) -> Result<Revision, RegistryError> {
-        let revision = {
+        Ok(self.change(actor, changes, expected).await?.revision)
+    }
+
+    /// The same, and says what came of it.
+    pub async fn change(
+        &self,
+        actor: &str,
+        changes: Vec<Change>,
+        expected: Option<Revision>,
+    ) -> Result<Changed, RegistryError> {
+        let changed = {
             let _one_at_a_time = self.0.configuring.lock().await;
             let head = self.0.state.lock().config.clone();
-            if let Some(expected) = expected
-                && expected != head.revision
-            {
-                return Err(RegistryError::Conflict { current: head.revision });
-            }
-            let resources = self.changed_resources(&head, changes)?;
-            self.flip(actor, &head, resources).await?
+            let resources = self.planned(&head, changes, expected)?;
+            let altered = altered(&head.resources, &resources);
+            Changed { revision: self.flip(actor, &head, resources).await?, altered }
         };
-        self.shown_config(revision).await
+        self.shown_config(changed.revision).await?;
+        Ok(changed)
+    }
+
+    /// What [`change`](Self::change) would come to at this moment; nothing is changed, and the revision is the present one.
+    pub fn preview(&self, changes: Vec<Change>, expected: Option<Revision>) -> Result<Changed, RegistryError> {
+        let head = self.0.state.lock().config.clone();
+        let resources = self.planned(&head, changes, expected)?;
+        Ok(Changed { revision: head.revision, altered: altered(&head.resources, &resources) })
+    }
+
+    fn planned(
+        &self,
+        head: &Head,
+        changes: Vec<Change>,
+        expected: Option<Revision>,
+    ) -> Result<BTreeMap<ResourceKey, Arc<Resource>>, RegistryError> {
+        if let Some(expected) = expected
+            && expected != head.revision
+        {
+            return Err(RegistryError::Conflict { current: head.revision });
+        }
+        self.changed_resources(head, changes)
     }
 
     /// The latest commits, newest first.
@@ -58,16 +130,10 @@ impl Registry {
         Ok(history::log(&*self.0.store, &head, limit).await?)
     }
 
-    /// Makes the configuration what commit `number` left, as a new commit.
-    pub async fn rollback(&self, actor: &str, number: u64) -> Result<Revision, RegistryError> {
-        let revision = {
-            let _one_at_a_time = self.0.configuring.lock().await;
-            let head = self.0.state.lock().config.clone();
-            let resources = history::at(&*self.0.store, &head, number).await?;
-            let resources = resources.ok_or_else(|| RegistryError::NotFound(format!("commit {number}")))?;
-            self.flip(actor, &head, resources).await?
-        };
-        self.shown_config(revision).await
+    /// The resources as they were at a revision of the history; `None` if it is not kept.
+    pub async fn at(&self, revision: Revision) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, RegistryError> {
+        let head = self.0.state.lock().config.clone();
+        Ok(history::at(&*self.0.store, &head, revision).await?)
     }
 
     /// Sees to it that a service is declared and owns `identity`, if it may be given to it without an operator: a service that

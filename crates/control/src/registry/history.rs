@@ -41,12 +41,49 @@ pub(super) struct Head {
 /// One commit of the history.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CommitRecord {
-    /// Counts commits from 1; what [`rollback`](super::Registry::rollback) takes.
-    pub number: u64,
+    /// The revision that it made; what [`at`](super::Registry::at) takes.
+    pub revision: Revision,
     /// Who made it.
     pub actor: String,
     /// When, in Unix seconds.
     pub time: u64,
+    /// What it changed, in the order of the keys; `None` where the commit before it is not kept any more.
+    pub changes: Option<Differences>,
+}
+
+/// What became of a resource from one commit to the next.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Difference {
+    /// It was not there before.
+    Added,
+    /// It was another one.
+    Changed,
+    /// It is not there any more.
+    Removed,
+}
+
+/// What a commit changed.
+type Differences = Vec<(ResourceKey, Difference)>;
+
+/// What became of each key from one map to another.
+fn differences(before: &Tree, after: &Tree) -> Result<Differences, StoreError> {
+    let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+    let mut found = Vec::new();
+    for name in keys {
+        let difference = match (before.get(name), after.get(name)) {
+            (None, _) => Difference::Added,
+            (_, None) => Difference::Removed,
+            (old, new) if old != new => Difference::Changed,
+            _ => continue,
+        };
+        found.push((key_of(name)?, difference));
+    }
+    found.sort_by(|(one, _), (other, _)| one.cmp(other));
+    Ok(found)
+}
+
+fn key_of(name: &str) -> Result<ResourceKey, StoreError> {
+    ResourceKey::parse(name).ok_or_else(|| damaged(&format!("`{name}` is no resource")))
 }
 
 /// A commit as it is stored.
@@ -122,7 +159,7 @@ async fn resources(store: &dyn Store, pieces: &[String], known: &Head) -> Result
     let mut hashes = BTreeMap::new();
     let mut resources = BTreeMap::new();
     for (name, hash) in tree {
-        let key = ResourceKey::parse(&name).ok_or_else(|| damaged(&format!("`{name}` is no resource")))?;
+        let key = key_of(&name)?;
         let resource = match known.resources.get(&key) {
             Some(resource) if known.hashes.get(&key) == Some(&hash) => Arc::clone(resource),
             _ => {
@@ -187,25 +224,25 @@ pub(super) async fn commit(
     let number = record.number;
     let record = serialise(&record)?;
     let hash = hash_of(&record);
-    fresh.insert(hash.clone(), record);
-    let revision = flip(store, head, fresh, &hash).await?;
+    let revision = flip(store, head, fresh, (&hash, record)).await?;
     if number.is_multiple_of(SWEEP) {
         sweep(store, &hash).await?;
     }
     Ok(Head { revision, hash, number, hashes, resources })
 }
 
-/// Writes the objects in as many steps as the store wants; the last one moves the head.
+/// Writes the objects in as many steps as the store wants; the last one writes the commit and moves the head, so that the store
+/// remembers for each commit the revision that it made.
 async fn flip(
     store: &dyn Store,
     head: &Head,
     fresh: BTreeMap<String, Bytes>,
-    hash: &str,
+    (hash, record): (&str, Bytes),
 ) -> Result<Revision, StoreError> {
     let writes: Vec<Write> =
         fresh.into_iter().map(|(hash, bytes)| Write::Put(format!("{OBJECT}{hash}"), bytes)).collect();
-    // The last step also carries the head and its precondition.
-    let step = COMMIT_LIMIT - 2;
+    // The last step also carries the commit, the head and its precondition.
+    let step = COMMIT_LIMIT - 3;
     let mut rest = writes;
     while rest.len() > step {
         let later = rest.split_off(step);
@@ -217,42 +254,67 @@ async fn flip(
     } else {
         Precondition::At(HEAD.to_owned(), head.revision)
     };
+    rest.push(Write::Put(format!("{OBJECT}{hash}"), record));
     rest.push(Write::Put(HEAD.to_owned(), Bytes::copy_from_slice(hash.as_bytes())));
     store.commit(Keyspace::Config, vec![still], rest).await
 }
 
 /// The latest commits, newest first.
 pub(super) async fn log(store: &dyn Store, head: &Head, limit: usize) -> Result<Vec<CommitRecord>, StoreError> {
-    let commits = walk(store, &head.hash, limit.min(KEPT)).await?;
-    let record =
-        |(_, commit): (String, Commit)| CommitRecord { number: commit.number, actor: commit.actor, time: commit.time };
-    Ok(commits.into_iter().map(record).collect())
+    let limit = limit.min(KEPT);
+    // One more, to say what the oldest one changed.
+    let mut commits = walk(store, &head.hash, limit + 1).await?.into_iter().peekable();
+    let mut records = Vec::new();
+    let mut after = match commits.peek() {
+        Some(newest) => tree(store, &newest.commit.tree).await?,
+        None => Tree::new(),
+    };
+    while let Some(Kept { revision, commit, .. }) = commits.next() {
+        if records.len() == limit {
+            break;
+        }
+        let before = match commits.peek() {
+            Some(parent) => Some(tree(store, &parent.commit.tree).await?),
+            None if commit.parent.is_empty() => Some(Tree::new()),
+            None => None,
+        };
+        let changes = before.as_ref().map(|before| differences(before, &after)).transpose()?;
+        records.push(CommitRecord { revision, actor: commit.actor, time: commit.time, changes });
+        after = before.unwrap_or_default();
+    }
+    Ok(records)
 }
 
-/// The resources as commit `number` left them; `None` if it is no longer kept.
+/// The resources as the commit that made `revision` left them; `None` if it is not kept.
 pub(super) async fn at(
     store: &dyn Store,
     head: &Head,
-    number: u64,
+    revision: Revision,
 ) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, StoreError> {
     let commits = walk(store, &head.hash, KEPT).await?;
-    match commits.into_iter().find(|(_, commit)| commit.number == number) {
-        Some((_, commit)) => Ok(Some(resources(store, &commit.tree, head).await?.1)),
+    match commits.into_iter().find(|kept| kept.revision == revision) {
+        Some(kept) => Ok(Some(resources(store, &kept.commit.tree, head).await?.1)),
         None => Ok(None),
     }
 }
 
-async fn walk(store: &dyn Store, from: &str, limit: usize) -> Result<Vec<(String, Commit)>, StoreError> {
+/// A commit that is still there.
+struct Kept {
+    hash: String,
+    revision: Revision,
+    commit: Commit,
+}
+
+/// A commit and those before it, newest first.
+async fn walk(store: &dyn Store, from: &str, limit: usize) -> Result<Vec<Kept>, StoreError> {
     let mut found = Vec::new();
     let mut hash = from.to_owned();
     while !hash.is_empty() && found.len() < limit {
         // The oldest commit kept names a parent that was swept away.
-        if store.get(Keyspace::Config, &format!("{OBJECT}{hash}")).await?.is_none() {
-            break;
-        }
+        let Some(entry) = store.get(Keyspace::Config, &format!("{OBJECT}{hash}")).await? else { break };
         let commit: Commit = read(store, &hash).await?;
         let parent = commit.parent.clone();
-        found.push((std::mem::replace(&mut hash, parent), commit));
+        found.push(Kept { hash: std::mem::replace(&mut hash, parent), revision: entry.revision, commit });
     }
     Ok(found)
 }
@@ -260,7 +322,7 @@ async fn walk(store: &dyn Store, from: &str, limit: usize) -> Result<Vec<(String
 /// Removes what no kept commit refers to.
 async fn sweep(store: &dyn Store, head: &str) -> Result<(), StoreError> {
     let mut used: BTreeSet<String> = BTreeSet::new();
-    for (hash, commit) in walk(store, head, KEPT).await? {
+    for Kept { hash, commit, .. } in walk(store, head, KEPT).await? {
         used.insert(hash);
         used.extend(tree(store, &commit.tree).await?.into_values());
         used.extend(commit.tree);
@@ -300,7 +362,10 @@ mod tests {
         let many = declarations((0..500).map(|n| format!("s{n}")));
         let head = commit(&store, &Head::default(), AUTHOR, many.clone()).await.unwrap();
         let loaded = load(&store, &Head::default()).await.unwrap();
-        assert_eq!((loaded.revision, loaded.resources), (head.revision, many));
+        assert_eq!((loaded.revision, &loaded.resources), (head.revision, &many));
+        let log = log(&store, &loaded, 1).await.unwrap();
+        assert_eq!(log[0].revision, head.revision, "the last of several steps is the one that counts");
+        assert_eq!(log[0].changes.as_ref().map(Vec::len), Some(500));
     }
 
     #[tokio::test]
@@ -325,13 +390,19 @@ mod tests {
     async fn old_commits_can_be_read_until_they_are_swept() {
         let store = MemoryStore::new();
         let mut head = Head::default();
+        let mut revisions = vec![Revision(0)];
         for n in 1..=96 {
             head = commit(&store, &head, AUTHOR, declarations([format!("s{n}")])).await.unwrap();
+            revisions.push(head.revision);
         }
         let log = log(&store, &head, 1000).await.unwrap();
-        assert_eq!((log.len(), log[0].number, log[49].number), (KEPT, 96, 47));
-        assert_eq!(at(&store, &head, 60).await.unwrap(), Some(declarations(["s60".to_owned()])));
-        assert_eq!(at(&store, &head, 46).await.unwrap(), None);
+        assert_eq!((log.len(), log[0].revision, log[49].revision), (KEPT, revisions[96], revisions[47]));
+        assert_eq!(at(&store, &head, revisions[60]).await.unwrap(), Some(declarations(["s60".to_owned()])));
+        assert_eq!(at(&store, &head, revisions[46]).await.unwrap(), None);
+        let changes = |place: usize| log[place].changes.clone();
+        let keys = |n: u32| declarations([format!("s{n}")]).into_keys().next().unwrap();
+        assert_eq!(changes(0), Some(vec![(keys(95), Difference::Removed), (keys(96), Difference::Added)]));
+        assert_eq!(changes(49), None, "the one before is not kept");
         let objects = store.list(Keyspace::Config, OBJECT).await.unwrap().entries.len();
         assert_eq!(objects, KEPT * 3, "a commit, a list and a resource each");
     }

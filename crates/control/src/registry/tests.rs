@@ -219,7 +219,7 @@ async fn nobody_takes_what_is_another_workloads() {
 }
 
 #[tokio::test]
-async fn a_commit_is_refused_when_somebody_else_was_faster_and_can_be_undone() {
+async fn a_commit_is_refused_when_somebody_else_was_faster_and_what_was_before_is_kept() {
     let (registry, _tasks) = fresh().await;
     let route = |name: &str| Change::Put(Resource::Route(Route { service: service(name), rules: Vec::new() }));
     let first = registry.commit("test", vec![route("a")], None).await.unwrap();
@@ -227,10 +227,15 @@ async fn a_commit_is_refused_when_somebody_else_was_faster_and_can_be_undone() {
     let late = registry.commit("test", vec![route("c")], Some(first)).await;
     assert!(matches!(late, Err(RegistryError::Conflict { .. })));
     let history = registry.history(10).await.unwrap();
-    assert_eq!(history.iter().map(|commit| commit.number).collect::<Vec<_>>(), [2, 1]);
-    registry.rollback("test", 1).await.unwrap();
-    let keys: Vec<String> = registry.view().resources.keys().map(ToString::to_string).collect();
-    assert_eq!(keys, ["route/default/a"]);
+    let added = |name: &str| Some(vec![(ResourceKey::of(Kind::Route, &service(name)), Difference::Added)]);
+    let told: Vec<_> = history.iter().map(|commit| (commit.revision, commit.changes.clone())).collect();
+    assert_eq!(told, [(registry.view().config, added("b")), (first, added("a"))]);
+    let before = registry.at(first).await.unwrap().unwrap();
+    assert_eq!(before.keys().map(ToString::to_string).collect::<Vec<_>>(), ["route/default/a"]);
+    assert_eq!(registry.at(Revision(9999)).await.unwrap(), None);
+    let planned = registry.preview(vec![route("c"), route("a")], None).unwrap();
+    assert_eq!(planned.altered.iter().map(Altered::difference).collect::<Vec<_>>(), [Difference::Added]);
+    assert_eq!(registry.view().resources.len(), 2, "a preview changes nothing");
     let nothing =
         registry.commit("test", vec![Change::Delete(ResourceKey::of(Kind::Route, &service("z")))], None).await;
     assert!(matches!(nothing, Err(RegistryError::NotFound(_))));

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use hms_model::names::ServiceName;
-use hms_model::policy::{Balance, TrafficPolicy};
+use hms_model::policy::{Algorithm, TrafficPolicy};
 use hms_model::standalone::{Family, StaticProtocol, StaticService, StaticTarget, Take, TargetHost};
 use hms_model::workload::Health;
 
@@ -192,14 +192,14 @@ fn service_name(reader: &mut Reader<'_>, name: &str, at: &Field<'_>) -> Option<S
 }
 
 fn policy(reader: &mut Reader<'_>, table: &Table<'_>) -> TrafficPolicy {
-    let mut policy = TrafficPolicy { balance: Balance::RoundRobin, ..TrafficPolicy::default() };
+    let mut policy = TrafficPolicy { balance: Algorithm::RoundRobin.into(), ..TrafficPolicy::default() };
     policy.timeouts.connect = Duration::from_secs(5);
     if let Some(field) = table.field("connect_timeout") {
         let bounds = Duration::from_millis(1)..=LONGEST;
         policy.timeouts.connect = words::duration(reader, field, bounds).unwrap_or(policy.timeouts.connect);
     }
     if let Some(field) = table.field("lb_policy") {
-        policy.balance = balance(reader, field).unwrap_or_default();
+        policy.balance = balance(reader, field).unwrap_or_default().into();
     }
     if let Some(field) = table.field("circuit_breakers") {
         breakers(reader, field, &mut policy);
@@ -207,11 +207,11 @@ fn policy(reader: &mut Reader<'_>, table: &Table<'_>) -> TrafficPolicy {
     policy
 }
 
-fn balance(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Balance> {
+fn balance(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Algorithm> {
     let known = [
-        ("ROUND_ROBIN", Some(Balance::RoundRobin)),
-        ("LEAST_REQUEST", Some(Balance::LeastRequest)),
-        ("RANDOM", Some(Balance::Random)),
+        ("ROUND_ROBIN", Some(Algorithm::RoundRobin)),
+        ("LEAST_REQUEST", Some(Algorithm::LeastRequest)),
+        ("RANDOM", Some(Algorithm::Random)),
         ("RING_HASH", None),
         ("MAGLEV", None),
         ("CLUSTER_PROVIDED", None),

@@ -50,11 +50,11 @@ fn seconds(text: &str) -> Option<Duration> {
 }
 
 /// A value of an enumeration, by its name; lower case is taken as well.
-pub(super) fn word<T: Copy>(reader: &mut Reader<'_>, field: &Field<'_>, words: &[(&'static str, T)]) -> Option<T> {
+pub(super) fn word<T: Clone>(reader: &mut Reader<'_>, field: &Field<'_>, words: &[(&'static str, T)]) -> Option<T> {
     let known: Vec<&str> = words.iter().map(|(word, _)| *word).collect();
     let text = reader.text(field, &known.join(" or "))?;
     if let Some((_, value)) = words.iter().find(|(word, _)| *word == text || word.to_ascii_lowercase() == text) {
-        return Some(*value);
+        return Some(value.clone());
     }
     reader.word(field, words)
 }

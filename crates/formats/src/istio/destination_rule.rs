@@ -4,8 +4,11 @@ use std::time::Duration;
 
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
+use hms_model::policy::balance::{Algorithm, HashKey};
 use hms_model::policy::{Balance, Limits, Outlier};
 use hms_model::resource::Overlay;
+
+use http::HeaderName;
 
 use super::{Subsets, service};
 use crate::document::short;
@@ -111,20 +114,60 @@ fn policy_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Overlay {
 
 fn balance(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Balance> {
     let table = reader.open_table(field.node, &field.path)?;
-    for other in table.fields().iter().filter(|other| other.name != "simple") {
-        let why = "instances are chosen by load, in turn or at random";
+    for other in table.fields().iter().filter(|other| !["simple", "consistentHash"].contains(&other.name)) {
+        let why = "instances are chosen by load, in turn, at random or by a key";
         not_carried(reader, other.key, &format!("`{}`", short(&other.path)), why);
     }
-    let simple = table.field("simple").cloned()?;
     let words = [
-        ("LEAST_REQUEST", Some(Balance::LeastRequest)),
-        ("LEAST_CONN", Some(Balance::LeastRequest)),
-        ("ROUND_ROBIN", Some(Balance::RoundRobin)),
-        ("RANDOM", Some(Balance::Random)),
+        ("LEAST_REQUEST", Some(Algorithm::LeastRequest)),
+        ("LEAST_CONN", Some(Algorithm::LeastRequest)),
+        ("ROUND_ROBIN", Some(Algorithm::RoundRobin)),
+        ("RANDOM", Some(Algorithm::Random)),
         ("PASSTHROUGH", None),
         ("UNSPECIFIED", None),
     ];
-    reader.word(&simple, &words).flatten()
+    let simple = table.field("simple").cloned().and_then(|field| reader.word(&field, &words).flatten());
+    let hashed = table.field("consistentHash").cloned().and_then(|field| hashed(reader, &field));
+    hashed.or(simple).map(Balance::from)
+}
+
+/// `consistentHash`: the key, and by which of the two algorithms.
+fn hashed(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Algorithm> {
+    let table = reader.open_table(field.node, &field.path)?;
+    let (mut key, mut is_maglev) = (None, false);
+    for part in table.fields() {
+        match part.name {
+            "httpHeaderName" => {
+                let text = reader.text(part, "the name of a header field")?;
+                key = HeaderName::try_from(text).ok().map(HashKey::Header);
+            }
+            "httpQueryParameterName" => {
+                key = reader.text(part, "the name of a parameter").map(|name| HashKey::Query(name.to_owned()));
+            }
+            "useSourceIp" => key = Some(HashKey::Source),
+            "httpCookie" => {
+                let cookie = reader.open_table(part.node, &part.path)?;
+                let name = reader.need(&cookie, "name", "name: session").cloned()?;
+                key = reader.text(&name, "the name of a cookie").map(|name| HashKey::Cookie(name.to_owned()));
+                let why = "a cookie that is hashed is the caller's own; the proxy sets none";
+                for other in cookie.fields().iter().filter(|other| other.name != "name") {
+                    not_carried(reader, other.key, &format!("`{}`", short(&other.path)), why);
+                }
+            }
+            "maglev" => is_maglev = true,
+            _ => not_carried(reader, part.key, &format!("`{}`", short(&part.path)), "the size of the ring is fixed"),
+        }
+    }
+    let Some(key) = key else {
+        reader.bad(
+            field,
+            "a key",
+            "it names no header, parameter or cookie",
+            "write for example httpHeaderName: x-user",
+        );
+        return None;
+    };
+    Some(if is_maglev { Algorithm::Maglev(key) } else { Algorithm::RingHash(key) })
 }
 
 fn limits(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Limits> {

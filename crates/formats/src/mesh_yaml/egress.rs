@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use hms_model::finding::Finding;
 use hms_model::names::Label;
 use hms_model::policy::egress::{CLEAR_PORT, EgressHost, MOST_HOSTS, MOST_PORTS, Origination, Through, Unlisted};
-use hms_model::policy::{Egress, Limits, TrafficPolicy};
+use hms_model::policy::{Egress, TrafficPolicy};
 
 use crate::document::{Value, short};
 use crate::mesh_yaml::policy;
@@ -26,9 +26,6 @@ const HOST: Keys = Keys::new(&[
     "breaker",
     "limits",
 ]);
-const LIMITS: Keys = Keys::new(&["requests", "connections"]);
-/// More than any proxy holds.
-const MOST_AT_ONCE: u32 = 1_000_000;
 
 /// Words for TLS.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,8 +97,7 @@ fn host(reader: &mut Reader<'_>, field: &Field<'_>, base: &TrafficPolicy) -> Opt
     }
     let ports = table.field("ports").cloned().and_then(|field| ports(reader, &field));
     let local = table.field("local").and_then(|field| reader.boolean(field)).unwrap_or(false);
-    let mut overlay = policy::overlay(reader, &table, base);
-    overlay.limits = table.field("limits").cloned().and_then(|field| limits(reader, &field, base.limits));
+    let overlay = policy::overlay(reader, &table, base);
     Some(EgressHost {
         host: name?,
         ports: ports.unwrap_or_else(|| EgressHost::default_ports(origin)),
@@ -171,13 +167,4 @@ fn ports(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Vec<u16>> {
         }
     }
     (!ports.is_empty()).then_some(ports)
-}
-
-fn limits(reader: &mut Reader<'_>, field: &Field<'_>, base: Limits) -> Option<Limits> {
-    let table = reader.table(field.node, &field.path, LIMITS)?;
-    let mut number = |name: &str, otherwise: u32| {
-        let field = table.field(name);
-        field.and_then(|field| reader.whole(field, "a number", 1..=MOST_AT_ONCE)).unwrap_or(otherwise)
-    };
-    Some(Limits { requests: number("requests", base.requests), connections: number("connections", base.connections) })
 }

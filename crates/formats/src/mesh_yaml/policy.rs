@@ -4,22 +4,25 @@ use std::time::Duration;
 
 use hms_model::finding::{Finding, Severity};
 use hms_model::policy::retry::{RetryOn, Toggle};
-use hms_model::policy::{Balance, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
+use hms_model::policy::{Limits, Outlier, Retry, Telemetry, Timeouts, TrafficPolicy};
 use hms_model::resource::Overlay;
 use hms_model::route::METHODS;
 
 use crate::document::{Value, short};
 use crate::mesh_yaml::Traces;
+use crate::mesh_yaml::balance::balance;
+use crate::mesh_yaml::probe::probe;
 use crate::read::{Field, Keys, Reader, Table};
 use crate::route_yaml::keep_alive;
 
-pub(crate) const DEFAULTS: Keys = Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance"]);
+pub(crate) const DEFAULTS: Keys =
+    Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance", "limits", "probe"]);
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
+const LIMITS: Keys = Keys::new(&["requests", "connections"]);
+/// More than any proxy holds.
+const MOST_AT_ONCE: u32 = 1_000_000;
 const BREAKER: Keys = Keys::new(&["errors", "open", "probe"]);
-
-const BALANCES: [(&str, Balance); 3] =
-    [("least_request", Balance::LeastRequest), ("round_robin", Balance::RoundRobin), ("random", Balance::Random)];
 
 /// The `defaults:` section over the built-in defaults.
 pub(crate) fn defaults(reader: &mut Reader<'_>, table: &Table<'_>) -> TrafficPolicy {
@@ -36,9 +39,10 @@ pub(crate) fn overlay(reader: &mut Reader<'_>, table: &Table<'_>, base: &Traffic
         retry: table.field("retry").and_then(|field| retry(reader, field, &base.retry)),
         timeouts: table.field("timeout").and_then(|field| timeout(reader, field, base.timeouts)),
         outlier: table.field("breaker").and_then(|field| breaker(reader, field, base.outlier)),
-        balance: table.field("balance").and_then(|field| reader.word(field, &BALANCES)),
-        limits: None,
+        balance: table.field("balance").and_then(|field| balance(reader, field, &base.balance)),
+        limits: table.field("limits").and_then(|field| limits(reader, field, base.limits)),
         keep_alive: table.field("keep_alive").and_then(|field| keep_alive(reader, field)),
+        probe: table.field("probe").and_then(|field| probe(reader, field, base.probe.as_ref())),
     }
 }
 
@@ -151,13 +155,23 @@ fn breaker(reader: &mut Reader<'_>, field: &Field<'_>, base: Outlier) -> Option<
     if let Some(open) = table.field("open").and_then(|field| reader.duration(field, bounds)) {
         outlier.open_for = open;
     }
-    if let Some(probe) = table.field("probe")
-        && reader.whole(probe, "a number of probes", 1..=1000).is_some_and(|number| number != 1)
+    if let Some(at_once) = table.field("probe")
+        && reader.whole(at_once, "a number of probes", 1..=1000).is_some_and(|number| number != 1)
     {
         let finding = Finding::error(2120, "more than one probe at a time is not available in this release");
-        reader.report(probe.node.span, finding.because("one good probe closes the breaker").fix("write probe: 1"));
+        reader.report(at_once.node.span, finding.because("one good probe closes the breaker").fix("write probe: 1"));
     }
     Some(outlier)
+}
+
+/// Bounds in number; one that is not named stays.
+fn limits(reader: &mut Reader<'_>, field: &Field<'_>, base: Limits) -> Option<Limits> {
+    let table = reader.table(field.node, &field.path, LIMITS)?;
+    let mut number = |name: &str, otherwise: u32| {
+        let field = table.field(name);
+        field.and_then(|field| reader.whole(field, "a number", 1..=MOST_AT_ONCE)).unwrap_or(otherwise)
+    };
+    Some(Limits { requests: number("requests", base.requests), connections: number("connections", base.connections) })
 }
 
 /// The `tracing:` section.

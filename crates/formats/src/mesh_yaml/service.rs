@@ -13,7 +13,7 @@ use hms_model::split::MOST_SHARES;
 
 use crate::document::{self, Value, short};
 use crate::mesh_yaml::{
-    Environment, HealthFile, Intercept, MAIN_VERSION, MeshFile, ServiceFile, VersionFile, paths, policy, ports,
+    Environment, HealthFile, Intercept, MAIN_VERSION, MeshFile, ServiceFile, VersionFile, paths, policy, ports, probe,
 };
 use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::route_yaml::{self, Owners};
@@ -38,6 +38,8 @@ const KEYS: Keys = Keys {
         "breaker",
         "keep_alive",
         "balance",
+        "limits",
+        "probe",
         "intercept",
         "host_ports",
         "publish",
@@ -115,8 +117,9 @@ fn service(
     let route = table.field("routes").and_then(|field| routes(reader, field, name, &mut open, claims));
     open.keep_alive = table.field("keep_alive").map(|field| field.key);
     let main = table.field("version").and_then(|field| tag(reader, field, "a version such as v1"));
+    let says_health = says_probe(reader, &table);
     let protocol = table.field("protocol").and_then(|field| ports::protocol(reader, field)).unwrap_or_default();
-    let service = ServiceFile {
+    let mut service = ServiceFile {
         dir: dir.map_or_else(|| paths::parent(mesh_file), |dir| paths::beside(mesh_file, dir)),
         run: table.field("run").and_then(|field| command(reader, field)),
         port: table.field("port").and_then(|field| reader.port(field)),
@@ -134,6 +137,9 @@ fn service(
         overlay: policy::overlay(reader, &table, defaults),
         authorization: None,
     };
+    if says_health && defaults.probe.is_some() {
+        service.overlay.probe = service.overlay.probe.take().or_else(|| probe::of_health(&service.health));
+    }
     Some((service, open))
 }
 
@@ -249,6 +255,19 @@ fn health(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<HealthFile> {
         health.start_within = within;
     }
     Some(health)
+}
+
+/// Whether `health` says what is asked: `health: {path}` is the short form of `probe`, so both are too much.
+fn says_probe(reader: &mut Reader<'_>, table: &Table<'_>) -> bool {
+    let Some(health) = table.field("health") else { return false };
+    let Value::Map(entries) = &health.node.value else { return false };
+    let Some(entry) = entries.iter().find(|entry| matches!(&*entry.key, "path" | "every")) else { return false };
+    if let Some(probe) = table.field("probe") {
+        let finding =
+            Finding::error(2110, format!("`{}` and `{}.{}` say the same", probe.path, health.path, entry.key));
+        reader.report(probe.key, finding.because("an application is asked one thing").fix("keep probe"));
+    }
+    true
 }
 
 fn environment(reader: &mut Reader<'_>, field: &Field<'_>) -> Environment {

@@ -71,6 +71,9 @@ pub(crate) struct Run {
     /// The version of the workload, such as v2
     #[arg(long = "version", value_name = "V")]
     pub(crate) workload_version: Option<String>,
+    /// Its failure domain, such as eu-1a
+    #[arg(long, value_name = "ZONE")]
+    pub(crate) zone: Option<String>,
     /// How programs get to the mesh [default: `intercept:` of mesh.yaml, else auto]
     #[arg(long, value_name = "WAY")]
     pub(crate) intercept: Option<InterceptChoice>,

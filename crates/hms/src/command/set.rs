@@ -31,7 +31,7 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Set) -> Result<Exit
     let begun = Instant::now();
     let document: Value = client.put(PATH, &json!({"stamps": [{"name": stamp, "on": on}]})).await?;
     let revision = show(context, &document)?.revision;
-    taken::everywhere(context, &client, revision, begun).await
+    taken::everywhere(context, &client, taken::Made::everywhere(revision, begun)).await
 }
 
 fn show(context: Context<'_>, document: &Value) -> Result<Stamps, Failure> {

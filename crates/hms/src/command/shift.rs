@@ -1,5 +1,8 @@
 //! `hms shift SVC VERSION=PERCENT`: divides the calls to a service among its versions.
 
+use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
+use hms_model::split;
+use hms_traffic::split::{NoDivision, divide};
 use serde_json::{Value, json};
 use tokio::time::Instant;
 
@@ -15,7 +18,7 @@ use crate::output::{Mark, Tone};
 use crate::views::{Service, Share, Split};
 
 /// All calls; so a ten-thousandth of a percent is the finest share.
-const ALL: u32 = 1_000_000;
+const ALL: u32 = split::MOST_WEIGHT;
 /// What one percent of them is.
 const PERCENT: u32 = ALL / 100;
 
@@ -42,7 +45,7 @@ pub(super) async fn run(context: Context<'_>, options: &cli::Shift) -> Result<Ex
         client.put_at(&path, &json!({ "shares": shares }), now.revision).await?
     };
     let split = show(context, &document)?;
-    taken::everywhere(context, &client, split.revision, begun).await
+    taken::everywhere(context, &client, taken::Made::to(&service, split.revision, begun)).await
 }
 
 /// Prints a split.
@@ -86,7 +89,7 @@ fn named(split: &Split, share: &Share) -> String {
 }
 
 /// Without zeros that say nothing.
-fn percent(value: f64) -> String {
+pub(super) fn percent(value: f64) -> String {
     let text = format!("{value:.4}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
 }
@@ -134,107 +137,51 @@ fn weight(text: &str) -> Option<u32> {
 
 /// The whole division: what is wanted as it is, and what is left among the others, in the proportions they have.
 fn divided(service: &str, now: &[Share], known: &[String], wanted: &[(String, u32)]) -> Result<Vec<Share>, Failure> {
-    let refused = |what: String, why: String| {
-        Failure::new(Exit::Usage, 1017, what).because(why).fix(format!("hms shift {service} v1=90 v2=10"))
+    let name = |text: &str| {
+        ServiceName::from_host(text, DEFAULT_NAMESPACE).map_err(|error| {
+            Failure::new(Exit::Failed, 1008, format!("`{text}` is no service")).because(error.to_string())
+        })
     };
-    let total: u32 = wanted.iter().map(|(_, weight)| weight).sum();
-    let Some(left) = ALL.checked_sub(total) else {
-        return Err(refused(
-            "these shares are more than 100 %".to_owned(),
-            "what one gets another one loses".to_owned(),
-        ));
+    let of = |share: &Share| {
+        let version = share.version.clone().unwrap_or_default();
+        Ok(split::Share { service: name(&share.service)?, version, weight: share.weight })
     };
-    let share = |service: &str, version: Option<&str>, weight: u32| Share {
-        service: service.to_owned(),
-        version: version.map(ToOwned::to_owned),
-        weight,
+    let now = now.iter().map(of).collect::<Result<Vec<_>, Failure>>()?;
+    let shares = divide(&name(service)?, &now, known, wanted).map_err(|why| {
+        let detail = match why {
+            NoDivision::TooMuch => "what one gets another one loses".to_owned(),
+            NoDivision::TooLittle(left) => {
+                format!("nobody is there for the other {} %", percent(f64::from(left) / f64::from(PERCENT)))
+            }
+            NoDivision::Unversioned => "it could not be told from the others; start it with --version".to_owned(),
+        };
+        let failure = Failure::new(Exit::Usage, 1017, why.to_string()).because(detail);
+        failure.fix(format!("hms shift {service} v1=90 v2=10"))
+    })?;
+    let share = |share: split::Share| Share {
+        service: share.service.to_string(),
+        version: Some(share.version).filter(|version| !version.is_empty()),
+        weight: share.weight,
         ..Share::default()
     };
-    let is_wanted = |version: Option<&str>| wanted.iter().any(|(own, _)| Some(own.as_str()) == version);
-    if now.is_empty() && known.iter().any(String::is_empty) {
-        let why = "it could not be told from the others; start it with --version".to_owned();
-        return Err(refused("an instance without a version runs".to_owned(), why));
-    }
-    let mut others: Vec<Share> = if now.is_empty() {
-        known.iter().map(|version| share(service, Some(version), 1)).collect()
-    } else {
-        now.to_vec()
-    };
-    others.retain(|other| other.service != service || !is_wanted(other.version.as_deref()));
-    let before: u64 = others.iter().map(|other| u64::from(other.weight)).sum();
-    if left > 0 && others.is_empty() {
-        let why = format!("nobody is there for the other {} %", percent(f64::from(left) / f64::from(PERCENT)));
-        return Err(refused("these shares are less than 100 %".to_owned(), why));
-    }
-    let count = u64::try_from(others.len()).unwrap_or(1).max(1);
-    let mut given = 0;
-    for other in &mut others {
-        let part =
-            (u64::from(left) * u64::from(other.weight)).checked_div(before).unwrap_or_else(|| u64::from(left) / count);
-        other.weight = u32::try_from(part).unwrap_or(left);
-        given += other.weight;
-    }
-    // What rounding has left over.
-    if let Some(first) = others.iter_mut().max_by_key(|other| other.weight) {
-        first.weight += left - given;
-    }
-    let mut shares: Vec<Share> =
-        wanted.iter().map(|(version, weight)| share(service, Some(version), *weight)).collect();
-    shares.append(&mut others);
-    shares.sort_by(|one, other| (&one.service, &one.version).cmp(&(&other.service, &other.version)));
-    Ok(shares)
+    Ok(shares.into_iter().map(share).collect())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn shares(service: &str, now: &[(&str, u32)], known: &[&str], wanted: &[(&str, u32)]) -> Result<Wanted, String> {
-        let now: Vec<Share> = now
-            .iter()
-            .map(|(version, weight)| Share {
-                service: service.to_owned(),
-                version: Some((*version).to_owned()),
-                weight: *weight,
-                ..Share::default()
-            })
-            .collect();
-        let known: Vec<String> = known.iter().map(|&version| version.to_owned()).collect();
-        let wanted: Vec<(String, u32)> =
-            wanted.iter().map(|(version, share)| ((*version).to_owned(), *share)).collect();
-        let divided = divided(service, &now, &known, &wanted).map_err(|failure| failure.to_string())?;
-        Ok(divided.into_iter().map(|share| (share.version.unwrap_or_default(), share.weight)).collect())
-    }
-
-    fn pairs(of: &[(&str, u32)]) -> Wanted {
-        of.iter().map(|(version, weight)| ((*version).to_owned(), *weight)).collect()
-    }
-
     #[test]
-    fn what_is_left_goes_to_the_others_in_their_proportions() {
-        let of = |now: &[_], known: &[_], wanted: &[_]| shares("a", now, known, wanted).unwrap();
-        assert_eq!(of(&[], &["v1", "v2"], &[("v2", 100_000)]), pairs(&[("v1", 900_000), ("v2", 100_000)]));
-        assert_eq!(of(&[], &["v1"], &[("v1", ALL)]), pairs(&[("v1", ALL)]));
-        assert_eq!(
-            of(&[("v1", 90), ("v2", 10)], &["v1", "v2", "v3"], &[("v3", 500_000)]),
-            pairs(&[("v1", 450_000), ("v2", 50_000), ("v3", 500_000)])
-        );
-        // All of it: the other stays known, and gets nothing.
-        assert_eq!(of(&[("v1", 90), ("v2", 10)], &[], &[("v2", ALL)]), pairs(&[("v1", 0), ("v2", ALL)]));
-        assert_eq!(of(&[("v1", 0), ("v2", ALL)], &[], &[("v2", 400_000)]), pairs(&[("v1", 600_000), ("v2", 400_000)]));
-        let thirds = of(&[("a", 1), ("b", 1), ("c", 1)], &[], &[("d", 0)]);
-        assert_eq!(
-            thirds.iter().map(|(_, weight)| weight).sum::<u32>(),
-            ALL,
-            "nothing is lost by rounding: {thirds:?}"
-        );
-    }
-
-    #[test]
-    fn shares_that_cannot_be_are_refused() {
-        assert!(shares("a", &[], &["v1"], &[("v1", 600_000), ("v2", 500_000)]).unwrap_err().contains("more than 100"));
-        assert!(shares("a", &[], &[], &[("v2", 500_000)]).unwrap_err().contains("less than 100"));
-        assert!(shares("a", &[], &["", "v2"], &[("v2", 500_000)]).unwrap_err().contains("without a version"));
+    fn a_share_of_another_service_stays_one() {
+        let other = Share { service: "pay-next.prod".to_owned(), weight: 10, ..Share::default() };
+        let own = Share { service: "pay".to_owned(), version: Some("v1".to_owned()), weight: 30, ..Share::default() };
+        let shares = divided("pay", &[other, own], &[], &[("v2".to_owned(), 200_000)]).unwrap();
+        let shown: Vec<_> =
+            shares.iter().map(|share| (share.service.as_str(), share.version.as_deref(), share.weight)).collect();
+        let own = [("pay", Some("v1"), 600_000), ("pay", Some("v2"), 200_000)];
+        assert_eq!(shown, [own[0], own[1], ("pay-next.prod", None, 200_000)]);
+        let refused = divided("pay", &[], &["v1".to_owned()], &[("v2".to_owned(), ALL + 1)]).unwrap_err();
+        assert!(refused.message().contains("more than 100"), "{refused}");
     }
 
     #[test]

@@ -73,6 +73,8 @@ pub(crate) struct Service {
     pub(crate) publish: Option<u16>,
     /// Its version.
     pub(crate) version: Option<String>,
+    /// Its failure domain.
+    pub(crate) zone: Option<String>,
     /// Whether it runs beside the service's own program.
     pub(crate) beside: bool,
     /// How long it may take until it listens.
@@ -287,6 +289,7 @@ fn services(
         intercept: service.intercept.or(meaning.intercept),
         publish: service.publish,
         version: service.main_version(),
+        zone: service.zone.clone(),
         beside: false,
         health: service.health.clone(),
         has_routes: service.route.is_some() || service.port.is_some(),

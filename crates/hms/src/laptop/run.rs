@@ -89,6 +89,7 @@ async fn live(
     let plan = unit::Plan {
         service: service.clone(),
         version: options.workload_version.clone(),
+        zone: options.zone.clone(),
         label: service.to_string(),
         role: Role::Sidecar,
         app: Some(app::Plan {

@@ -65,6 +65,8 @@ pub(crate) struct Plan {
     pub(crate) workload: String,
     /// The workload's version.
     pub(crate) version: Option<String>,
+    /// The workload's failure domain.
+    pub(crate) zone: Option<String>,
     /// Where the application listens; none for a client.
     pub(crate) app: Option<SocketAddr>,
     /// Services that get a listener of their own.
@@ -219,6 +221,9 @@ fn command(around: &Surroundings, plan: &Plan, runtime: &Path, before: Option<&P
         .args(["--app", &plan.app.map_or_else(|| "none".to_owned(), |address| address.to_string())]);
     if let Some(version) = &plan.version {
         command.args(["--workload-version", version]);
+    }
+    if let Some(zone) = &plan.zone {
+        command.args(["--zone", zone]);
     }
     command.args(["--health-every", &plan.health.every.as_millis().to_string()]);
     if let Some(path) = &plan.health.path {

@@ -42,6 +42,8 @@ pub(crate) struct Plan {
     pub(crate) workload: String,
     /// The workload's version.
     pub(crate) version: Option<String>,
+    /// Its failure domain.
+    pub(crate) zone: Option<String>,
     /// What it is called where units of one service are told apart: `calc-svc`, `calc-svc@v2`.
     pub(crate) label: String,
     /// Sidecar or gateway.
@@ -283,6 +285,7 @@ impl Unit {
             service: plan.service.clone(),
             workload: plan.workload.clone(),
             version: plan.version.clone(),
+            zone: plan.zone.clone(),
             app: plan.app.as_ref().map(|_| loopback(plan.port)),
             upstreams: plan.upstreams.clone(),
             https: plan.https,
@@ -499,6 +502,7 @@ fn attested_plan(plan: &Plan) -> sidecar::Plan {
         service: plan.service.clone(),
         workload: plan.workload.clone(),
         version: None,
+        zone: None,
         app: None,
         upstreams: Vec::new(),
         https: None,

@@ -198,7 +198,7 @@ impl Upstream {
     pub(super) fn choose(&self, version: &str, tried: &[usize], now: Moment, dice: &mut Dice) -> Option<usize> {
         let mut choose = |among: &dyn Fn(&Endpoint) -> bool, tried: &[usize]| {
             let list = self.candidates(now, among, tried);
-            balance::choose(self.policy.balance, &list, &self.rotor, dice)
+            balance::choose(&self.policy.balance.algorithm, &list, &self.rotor, dice)
         };
         let (meant, others) = (|own: &_| Self::is_meant(version, own), |own: &_| self.may_stand_in(own));
         let fresh = choose(&meant, tried).or_else(|| choose(&others, tried)).or_else(|| choose(&others, &[]));

@@ -10,6 +10,7 @@ use http::Method;
 
 use crate::attempt;
 use crate::endpoint::{self, Opening};
+use crate::pipeline::affinity::Wish;
 use crate::pipeline::split;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{InFlight, Upstream, UpstreamEndpoint};
@@ -44,10 +45,11 @@ pub async fn dial(worker: &Rc<Worker>, asked: &Arc<Upstream>, port: u16) -> Resu
     let mut now = worker.now();
     let deadline = policy.timeouts.request.map(|timeout| now.plus(timeout));
     upstream.cells.budget.record_request(now);
+    let wish = Wish::of_connection(worker, upstream);
     let mut tried: Vec<usize> = Vec::new();
     let mut attempts = 0;
     loop {
-        let chosen = attempt::choose(worker, upstream, pick, &tried, now);
+        let chosen = attempt::choose(worker, upstream, (pick, wish), &tried, now);
         let chosen = chosen.and_then(|index| upstream.endpoints.get(index).map(|endpoint| (index, endpoint)));
         let Some((index, endpoint)) = chosen else { return Err(attempt::refuse(upstream, pick, worker.now())) };
         attempts += 1;

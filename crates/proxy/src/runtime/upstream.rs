@@ -10,6 +10,7 @@ use hms_model::names::ServiceName;
 use hms_model::port::AppProtocol;
 use hms_model::service::Service;
 use hms_model::workload::{Endpoint, Health, Transport};
+use hms_traffic::balance::slow_start::Since;
 use hms_traffic::breaker::{self, EndpointView, ServiceBreaker};
 use hms_traffic::clock::Moment;
 use hms_traffic::detect::Learned;
@@ -24,6 +25,7 @@ use hms_traffic::subset::{self, Member};
 use parking_lot::Mutex;
 
 use super::KeySource;
+use super::spread::Spread;
 use crate::egress::origin::Origin;
 use crate::telemetry::metrics::Party;
 
@@ -38,6 +40,8 @@ pub struct Upstream {
     pub endpoints: Vec<Arc<UpstreamEndpoint>>,
     /// Their positions, in the order in which this proxy prefers them ([`hms_traffic::subset`]).
     pub preferred: Vec<usize>,
+    /// How one of them is chosen, beyond what every service has.
+    pub spread: Option<Arc<Spread>>,
     /// Whether an endpoint without a proxy is spoken to over HTTP/2 whatever comes: its first port says so.
     pub is_http2: bool,
     /// The names of its rules, for telemetry.
@@ -111,6 +115,8 @@ pub struct EndpointCells {
     pub latency: Ewma,
     /// Requests under way.
     pub in_flight: AtomicU32,
+    /// When it began to be used.
+    pub since: Since,
 }
 
 impl Upstream {
@@ -136,6 +142,7 @@ impl Upstream {
             host: state.service.name.mesh_host().into(),
             endpoints,
             preferred: subset::order(caller, &members),
+            spread: Spread::build(state, old, caller),
             is_http2: state.service.ports.first().is_some_and(|port| is_http2(port.protocol)),
             rules: rules.collect(),
             led: None,
@@ -157,7 +164,7 @@ impl Upstream {
     }
 
     /// What a proxy says of its own application counts at once: one that went away is ejected like one that failed too often, with
-    /// its countdown; one that came back is taken back.
+    /// its countdown; one that came back is taken back. Whoever is new, or back, begins with less than its share.
     pub fn follow_health(&self, before: &Self, now: Moment, dice: &mut Dice) {
         let policy = &self.service.policy.outlier;
         for endpoint in &self.endpoints {
@@ -170,7 +177,9 @@ impl Upstream {
                 }
                 (Some(Health::Unhealthy), Health::Healthy) => {
                     let _restored = endpoint.cells.health.restore();
+                    endpoint.cells.since.begin(now);
                 }
+                (None, _) => endpoint.cells.since.begin(now),
                 _ => {}
             }
         }
@@ -184,6 +193,7 @@ impl Upstream {
             host: Arc::clone(&self.host),
             endpoints: self.endpoints.clone(),
             preferred: self.preferred.clone(),
+            spread: self.spread.clone(),
             is_http2: self.is_http2,
             rules: self.rules.clone(),
             led: self.led.clone(),
@@ -236,6 +246,7 @@ impl UpstreamEndpoint {
                 health: EndpointHealth::default(),
                 latency: Ewma::new(),
                 in_flight: AtomicU32::new(0),
+                since: Since::always(),
             })
         };
         let principal = match &endpoint.transport {

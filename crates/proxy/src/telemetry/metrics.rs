@@ -182,6 +182,10 @@ type Counted = (Labels, Arc<Cell>);
 /// Answers about names, by who made them and what they say.
 type Names = BTreeMap<(&'static str, &'static str), u64>;
 type Retries = BTreeMap<Arc<str>, Arc<AtomicU64>>;
+/// Failed tries that were followed by another, by service and version.
+pub type Rescues = BTreeMap<(Arc<str>, String), u64>;
+/// Pairs of service and version that such tries are counted for; beyond that they are not.
+const MOST_RESCUES: usize = 1000;
 
 /// One worker's cells.
 #[derive(Debug)]
@@ -203,8 +207,11 @@ struct Recent {
 /// Every worker's cells.
 #[derive(Debug, Default)]
 pub struct Registry {
+    /// What is remembered of requests that ended.
+    pub memory: super::decisions::Memory,
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
+    rescues: Mutex<Rescues>,
     /// Copies of requests that were to be sent and were not.
     mirrors_dropped: AtomicU64,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
@@ -240,6 +247,15 @@ impl Metrics {
     pub fn retry(&self, service: &Arc<str>) {
         let counter = Arc::clone(self.registry.retries.lock().entry(Arc::clone(service)).or_default());
         counter.fetch_add(1, Relaxed);
+    }
+
+    /// Counts one failed try of a version that another try follows.
+    pub fn rescue(&self, service: &Arc<str>, version: &str) {
+        let mut rescues = self.registry.rescues.lock();
+        let key = (Arc::clone(service), version.to_owned());
+        if rescues.len() < MOST_RESCUES || rescues.contains_key(&key) {
+            *rescues.entry(key).or_default() += 1;
+        }
     }
 
     /// Counts a copy of a request that was not sent.
@@ -287,6 +303,11 @@ impl Registry {
     /// Retries per service.
     pub fn retries(&self) -> BTreeMap<Arc<str>, u64> {
         self.retries.lock().iter().map(|(service, count)| (Arc::clone(service), count.load(Relaxed))).collect()
+    }
+
+    /// Failed tries that were followed by another, per service and version.
+    pub fn rescues(&self) -> Rescues {
+        self.rescues.lock().clone()
     }
 
     /// Counts one HTTP/2 connection that was ended because it went over this limit.

@@ -1,5 +1,6 @@
 //! Requests through the whole pipeline in one process: an in-memory caller, scripted upstreams on real sockets.
 
+mod balance;
 mod egress;
 mod http_routes;
 mod names;
@@ -166,19 +167,26 @@ fn connections_are_kept_and_used_again() {
 }
 
 #[test]
-fn more_requests_at_once_than_the_limit_are_refused_at_once() {
+fn more_at_once_than_a_limit_is_refused_at_once_and_the_limit_is_named() {
     stage::run(async {
-        let calc = Upstream::start(|_| Answer::Hang).await;
-        let mut policy = quick();
-        policy.limits = Limits { requests: 1, connections: 1 };
-        policy.timeouts.request = Some(Duration::from_millis(500));
-        let stage = Stage::new().service("calc-svc", policy, &[&calc]).build();
-        let (first, second) = tokio::join!(
-            stage.call(Method::GET, "calc-svc", "/", Bytes::new()),
-            stage.call(Method::GET, "calc-svc", "/", Bytes::new())
-        );
-        let codes = [first.field("x-hms-error"), second.field("x-hms-error")];
-        assert!(codes.contains(&Some("HMS-3007".to_owned())), "{codes:?}");
+        for (limits, named) in [
+            (Limits { requests: 1, connections: 2 }, "limits.requests of calc-svc is reached: 1 are under way"),
+            (Limits { requests: 2, connections: 1 }, "limits.connections of calc-svc is reached: 1 are open"),
+        ] {
+            let calc = Upstream::start(|_| Answer::Hang).await;
+            let mut policy = quick();
+            policy.limits = limits;
+            policy.timeouts.request = Some(Duration::from_millis(500));
+            let stage = Stage::new().service("calc-svc", policy, &[&calc]).build();
+            let (first, second) = tokio::join!(
+                stage.call(Method::GET, "calc-svc", "/", Bytes::new()),
+                stage.call(Method::GET, "calc-svc", "/", Bytes::new())
+            );
+            let refused = if first.field("x-hms-error").as_deref() == Some("HMS-3007") { first } else { second };
+            assert_eq!(refused.field("x-hms-error").as_deref(), Some("HMS-3007"));
+            assert!(refused.text().contains(named), "{}", refused.text());
+            assert!(refused.field("retry-after").is_some());
+        }
     });
 }
 

@@ -29,7 +29,6 @@ use hms_proxy::pipeline::{Downstream, Entrance, Serve};
 use hms_proxy::runtime::Current;
 use hms_proxy::settings::Settings;
 use hms_proxy::telemetry::access_log::AccessLog;
-use hms_proxy::telemetry::decisions::Memory;
 use hms_proxy::telemetry::metrics::Party;
 use hms_proxy::telemetry::tap;
 use hms_proxy::transport::tls_stream::Stream;
@@ -177,6 +176,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String, String)> {
 #[derive(Default)]
 pub(crate) struct Prepared {
     resources: Vec<Resource>,
+    zone: String,
 }
 
 /// A data thread with its configuration.
@@ -247,7 +247,9 @@ impl Stage {
         body: Bytes,
     ) -> Answered {
         let mut fields = Fields::new();
-        lines.iter().for_each(|(name, value)| fields.push_line(name, value.as_bytes()));
+        for (name, value) in lines {
+            fields.push_line(name, value.as_bytes());
+        }
         let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
         let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
         let head = RequestHead {
@@ -329,6 +331,22 @@ impl Prepared {
         self
     }
 
+    /// Where the proxy is.
+    pub(crate) fn zone(mut self, zone: &str) -> Self {
+        zone.clone_into(&mut self.zone);
+        self
+    }
+
+    /// Changes every endpoint so far.
+    pub(crate) fn each_endpoint(mut self, change: impl Fn(&mut Endpoint)) -> Self {
+        for resource in &mut self.resources {
+            if let Resource::Endpoint(endpoint) = resource {
+                change(endpoint);
+            }
+        }
+        self
+    }
+
     pub(crate) fn resource(mut self, resource: Resource) -> Self {
         self.resources.push(resource);
         self
@@ -376,7 +394,8 @@ impl Prepared {
     pub(crate) fn build(self) -> Stage {
         let dir = tempfile::tempdir().unwrap();
         let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
-        let settings = Settings::parse(arguments.iter().map(Into::into).chain([dir.path().into()])).unwrap();
+        let place = [dir.path().into(), "--zone".into(), self.zone.clone().into()];
+        let settings = Settings::parse(arguments.iter().map(Into::into).chain(place)).unwrap();
         let (drainer, drain) = drain::channel();
         let (wanted, wishes) = mpsc::channel(8);
         let (breakers, changes) = mpsc::channel(8);
@@ -387,7 +406,6 @@ impl Prepared {
             edge: ArcSwapOption::empty(),
             current: Current::new(settings.own()),
             registry: Arc::default(),
-            memory: Memory::default(),
             tap: tap::channel().0,
             access_log: AccessLog::default(),
             drain,

@@ -72,7 +72,8 @@ pub fn location(
     let new = redirect.scheme.unwrap_or(scheme);
     let host = redirect.host.as_deref().unwrap_or_else(|| head.authority.host());
     // Another scheme means its own port unless one is named.
-    let port = redirect.port.or(if redirect.scheme.is_some() { None } else { port });
+    let called = port.filter(|_| redirect.scheme.is_none());
+    let port = redirect.port.or(called);
     let port = port.filter(|port| *port != new.default_port()).map(|port| format!(":{port}")).unwrap_or_default();
     let path = redirect.path.as_ref().and_then(|path| rewrite(path, prefix, &head.path));
     let path = path.as_ref().unwrap_or(&head.path);

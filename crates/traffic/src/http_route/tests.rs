@@ -254,7 +254,7 @@ fn browsers_are_told_what_they_may_do_and_strangers_nothing() {
         credentials: true,
         methods: Some(vec![Method::GET, Method::PUT]),
         expose: vec![HeaderName::from_static("x-total")],
-        max_age: std::time::Duration::from_secs(60),
+        max_age: std::time::Duration::from_mins(1),
         ..hms_model::http_route::Cors::default()
     };
     let asked = head(

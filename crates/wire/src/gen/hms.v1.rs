@@ -82,7 +82,7 @@ pub struct TrustBundle {
     #[prost(bytes = "bytes", repeated, tag = "2")]
     pub roots: ::prost::alloc::vec::Vec<::prost::bytes::Bytes>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Defaults {
     #[prost(message, optional, tag = "1")]
     pub policy: ::core::option::Option<TrafficPolicy>,
@@ -111,7 +111,7 @@ pub struct Declaration {
     #[prost(message, repeated, tag = "6")]
     pub ports: ::prost::alloc::vec::Vec<Port>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Overlay {
     #[prost(message, optional, tag = "1")]
     pub retry: ::core::option::Option<Retry>,
@@ -125,6 +125,11 @@ pub struct Overlay {
     pub limits: ::core::option::Option<Limits>,
     #[prost(bool, optional, tag = "6")]
     pub keep_alive: ::core::option::Option<bool>,
+    /// Only beside `balance`.
+    #[prost(message, optional, tag = "7")]
+    pub balancing: ::core::option::Option<Balancing>,
+    #[prost(message, optional, tag = "8")]
+    pub probe: ::core::option::Option<Probe>,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Service {
@@ -166,7 +171,7 @@ pub struct Share {
     #[prost(uint32, tag = "3")]
     pub weight: u32,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct TrafficPolicy {
     #[prost(message, optional, tag = "1")]
     pub retry: ::core::option::Option<Retry>,
@@ -180,6 +185,10 @@ pub struct TrafficPolicy {
     pub limits: ::core::option::Option<Limits>,
     #[prost(bool, tag = "6")]
     pub keep_alive: bool,
+    #[prost(message, optional, tag = "7")]
+    pub balancing: ::core::option::Option<Balancing>,
+    #[prost(message, optional, tag = "8")]
+    pub probe: ::core::option::Option<Probe>,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Retry {
@@ -231,12 +240,112 @@ pub struct Outlier {
     #[prost(uint64, tag = "6")]
     pub rate_window_us: u64,
 }
+/// What is said of balancing beyond one word; absent where nothing is. A proxy that does not know it balances by the word.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Balancing {
+    /// Instead of the word.
+    #[prost(enumeration = "HashTable", tag = "1")]
+    pub table: i32,
+    /// With a table.
+    #[prost(message, optional, tag = "2")]
+    pub key: ::core::option::Option<HashKey>,
+    #[prost(message, optional, tag = "3")]
+    pub affinity: ::core::option::Option<Affinity>,
+    #[prost(bool, tag = "4")]
+    pub prefer_own_zone: bool,
+    #[prost(uint64, tag = "5")]
+    pub slow_start_us: u64,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct HashKey {
+    #[prost(oneof = "hash_key::Of", tags = "1, 2, 3, 4")]
+    pub of: ::core::option::Option<hash_key::Of>,
+}
+/// Nested message and enum types in `HashKey`.
+pub mod hash_key {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum Of {
+        #[prost(string, tag = "1")]
+        Header(::prost::alloc::string::String),
+        #[prost(string, tag = "2")]
+        Cookie(::prost::alloc::string::String),
+        #[prost(string, tag = "3")]
+        Query(::prost::alloc::string::String),
+        #[prost(bool, tag = "4")]
+        Source(bool),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Affinity {
+    #[prost(oneof = "affinity::By", tags = "1, 2")]
+    pub by: ::core::option::Option<affinity::By>,
+}
+/// Nested message and enum types in `Affinity`.
+pub mod affinity {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    pub enum By {
+        #[prost(message, tag = "1")]
+        Cookie(super::AffinityCookie),
+        #[prost(string, tag = "2")]
+        Header(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct AffinityCookie {
+    #[prost(string, tag = "1")]
+    pub name: ::prost::alloc::string::String,
+    /// Absent until the caller's session ends.
+    #[prost(uint64, optional, tag = "2")]
+    pub ttl_us: ::core::option::Option<u64>,
+}
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 pub struct Limits {
     #[prost(uint32, tag = "1")]
     pub requests: u32,
     #[prost(uint32, tag = "2")]
     pub connections: u32,
+}
+/// How a proxy asks its application whether it is well.
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct Probe {
+    #[prost(uint64, tag = "4")]
+    pub interval_us: u64,
+    #[prost(uint64, tag = "5")]
+    pub timeout_us: u64,
+    #[prost(uint32, tag = "6")]
+    pub healthy: u32,
+    #[prost(uint32, tag = "7")]
+    pub unhealthy: u32,
+    #[prost(oneof = "probe::Question", tags = "1, 2, 3")]
+    pub question: ::core::option::Option<probe::Question>,
+}
+/// Nested message and enum types in `Probe`.
+pub mod probe {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    pub enum Question {
+        #[prost(bool, tag = "1")]
+        Tcp(bool),
+        #[prost(message, tag = "2")]
+        Http(super::HttpProbe),
+        /// A service; empty for the application as a whole.
+        #[prost(string, tag = "3")]
+        Grpc(::prost::alloc::string::String),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+pub struct HttpProbe {
+    #[prost(string, tag = "1")]
+    pub path: ::prost::alloc::string::String,
+    /// Of a good answer; none for all below 400.
+    #[prost(message, repeated, tag = "2")]
+    pub statuses: ::prost::alloc::vec::Vec<Statuses>,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+pub struct Statuses {
+    #[prost(uint32, tag = "1")]
+    pub first: u32,
+    #[prost(uint32, tag = "2")]
+    pub last: u32,
 }
 #[derive(Clone, PartialEq, ::prost::Message)]
 pub struct Authorization {
@@ -371,7 +480,7 @@ pub struct Egress {
     #[prost(bool, tag = "3")]
     pub through_gateway: bool,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct EgressHost {
     /// What people call it.
     #[prost(string, tag = "1")]
@@ -717,6 +826,35 @@ impl Balance {
 }
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
+pub enum HashTable {
+    NoTable = 0,
+    RingHash = 1,
+    Maglev = 2,
+}
+impl HashTable {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::NoTable => "NO_TABLE",
+            Self::RingHash => "RING_HASH",
+            Self::Maglev => "MAGLEV",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "NO_TABLE" => Some(Self::NoTable),
+            "RING_HASH" => Some(Self::RingHash),
+            "MAGLEV" => Some(Self::Maglev),
+            _ => None,
+        }
+    }
+}
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
 pub enum Health {
     Healthy = 0,
     Unhealthy = 1,
@@ -1025,6 +1163,9 @@ pub struct Flow {
     pub latency: ::prost::alloc::vec::Vec<u64>,
     #[prost(bool, tag = "8")]
     pub mtls: bool,
+    /// Tries of this version that failed and were followed by another, of whatever version: no request of the above is about them.
+    #[prost(uint64, tag = "9")]
+    pub rescued: u64,
 }
 /// Hosts outside of the mesh that were asked for, counted since the proxy began; each message says it all.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -1898,7 +2039,7 @@ pub struct VirtualHost {
     #[prost(message, repeated, tag = "3")]
     pub routes: ::prost::alloc::vec::Vec<HostRoute>,
 }
-#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[derive(Clone, PartialEq, ::prost::Message)]
 pub struct HostRoute {
     #[prost(message, optional, tag = "4")]
     pub service: ::core::option::Option<ServiceName>,

@@ -92,7 +92,7 @@ pub(super) async fn start(
         control: &record.grpc,
         trust_domain: &record.trust_domain,
     };
-    let started = Containers::start(&engine.docker, (project, client), plan.clone(), facts).await?;
+    let started = Box::pin(Containers::start(&engine.docker, (project, client), plan.clone(), facts)).await?;
     let started = Arc::new(started);
     supervisor.adopt(Arc::clone(&started));
     // It ends with this process, as the supervisor does.
