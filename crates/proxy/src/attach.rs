@@ -248,7 +248,7 @@ impl Attachment {
             Some(control_message::Kind::Rotate(rotate)) => self.rotate(rotate, reporting).await,
             Some(control_message::Kind::Recall(recall)) => {
                 let runtime = self.shared.current.load();
-                let decisions = self.shared.registry.memory.recall(&recall.trace, &runtime, RECALLED);
+                let decisions = self.shared.registry.memory().recall(&recall.trace, &runtime, RECALLED);
                 let recalled = Recalled { request_id: recall.request_id, decisions };
                 reporting.send(proxy_message::Kind::Recalled(recalled)).await?;
             }

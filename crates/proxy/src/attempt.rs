@@ -69,6 +69,7 @@ impl Tried {
         of: (usize, usize),
     ) -> Try {
         let few = |number: usize| u16::try_from(number).unwrap_or(u16::MAX);
+        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         Try {
             endpoint: endpoint.cells.key,
             ended: match self {
@@ -78,8 +79,8 @@ impl Tried {
                 Self::Failed(..) => Ended::Reset,
                 Self::Refused(_) => Ended::Refused,
             },
-            after: begun.saturating_since(head),
-            took: ended.saturating_since(begun),
+            after: micros(begun.saturating_since(head)),
+            took: micros(ended.saturating_since(begun)),
             candidates: few(of.0),
             endpoints: few(of.1),
         }

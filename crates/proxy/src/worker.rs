@@ -156,7 +156,7 @@ impl Worker {
         let metrics = Metrics::new(Arc::clone(&shared.registry));
         let pool = Rc::new(RefCell::new(Pool::new(shared.clock)));
         let log = Rc::new(Lines::new(shared.access_log.clone()));
-        let decisions = shared.registry.memory.ring();
+        let decisions = shared.registry.memory().ring();
         let dice = RefCell::new(Dice::seeded(seed));
         let handshakes = Gate::new(SOURCE_HANDSHAKES / shared.settings.workers.max(1), HANDSHAKES);
         Self {

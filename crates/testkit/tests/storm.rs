@@ -76,8 +76,9 @@ fn failing_after(ledger: &Ledger, moment: Duration) -> Duration {
 /// What those calls were answered, and when they were sent.
 fn reasons(ledger: &Ledger, moment: Duration) -> String {
     let failed = ledger.entries.iter().filter(|entry| entry.sent >= moment && entry.outcome.is_err());
-    let said =
-        failed.map(|entry| format!("{:?} after, took {:?}: {:?}", entry.sent - moment, entry.took, entry.outcome));
+    let said = failed.map(|entry| {
+        format!("{:?} after, took {:?}: {:?}", entry.sent.saturating_sub(moment), entry.took, entry.outcome)
+    });
     said.collect::<Vec<_>>().join("\n")
 }
 

@@ -90,7 +90,7 @@ fn what_would_happen_is_what_does_happen_and_both_name_the_rule() {
         assert_eq!(unknown.code, 3, "{unknown:?}");
         assert!(unknown.out.contains("HMS-3403") && unknown.out.contains("pay-svc"), "{unknown:?}");
         let forgotten = mesh.try_hms(&["why", "--trace", "ffffffffffff"]).await;
-        assert!(forgotten.code != 0 && forgotten.err.contains("512"), "{forgotten:?}");
+        assert!(forgotten.code != 0 && forgotten.err.contains("256"), "{forgotten:?}");
         let wrong = mesh.try_hms(&["why", "--trace", "xyz"]).await;
         assert!(wrong.code != 0 && wrong.err.contains("hex digits"), "{wrong:?}");
 

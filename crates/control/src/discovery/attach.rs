@@ -89,7 +89,7 @@ struct Stream {
 
 impl Stream {
     async fn run(mut self, mut messages: Streaming<v1::ProxyMessage>, answers: mpsc::Sender<Answer>) {
-        if let Err(status) = self.converse(&mut messages, &answers).await {
+        if let Err(status) = Box::pin(self.converse(&mut messages, &answers)).await {
             tracing::debug!(identity = %self.identity, %status, "a control stream ended");
             drop(answers.try_send(Err(status)));
         }

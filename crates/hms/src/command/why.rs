@@ -65,7 +65,7 @@ async fn recall(context: Context<'_>, client: &Client, trace: &str) -> Result<Ex
             1004,
             format!("no proxy remembers a request of the trace {}", clean(trace)),
         )
-        .because("each data thread keeps the last 512 good requests and the last 512 others")
+        .because("each data thread keeps the last 256 good requests and the last 256 others")
         .fix("hms tap shows requests as they end"));
     }
     for decision in &found.items {
@@ -77,7 +77,7 @@ async fn recall(context: Context<'_>, client: &Client, trace: &str) -> Result<Ex
 fn told(output: &Output, decision: &Decision) {
     let failed = decision.status == 0 || decision.status >= 400;
     let mark = output.mark(if failed { Mark::Failed } else { Mark::Ok });
-    let mut line = format!(
+    let line = format!(
         "{mark} {} {} {} {} {}  {} {}",
         clean(proxy_name(&decision.proxy)),
         clean(&decision.direction),
@@ -87,14 +87,10 @@ fn told(output: &Output, decision: &Decision) {
         decision.status,
         milliseconds(decision.duration_us),
     );
-    line.push_str(if decision.mtls { "  mTLS" } else { "  plain" });
-    if !decision.route.is_empty() {
-        line.push_str(&format!("  rule {}", clean(&decision.route)));
-    }
-    if !decision.code.is_empty() {
-        line.push_str(&format!("  {} (hms explain {})", clean(&decision.code), clean(&decision.code)));
-    }
-    output.line(&line);
+    let filled = |text: &str, shown: String| if text.is_empty() { String::new() } else { shown };
+    let rule = filled(&decision.route, format!("  rule {}", clean(&decision.route)));
+    let code = filled(&decision.code, format!("  {0} (hms explain {0})", clean(&decision.code)));
+    output.line(&format!("{line}  {}{rule}{code}", if decision.mtls { "mTLS" } else { "plain" }));
     for (number, own) in decision.tries.iter().enumerate() {
         let endpoint = if own.endpoint.is_empty() { "an endpoint that is gone" } else { &own.endpoint };
         let skipped = own.endpoints.saturating_sub(own.candidates);
@@ -125,11 +121,9 @@ fn show(output: &Output, number: usize, step: &WhyStep) {
         "note" => output.mark(Mark::Warning),
         _ => output.mark(Mark::Ok),
     };
-    let mut text = clean(&step.text);
-    for part in [&step.code, &step.origin].into_iter().flatten() {
-        text.push_str(&format!(" ({})", clean(part)));
-    }
-    output.line(&format!("{number:2} {mark} {:<9} {text}", step.name));
+    let shown = |part: &Option<String>| part.as_deref().map(|part| format!(" ({})", clean(part))).unwrap_or_default();
+    let (text, code, origin) = (clean(&step.text), shown(&step.code), shown(&step.origin));
+    output.line(&format!("{number:2} {mark} {:<9} {text}{code}{origin}", step.name));
     if let Some(fix) = &step.fix {
         output.line(&output.tint(Tone::Dim, &format!("     {:<9} {}", "fix", clean(fix))));
     }

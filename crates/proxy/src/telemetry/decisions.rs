@@ -15,7 +15,7 @@ use crate::refusal::Reason;
 use crate::runtime::Runtime;
 
 /// Requests that one worker remembers of each sort.
-const KEPT: usize = 512;
+const KEPT: usize = 256;
 /// Tries of one request that are remembered; later ones replace the last.
 pub const TRIES: usize = 4;
 /// From then on a request is slow.
@@ -43,10 +43,10 @@ pub struct Try {
     pub endpoint: u64,
     /// How it ended.
     pub ended: Ended,
-    /// Since the request's head.
-    pub after: Duration,
-    /// How long it took.
-    pub took: Duration,
+    /// Microseconds since the request's head; more than an hour is an hour.
+    pub after: u32,
+    /// Microseconds that it took.
+    pub took: u32,
     /// Endpoints that could be chosen from.
     pub candidates: u16,
     /// Of so many.
@@ -94,11 +94,17 @@ struct Rings {
     notable: Ring,
 }
 
-/// Grows with use up to its bound, then writes over the oldest.
-#[derive(Debug, Default)]
+/// Has its room from the beginning, and writes over its oldest when that is full.
+#[derive(Debug)]
 struct Ring {
     kept: Vec<Decision>,
     next: usize,
+}
+
+impl Default for Ring {
+    fn default() -> Self {
+        Self { kept: Vec::with_capacity(KEPT), next: 0 }
+    }
 }
 
 impl Ring {
@@ -145,7 +151,6 @@ impl Decision {
 impl Try {
     fn to_wire(self, runtime: &Runtime) -> v1::Try {
         let mut endpoints = runtime.upstreams.values().flat_map(|upstream| &upstream.endpoints);
-        let micros = |time: Duration| u32::try_from(time.as_micros()).unwrap_or(u32::MAX);
         v1::Try {
             endpoint: endpoints
                 .find(|own| own.cells.key == self.endpoint)
@@ -158,8 +163,8 @@ impl Try {
                 Ended::TimedOut => "timeout".to_owned(),
                 Ended::Refused => "not sent".to_owned(),
             },
-            after_us: micros(self.after),
-            took_us: micros(self.took),
+            after_us: self.after,
+            took_us: self.took,
             candidates: u32::from(self.candidates),
             endpoints: u32::from(self.endpoints),
         }
@@ -244,6 +249,6 @@ mod tests {
         let all = memory.recall("0", &Runtime::default(), usize::MAX);
         assert_eq!(all.len(), KEPT + 1);
         assert!(all.is_sorted_by_key(|own| -own.request.as_ref().map_or(0, |request| request.time_us)));
-        assert!(size_of::<Decision>() <= 512, "{} bytes", size_of::<Decision>());
+        assert!(size_of::<Decision>() <= 288, "{} bytes", size_of::<Decision>());
     }
 }

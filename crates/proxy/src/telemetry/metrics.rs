@@ -16,6 +16,8 @@ use hms_model::listener::Direction;
 use parking_lot::Mutex;
 use rustc_hash::FxHashMap;
 
+use super::decisions::Memory;
+
 /// Upper bounds of the duration histogram, in milliseconds.
 pub const BUCKETS: [u64; 10] = [1, 5, 10, 25, 50, 100, 250, 500, 1000, 5000];
 
@@ -207,8 +209,7 @@ struct Recent {
 /// Every worker's cells.
 #[derive(Debug, Default)]
 pub struct Registry {
-    /// What is remembered of requests that ended.
-    pub memory: super::decisions::Memory,
+    memory: Memory,
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     rescues: Mutex<Rescues>,
@@ -298,6 +299,11 @@ impl Registry {
             }
         }
         all
+    }
+
+    /// What is remembered of requests that ended.
+    pub fn memory(&self) -> &Memory {
+        &self.memory
     }
 
     /// Retries per service.
