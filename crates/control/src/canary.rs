@@ -12,7 +12,7 @@ use std::time::{Duration, SystemTime};
 use hms_identity::clock::Clock;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind, Resource, ResourceKey};
-use hms_model::split::Split;
+use hms_model::split::{Share, Split};
 use hms_model::workload::Health;
 use hms_traffic::canary::{Figures, Gate, Next, Phase, Plan, next};
 use hms_traffic::split::{NoDivision, divide};
@@ -190,7 +190,7 @@ impl Canaries {
     ) -> Result<(), CanaryError> {
         let mut all = self.0.all.lock().await;
         match all.get(service) {
-            Some(canary) if !canary.record.phase.is_over() => return Err(CanaryError::UnderWay(service.clone())),
+            Some(canary) if canary.record.is_unfinished() => return Err(CanaryError::UnderWay(service.clone())),
             None if all.len() >= MOST => return Err(CanaryError::TooMany),
             _ => {}
         }
@@ -205,19 +205,15 @@ impl Canaries {
             return Err(CanaryError::TooMany);
         }
         let mut canary = Canary { record, entered: Instant::now() };
-        let begun = match self.0.keep(service, &canary.record).await {
-            Ok(()) => self.0.divide(service, &mut canary).await,
-            Err(error) => Err(error),
-        };
-        if let Err(error) = begun {
+        if let Err(error) = self.0.keep(service, &canary.record).await {
             self.0.live.unwatch_versions(service);
-            self.0.store.commit(Keyspace::Config, Vec::new(), vec![Write::Delete(key(service))]).await?;
-            all.remove(service);
             return Err(error);
         }
         tracing::info!(target: "audit", %service, version = %to, "began a canary");
+        // Whether or not the split could be changed: what is written down is looked after from here on, and tried again.
+        let begun = self.0.divide(service, &mut canary).await;
         all.insert(service.clone(), canary);
-        Ok(())
+        begun
     }
 
     /// Tells one what to do.
@@ -262,9 +258,9 @@ impl Canaries {
     /// Forgets one that is over.
     pub async fn forget(&self, service: &ServiceName) -> Result<(), CanaryError> {
         let mut all = self.0.all.lock().await;
-        match all.get(service).map(|canary| canary.record.phase) {
+        match all.get(service) {
             None => return Err(CanaryError::None(service.clone())),
-            Some(phase) if !phase.is_over() => return Err(CanaryError::UnderWay(service.clone())),
+            Some(canary) if canary.record.is_unfinished() => return Err(CanaryError::UnderWay(service.clone())),
             Some(_) => {}
         }
         self.0.store.commit(Keyspace::Config, Vec::new(), vec![Write::Delete(key(service))]).await?;
@@ -349,6 +345,16 @@ impl Inner {
             }
             Next::Abort(gate) => {
                 let (why, wanted) = (broken(gate, &record.plan, &figures), record.before.clone());
+                if !anybody_lives(&self.registry.view(), wanted.as_deref()) {
+                    // A version that fails now and then is better than nobody at all.
+                    if record.phase != Phase::Paused {
+                        tracing::warn!(target: "audit", %service, %why, "the canary is held: nobody is left to give the calls back to");
+                        canary.record.phase = Phase::Paused;
+                        canary.record.why = format!("{why}, but nobody who had the calls before is healthy");
+                        return self.keep(service, &canary.record).await;
+                    }
+                    return Ok(());
+                }
                 self.end(service, canary, Phase::Aborted, why, wanted).await
             }
         }
@@ -488,6 +494,18 @@ impl Inner {
     }
 }
 
+/// Whether a division gives anything to an endpoint that is healthy; without one everybody gets calls.
+fn anybody_lives(view: &View, division: Option<&[Share]>) -> bool {
+    division.is_none_or(|shares| {
+        shares.iter().filter(|share| share.weight > 0).any(|share| {
+            let state = view.mesh.services.get(&share.service);
+            let mut endpoints = state.into_iter().flat_map(|state| state.endpoints.values());
+            let meant = |version: &str| share.version.is_empty() || share.version == version;
+            endpoints.any(|own| own.health == Health::Healthy && meant(&own.version))
+        })
+    })
+}
+
 /// The split of a service.
 fn present(view: &View, service: &ServiceName) -> Division {
     match view.resources.get(&ResourceKey::of(Kind::Split, service)).map(AsRef::as_ref) {
@@ -497,7 +515,7 @@ fn present(view: &View, service: &ServiceName) -> Division {
 }
 
 /// The split in which the version has this weight; the others have what they had before, in proportion.
-fn division(service: &ServiceName, record: &Record, weight: u32) -> Result<Vec<hms_model::split::Share>, NoDivision> {
+fn division(service: &ServiceName, record: &Record, weight: u32) -> Result<Vec<Share>, NoDivision> {
     let wanted = [(record.to.clone(), weight)];
     divide(service, record.before.as_deref().unwrap_or_default(), &record.known, &wanted)
 }

@@ -173,4 +173,48 @@ mod tests {
         let desired = Compiled::default().desired(&BTreeSet::from([Scope::Mesh, Scope::Service(name("ghost"))]));
         assert_eq!(desired.missing, BTreeSet::from([Scope::Service(name("ghost"))]));
     }
+
+    /// One route that moves among a thousand services with ten routes each, from what is stored to what is sent. The bound is that of a
+    /// release; an unoptimised build only shows that nothing is quadratic.
+    #[test]
+    fn one_change_among_a_thousand_services_with_ten_routes_each() {
+        use hms_model::http_route::{Backend, HttpMatch, HttpRoute, HttpRule, Parent, PathCondition};
+        let (services, routes) = (1000, 10);
+        let route = |service: usize, number: usize, path: &str| {
+            let name = name(&format!("s{service}"));
+            let matches =
+                vec![HttpMatch { path: Some(PathCondition::Prefix(path.to_owned())), ..HttpMatch::default() }];
+            Resource::HttpRoute(HttpRoute {
+                name: self::name(&format!("r{service}-{number}")),
+                parents: vec![Parent::Service { service: name.clone(), port: None }],
+                hosts: Vec::new(),
+                rules: vec![HttpRule { matches, ..HttpRule::to(vec![Backend::all(name)]) }],
+            })
+        };
+        let mut resources: Vec<Resource> = Vec::new();
+        for service in 0..services {
+            resources.push(declaration(&format!("s{service}")));
+            resources.push(endpoint(&format!("s{service}"), 1));
+            resources.extend((0..routes).map(|number| route(service, number, &format!("/a{number}"))));
+        }
+        let before = mesh(resources.clone());
+        let first = compile(&before, (&Mesh::default(), &Compiled::default()));
+        let mut best = std::time::Duration::MAX;
+        for round in 0..5 {
+            *resources.last_mut().unwrap() = route(services - 1, routes - 1, &format!("/moved{round}"));
+            let again = resources.clone();
+            let begun = tokio::time::Instant::now();
+            let after = mesh(again);
+            let second = compile(&after, (&before, &first));
+            best = best.min(begun.elapsed());
+            let same = |service: &str| {
+                let scope = Scope::Service(name(service));
+                Arc::ptr_eq(first.scope(&scope).unwrap(), second.scope(&scope).unwrap())
+            };
+            assert!(same("s0") && same("s500") && !same("s999"));
+        }
+        println!("figure: one change among {services} services x {routes} routes: {best:?}");
+        let bound = if cfg!(debug_assertions) { 1000 } else { 5 };
+        assert!(best.as_millis() <= bound, "{best:?}");
+    }
 }

@@ -100,7 +100,8 @@ fn headers(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<FieldCondition> {
     let mut conditions: Vec<FieldCondition> = Vec::new();
     for item in tables.into_iter().take(16) {
         let Some(table) = reader.open_table(item.node, &item.path) else { continue };
-        for field in table.fields().iter().take(16) {
+        // One more than is taken, so that too many are seen to be.
+        for field in table.fields().iter().take(17) {
             let name = HeaderName::from_bytes(field.name.as_bytes()).ok();
             let Some(name) = name else {
                 let finding = Finding::error(2105, format!("`{}` is no name of a header field", short(field.name)));
@@ -187,6 +188,12 @@ pub(crate) fn target(
         let Some(source) = account(reader, object, &item) else { continue };
         let origin = reader.origin(item.node.span);
         rules.push(AllowRule { source: Source::Service(source), matches: matches.clone().unwrap_or_default(), origin });
+    }
+    // Without a rule everybody might call: the opposite of what was meant.
+    if rules.is_empty() && !reader.has_errors(object.at.file) {
+        let finding = Finding::error(2105, "`spec.sources` names nobody");
+        let why = "a service of which no rule speaks is open to every member of the mesh";
+        reader.report(object.at, finding.because(why).fix("name who may call it"));
     }
     Some((destination?, rules))
 }

@@ -136,7 +136,7 @@ fn a_session_stays_and_gets_a_new_cookie_when_its_instance_dies() {
 #[test]
 fn calls_stay_in_their_zone_and_none_fails_when_it_dies() {
     scenario(Duration::from_mins(2), async {
-        let mut stack = Stack::start("{zones: prefer}").await;
+        let mut stack = Stack::start("{policy: round_robin, zones: prefer}").await;
         let before = stack.hits();
         for number in 0..100 {
             let (place, _) = stack.call(number % 2, ("x-n", "1")).await;

@@ -21,7 +21,7 @@ http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler)
 const MESH: &str = "services:
   pay-svc:
     run: exec /usr/bin/python3 pay.py
-    routes: [GET /broken, {match: GET /pay, rate_limit: 1 req/h}]
+    routes: [GET /broken, GET /ready, {match: GET /pay, rate_limit: 1 req/h}]
     breaker: {errors: 100}
   caller: {run: exec sleep 1000}
 ";
@@ -83,11 +83,12 @@ fn each_stamp_is_switched_off_and_on_for_every_proxy_and_mtls_is_not() {
         mesh.write("pay.py", PAY);
         mesh.write("mesh.yaml", MESH);
         let _said = mesh.up().await;
-        wait::until("the one request that may pass", Duration::from_secs(20), || async {
-            let status = status(&mesh, "/pay").await;
+        wait::until("the service answers", Duration::from_secs(20), || async {
+            let status = status(&mesh, "/ready").await;
             if status == "200" { Ok(()) } else { Err(status) }
         })
         .await;
+        assert_eq!(status(&mesh, "/pay").await, "200", "the one that may pass");
 
         assert_eq!(status(&mesh, "/pay").await, "429");
         let begun = Instant::now();

@@ -11,7 +11,7 @@ use std::cmp::Reverse;
 use std::sync::Arc;
 
 use hms_model::http_route::{
-    FieldCondition, HttpMatch, HttpRoute, HttpRule, Parent, PathCondition, Source, ValueCondition,
+    FieldCondition, HttpMatch, HttpRoute, HttpRule, Parent, PathCondition, Scheme, Source, ValueCondition,
 };
 use hms_model::message::RequestHead;
 use hms_model::names::ServiceName;
@@ -125,10 +125,12 @@ impl HttpTable {
             Whose::Service { service, .. } => ports = ports_of(route, service),
         }
         for condition in matches {
-            // Who calls is known already.
-            if let Whose::Service { caller, .. } = whose
-                && !from(&condition.sources, caller)
-            {
+            let holds = match whose {
+                // Who calls is known already.
+                Whose::Service { caller, .. } => from(&condition.sources, caller),
+                Whose::Gateway => holds_outside(rule, condition),
+            };
+            if !holds {
                 continue;
             }
             // A host decides before anything else, so every one is an entry of its own.
@@ -234,6 +236,22 @@ fn ports_of(route: &HttpRoute, service: &ServiceName) -> Vec<u16> {
     }
     ports
 }
+
+/// Whether a condition can hold for a request from outside. Nobody there is a service of the mesh, and what an outsider says in the
+/// mesh's own fields is struck out before it goes on, so nothing is decided on it either. Whoever got here came by TLS: to be sent to
+/// the same address by `https` would be a circle.
+fn holds_outside(rule: &HttpRule, condition: &HttpMatch) -> bool {
+    let is_circle = rule.actions.redirect.as_ref().is_some_and(|redirect| {
+        let elsewhere =
+            redirect.host.is_some() || redirect.path.is_some() || redirect.port.is_some_and(|port| port != 443);
+        redirect.scheme == Some(Scheme::Https) && !elsewhere
+    });
+    let claims = |own: &FieldCondition| CLAIMS.iter().any(|begin| own.name.as_str().starts_with(begin));
+    condition.sources.is_empty() && !is_circle && !condition.headers.iter().any(claims)
+}
+
+/// What the names of fields begin with that a gateway strikes out, because only the mesh may say them.
+pub const CLAIMS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
 
 fn from(sources: &[Source], caller: &ServiceName) -> bool {
     sources.is_empty() || sources.iter().any(|source| source.takes(caller))

@@ -87,15 +87,19 @@ impl Bucket {
 pub struct Buckets {
     keyed: HashMap<u64, Bucket>,
     shared: Bucket,
+    /// When full ones were last looked for.
+    swept: Option<Moment>,
     secret: RandomState,
 }
 
+/// Time between two looks for buckets that are full again.
+const SWEEP: Duration = Duration::from_millis(500);
 /// Buckets that one limit may have.
 pub const MOST_BUCKETS: usize = 10_000;
 
 impl Default for Buckets {
     fn default() -> Self {
-        Self { keyed: HashMap::new(), shared: Bucket::new(), secret: RandomState::new() }
+        Self { keyed: HashMap::new(), shared: Bucket::new(), swept: None, secret: RandomState::new() }
     }
 }
 
@@ -104,7 +108,11 @@ impl Buckets {
     pub fn take(&mut self, key: &[u8], limit: &RateLimit, now: Moment) -> Verdict {
         let hash = self.secret.hash_one(key);
         if !self.keyed.contains_key(&hash) && self.keyed.len() >= MOST_BUCKETS {
-            self.keyed.retain(|_, bucket| !bucket.is_full(now));
+            // Looking through all of them for each stranger would be work that strangers make.
+            if self.swept.is_none_or(|swept| now.saturating_since(swept) >= SWEEP) {
+                self.swept = Some(now);
+                self.keyed.retain(|_, bucket| !bucket.is_full(now));
+            }
             if self.keyed.len() >= MOST_BUCKETS {
                 return self.shared.take(limit, now);
             }
@@ -262,7 +270,8 @@ mod loom_tests {
             let bucket = Arc::new(Bucket::new());
             let other = Arc::clone(&bucket);
             let now = Moment::from_micros(5);
-            let thread = loom::thread::spawn(move || matches!(other.take(limit, now), Verdict::Granted { .. }));
+            let theirs = limit.clone();
+            let thread = loom::thread::spawn(move || matches!(other.take(&theirs, now), Verdict::Granted { .. }));
             let mine = matches!(bucket.take(&limit, now), Verdict::Granted { .. });
             assert_ne!(mine, thread.join().unwrap());
         });

@@ -15,7 +15,7 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::input::{self, IfMatch};
-use super::problem::{FindingView, Problem, views};
+use super::problem::{self, FindingView, Problem, views};
 use super::resources::{ChangeView, Deleted, changes, deleted, removal};
 use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
 use super::table::Operation;
@@ -148,6 +148,17 @@ async fn delete(
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
     let Meaning { routes, objects, .. } = read(request.files)?;
+    if let Some(name) = objects.services.keys().next() {
+        let why = format!(
+            "policies and allow rules were laid over what `{name}` had, and which were theirs is not known any more"
+        );
+        return Err(Problem::new(
+            problem::Kind::Refused,
+            "these files hold policies of services, which are not taken away by file",
+        )
+        .because(why)
+        .fix("hms rollback, or hms up with a mesh.yaml that says what shall hold"));
+    }
     let mode = Mode::of(request.dry_run);
     let routes = routes.iter().map(|file| ResourceKey::of(Kind::Route, &file.service));
     let keys: Vec<ResourceKey> = routes.chain(objects.resources().map(|resource| resource.key())).collect();

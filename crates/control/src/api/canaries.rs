@@ -24,6 +24,7 @@ use super::services::known;
 use super::table::Operation;
 use crate::canary::{CanaryError, Order, Record, Seen};
 use crate::registry::{RegistryError, View};
+use crate::tasks;
 
 /// The longest time on one step.
 const LONGEST_HOLD: Duration = Duration::from_hours(7 * 24);
@@ -197,7 +198,9 @@ async fn start(
 ) -> Result<Response, Problem> {
     let plan = plan(&request)?;
     known(&context.parts().registry.view(), &name)?;
-    let started = context.parts().canaries.start(&name, &request.to, plan, wanted).await;
+    let canaries = context.parts().canaries.clone();
+    let (service, to) = (name.clone(), request.to.clone());
+    let started = whole("canary", async move { canaries.start(&service, &to, plan, wanted).await }).await?;
     started.map_err(|error| match error {
         CanaryError::Registry(RegistryError::Conflict { current }) if wanted.is_some() => stale(current),
         other => problem(other),
@@ -217,10 +220,24 @@ async fn order(
         OrderWord::Promote => Order::Promote,
         OrderWord::Abort => Order::Abort,
     };
-    let canaries = &context.parts().canaries;
-    canaries.order(&name, order).await.map_err(problem)?;
-    let seen = canaries.show(&name).await.map_err(problem)?;
+    ordered(&context, &name, order).await?;
+    let seen = context.parts().canaries.show(&name).await.map_err(problem)?;
     Ok(answer(&context, &name, &seen))
+}
+
+/// Gives an order and waits until it is done, also for a caller that goes away meanwhile.
+async fn ordered(context: &Context, name: &ServiceName, order: Order) -> Result<(), Problem> {
+    let (canaries, service) = (context.parts().canaries.clone(), name.clone());
+    whole("canary", async move { canaries.order(&service, order).await }).await?.map_err(problem)
+}
+
+/// Does something to its end, whatever becomes of the connection that asked for it.
+async fn whole<T: Send + 'static>(
+    name: &'static str,
+    work: impl Future<Output = T> + Send + 'static,
+) -> Result<T, Problem> {
+    let done = tasks::spawn(name, work).await.ok().flatten();
+    done.ok_or_else(|| Problem::new(Kind::Internal, "it ended before its end; the log says why"))
 }
 
 async fn delete(State(context): State<Context>, PathService(name): PathService) -> Result<Response, Problem> {
@@ -230,7 +247,7 @@ async fn delete(State(context): State<Context>, PathService(name): PathService) 
         canaries.forget(&name).await.map_err(problem)?;
         return Ok(answer(&context, &name, &seen));
     }
-    canaries.order(&name, Order::Abort).await.map_err(problem)?;
+    ordered(&context, &name, Order::Abort).await?;
     let seen = canaries.show(&name).await.map_err(problem)?;
     Ok(answer(&context, &name, &seen))
 }

@@ -163,7 +163,8 @@ fn towards(view: &View, old: &Resources, own: &JwtIssuer) -> Vec<Change> {
     let mut changes = Vec::new();
     for resource in old.values() {
         match resource.as_ref() {
-            Resource::Trust(_) => {}
+            // Switches are thrown by hand, and some of them ask first.
+            Resource::Trust(_) | Resource::Stamps(_) => {}
             Resource::Gateway(gateway) => {
                 let key = |issuer: &JwtIssuer| {
                     let keys = if issuer.issuer == own.issuer { &own.keys } else { &issuer.keys };
@@ -177,10 +178,12 @@ fn towards(view: &View, old: &Resources, own: &JwtIssuer) -> Vec<Change> {
     }
     for (key, present) in view.resources.iter().filter(|(key, _)| !old.contains_key(*key)) {
         match (key.kind, present.as_ref()) {
-            (ResourceKind::Trust | ResourceKind::Gateway, _) => {}
+            (ResourceKind::Trust | ResourceKind::Gateway | ResourceKind::Stamps, _) => {}
             (_, Resource::Declaration(declaration)) if lives(view, key) => {
                 let bare = Declaration::new(declaration.name.clone());
-                let bare = Declaration { identities: declaration.identities.clone(), ..bare };
+                // Who may call it stays as it is: a service without a word on it is open to everybody.
+                let authorization = declaration.authorization.clone();
+                let bare = Declaration { identities: declaration.identities.clone(), authorization, ..bare };
                 changes.push(Change::Put(Resource::Declaration(bare)));
             }
             _ => changes.push(Change::Delete(key.clone())),

@@ -53,6 +53,11 @@ pub struct Record {
 }
 
 impl Record {
+    /// Whether something of it is still to be done.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.phase.is_over() || self.is_pending()
+    }
+
     /// Whether the split that is wanted was not seen yet.
     pub(super) fn is_pending(&self) -> bool {
         self.was != self.wanted

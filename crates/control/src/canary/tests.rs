@@ -1,7 +1,6 @@
 use hms_identity::clock::SystemClock;
 use hms_model::listener::Role;
 use hms_model::spiffe::{SpiffeId, TrustDomain};
-use hms_model::split::Share;
 use hms_model::workload::{Address, Endpoint, Registrar, Transport};
 use hms_traffic::canary::Gates;
 use hms_wire::proto::hms::v1;
@@ -155,6 +154,23 @@ async fn a_broken_gate_gives_everything_back_within_two_looks() {
     assert_eq!((world.phase().await, world.shares()), (Phase::Aborted, Some(before)), "exactly what held before");
     let why = world.canaries.show(&pay()).await.unwrap().record.why;
     assert_eq!(why, "2 of 100 tries failed, 1 % are allowed");
+}
+
+#[tokio::test(start_paused = true)]
+async fn calls_are_not_given_back_to_nobody() {
+    let world = World::new().await;
+    let put = Change::Put(Resource::Split(Split { service: pay(), shares: split(1, 0) }));
+    world.registry.commit("test", vec![put], None).await.unwrap();
+    world.canaries.start(&pay(), "v2", plan(&[1_000_000]), None).await.unwrap();
+    world.registry.remove("test", &pay(), "v1").await.unwrap();
+    world.called(100, 50);
+    world.pass(Duration::ZERO).await;
+    assert_eq!((world.phase().await, world.weight()), (Phase::Paused, 1_000_000));
+    let why = world.canaries.show(&pay()).await.unwrap().record.why;
+    assert!(why.ends_with("but nobody who had the calls before is healthy"), "{why}");
+    world.registry.register("test", endpoint("v1", 1001)).await.unwrap();
+    world.canaries.order(&pay(), Order::Abort).await.unwrap();
+    assert_eq!((world.phase().await, world.shares()), (Phase::Aborted, Some(split(1, 0))));
 }
 
 #[tokio::test(start_paused = true)]

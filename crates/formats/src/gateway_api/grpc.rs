@@ -66,15 +66,26 @@ fn method(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<PathCondition> {
         (Way::Regex, service, called) => {
             let any = || "[^/]+".to_owned();
             let text = format!("/(?:{})/(?:{})", service.unwrap_or_else(any), called.unwrap_or_else(any));
-            Pattern::parse(&text).ok().map(PathCondition::Regex)
+            whole(reader, field, Pattern::parse(&text)).map(PathCondition::Regex)
         }
         (_, Some(service), Some(called)) => Some(PathCondition::Exact(format!("/{service}/{called}"))),
         (_, Some(service), None) => {
-            PathPattern::parse(&format!("/{service}/{{method}}")).ok().map(PathCondition::Template)
+            whole(reader, field, PathPattern::parse(&format!("/{service}/{{method}}"))).map(PathCondition::Template)
         }
-        (_, None, Some(called)) => Pattern::parse(&format!("/[^/]+/{called}")).ok().map(PathCondition::Regex),
+        (_, None, Some(called)) => {
+            whole(reader, field, Pattern::parse(&format!("/[^/]+/{called}"))).map(PathCondition::Regex)
+        }
         (_, None, None) => None,
     }
+}
+
+/// What is put together of both parts. A condition that cannot be made must not turn into none.
+fn whole<T, E: std::fmt::Display>(reader: &mut Reader<'_>, field: &Field<'_>, made: Result<T, E>) -> Option<T> {
+    made.map_err(|error| {
+        let finding = Finding::error(2105, format!("`{}` is no condition on a path", field.path));
+        reader.report(field.key, finding.because(error.to_string()).fix("write shorter names"));
+    })
+    .ok()
 }
 
 fn name(reader: &mut Reader<'_>, field: &Field<'_>, way: Way, is_service: bool) -> Option<String> {

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use hms_model::finding::Finding;
 use hms_model::http_route::{
     Cors, Fault, HeaderEdits, HttpMatch, Mirror, PathCondition, PathRewrite, Portion, Redirect, Rewrite, Scheme,
 };
@@ -60,6 +61,10 @@ fn pairs(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Vec<(HeaderNa
     let Some(field) = table.field(key).cloned() else { return Vec::new() };
     let Some(table) = reader.open_table(field.node, &field.path) else { return Vec::new() };
     let mut pairs = Vec::new();
+    if table.fields().len() > ENTRIES {
+        let finding = Finding::error(2112, format!("`{}` has more than {ENTRIES} entries", field.path));
+        reader.report(field.key, finding.fix("divide them among several rules"));
+    }
     for field in table.fields().iter().take(ENTRIES) {
         let node = key_node(field);
         let name = editable(reader, &key_field(field, &node));

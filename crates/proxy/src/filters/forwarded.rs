@@ -5,6 +5,8 @@ use std::net::SocketAddr;
 use hms_model::message::RequestHead;
 use http::{HeaderName, HeaderValue};
 
+use hms_traffic::http_route::CLAIMS;
+
 use super::jwt::Claims;
 use crate::transport::Edits;
 
@@ -19,9 +21,6 @@ pub const SUBJECT: HeaderName = HeaderName::from_static("x-hms-subject");
 pub const ROLES: HeaderName = HeaderName::from_static("x-hms-roles");
 /// Which try this is, from the second on.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-hms-attempt");
-
-/// Names beginning so belong to the mesh or to Envoy; an outsider's copy is dropped.
-const OURS: [&str; 4] = ["x-hms-", "x-forwarded-", "x-envoy-", "x-jwt-"];
 
 /// At the gateway: drops what the caller claims about itself, sets what is known of it.
 pub fn at_the_gateway(head: &RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {
@@ -41,7 +40,7 @@ pub fn at_a_listener(head: &RequestHead, peer: SocketAddr, edits: &mut Edits) {
 
 fn from_outside(head: &RequestHead, peer: SocketAddr, scheme: &str, edits: &mut Edits) {
     let claimed = head.fields.iter().map(|(name, _)| name);
-    let claimed = claimed.filter(|name| OURS.iter().any(|own| begins(name, own)) || is_address_claim(name));
+    let claimed = claimed.filter(|name| CLAIMS.iter().any(|own| begins(name, own)) || is_address_claim(name));
     claimed.filter_map(|name| name.parse().ok()).for_each(|name| edits.remove(name));
     set(edits, FORWARDED_FOR, &peer.ip().to_string());
     set(edits, FORWARDED_PROTO, scheme);

@@ -12,6 +12,7 @@ use hms_traffic::balance::slow_start::{self, WHOLE};
 use hms_traffic::balance::zones::{self, Zone};
 use hms_traffic::balance::{self, hashed, key};
 use hms_traffic::clock::Moment;
+use hms_traffic::http_route::CLAIMS;
 use hms_traffic::outlier::Phase;
 use http::HeaderValue;
 use http::header::SET_COOKIE;
@@ -39,7 +40,10 @@ impl Wish {
             return Self::default();
         }
         let policy = &upstream.service.policy.balance;
-        let key = policy.algorithm.key().and_then(|wanted| {
+        let is_gateway = worker.shared.settings.role == Role::Gateway;
+        // What only the mesh may say is a claim, not a key, when an outsider sends it.
+        let wanted = policy.algorithm.key().filter(|key| !(is_gateway && is_claim(key)));
+        let key = wanted.and_then(|wanted| {
             let source = if *wanted == HashKey::Source { source(worker, peer) } else { String::new() };
             key::of(wanted, head, source.as_bytes())
         });
@@ -83,6 +87,10 @@ impl Wish {
         }
         answer
     }
+}
+
+fn is_claim(key: &HashKey) -> bool {
+    matches!(key, HashKey::Header(name) if CLAIMS.iter().any(|begin| name.as_str().starts_with(begin)))
 }
 
 fn not_zero(key: u64) -> NonZeroU64 {

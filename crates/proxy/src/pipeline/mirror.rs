@@ -2,6 +2,7 @@
 
 use std::cell::Cell;
 use std::rc::Rc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use hms_model::http_route::{Mirror, TimeoutOverlay};
@@ -18,6 +19,8 @@ use crate::telemetry::record::Exchange;
 use crate::transport::{Delivered, Edits, Outcome, Protocol};
 use crate::worker::Worker;
 
+/// How long a copy may take, its answer included.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// Copies under way on one data thread; more are dropped.
 const UNDER_WAY: usize = 64;
 
@@ -81,11 +84,19 @@ pub(super) fn copies(
             _place: place,
         };
         body = body.copied(Box::new(move |copied| match copied {
-            Some(bytes) => drop(tokio::task::spawn_local(send(copy, bytes))),
+            Some(bytes) => drop(tokio::task::spawn_local(bounded(copy, bytes))),
             None => copy.worker.metrics.mirror_dropped(),
         }));
     }
     body
+}
+
+/// Sends one copy; an answer that goes on and on would keep its place from others.
+async fn bounded(copy: Copy, body: Bytes) {
+    let worker = Rc::clone(&copy.worker);
+    if tokio::time::timeout(PATIENCE, send(copy, body)).await.is_err() {
+        worker.metrics.mirror_dropped();
+    }
 }
 
 /// Sends one copy, once, and reads its answer to nowhere.

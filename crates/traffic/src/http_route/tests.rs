@@ -1,4 +1,4 @@
-use hms_model::http_route::{Backend, Fault, PathRewrite, Pattern, Portion, QueryCondition, Redirect, Scheme};
+use hms_model::http_route::{Backend, Fault, PathRewrite, Pattern, Portion, QueryCondition, Redirect};
 use hms_model::message::{Authority, CanonicalPath, Fields};
 use hms_model::route::PathPattern;
 use http::{HeaderName, HeaderValue, Method};
@@ -185,6 +185,21 @@ fn at_the_gateway_the_host_decides_first() {
         ("GET shop.example/x", "any"),
     ] {
         assert_eq!(found(&table, request), expected, "{request}");
+    }
+}
+
+#[test]
+fn at_the_gateway_nothing_is_decided_on_what_an_outsider_claims() {
+    let internal = HttpMatch { sources: vec![Source::Service(service("admin-svc"))], ..prefix("/a") };
+    let claimed = with_header(prefix("/b"), "x-hms-roles", "admin");
+    let redirect = Redirect { scheme: Some(Scheme::Https), host: None, port: None, path: None, status: 301 };
+    let actions = hms_model::http_route::Actions { redirect: Some(redirect), ..Default::default() };
+    let circle = HttpRule { actions, ..rule("circle", vec![]) };
+    let rules = vec![rule("internal", vec![internal]), rule("claimed", vec![claimed]), circle, rule("rest", vec![])];
+    let routes = [HttpRoute { parents: vec![Parent::Gateway], ..route("r", rules) }];
+    let table = HttpTable::build(&routes, Whose::Gateway).unwrap();
+    for request in ["GET /a", "GET /b x-hms-roles=admin", "GET /"] {
+        assert_eq!(found(&table, request), "rest", "{request}");
     }
 }
 

@@ -92,6 +92,27 @@ async fn going_back_leaves_living_workloads_their_service() {
 }
 
 #[tokio::test]
+async fn going_back_opens_no_service_that_was_closed() {
+    const TARGET: &str = "apiVersion: access.smi-spec.io/v1alpha2\nkind: TrafficTarget\nmetadata: {name: t}\nspec:
+  destination: {kind: ServiceAccount, name: calc-svc}\n  sources: [{kind: ServiceAccount, name: hello-svc}]\n";
+    let world = World::new().await;
+    let first = world.post("/v1/apply", files(false, &[&split(10)])).await;
+    let _second = world.post("/v1/apply", files(false, &[ROUTE, TARGET])).await;
+    let at = json!({"host": "127.0.0.1", "port": 9, "id": "1"});
+    let registered = world.call(Method::POST, "/v1/services/calc-svc/endpoints", Some(at)).await;
+    assert!(registered.status.is_success(), "{}", registered.text);
+    let closed = world.get("/v1/resources/declaration/calc-svc").await;
+    assert!(closed.to_string().contains("hello-svc"), "{closed}");
+    let _back = world.post("/v1/rollback", json!({"to": first["revision"]})).await;
+    let still = world.get("/v1/resources/declaration/calc-svc").await;
+    assert!(still.to_string().contains("hello-svc"), "{still}");
+    // And what a file laid over a service is not silently left there.
+    let refused = world.call(Method::POST, "/v1/delete", Some(files(false, &[TARGET]))).await;
+    assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{}", refused.text);
+    assert!(refused.text.contains("hms rollback"), "{}", refused.text);
+}
+
+#[tokio::test]
 async fn resources_are_removed_by_name_or_by_their_file_unless_somebody_needs_them() {
     let world = World::new().await;
     let texts = [ROUTE.to_owned(), split(10), "service: pay-v1\nroutes: [GET /pay]\n".to_owned()];
