@@ -165,7 +165,7 @@ pub(crate) enum Command {
     /// Show circuit breakers
     #[command(before_help = "  hms breaker ls\n  hms breaker show calc-svc\n", help_template = TEMPLATE)]
     Breaker(Breaker),
-    /// Apply route files and SMI's traffic splits, all together or none
+    /// Apply route files and Kubernetes' routing objects, all together or none
     #[command(before_help = "  hms apply canary-split.yaml\n  hms apply calc_svc/route.yaml canary-split.yaml\n  hms apply --dry-run canary-split.yaml\n", help_template = TEMPLATE)]
     Apply(Apply),
     /// Show what applying files would change, line by line
@@ -223,7 +223,7 @@ pub(crate) enum Command {
     #[command(before_help = "  hms lint\n  hms lint calc_svc/route.yaml mesh.yaml\n", help_template = TEMPLATE)]
     Lint(Lint),
     /// Write other meshes' objects as the Gateway API's
-    #[command(before_help = "  hms convert virtual-service.yaml > routes.yaml\n  hms convert --from istio --to gateway-api *.yaml\n", help_template = TEMPLATE, hide = true)]
+    #[command(before_help = "  hms convert virtual-service.yaml > routes.yaml\n  hms convert --from istio --to gateway-api *.yaml\n", help_template = TEMPLATE)]
     Convert(Convert),
     /// Carry routes in and out as routes.json
     #[command(before_help = "  hms routes export > routes.json\n  hms routes import /var/hms/routes.json\n", help_template = TEMPLATE)]
@@ -246,8 +246,8 @@ pub(crate) enum Command {
 }
 
 /// Commands that `hms -h` only names, so that it fits one screen; `hms --help` lists them with the others.
-const MORE: [&str; 10] =
-    ["diff", "get", "delete", "history", "rollback", "set", "exec", "routes", "version", "completion"];
+const MORE: [&str; 11] =
+    ["convert", "diff", "get", "delete", "history", "rollback", "set", "exec", "routes", "version", "completion"];
 
 /// The command line as `hms -h` shows it.
 pub(crate) fn brief() -> clap::Command {
