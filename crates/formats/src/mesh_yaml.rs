@@ -13,7 +13,7 @@ mod paths;
 pub(crate) mod policy;
 mod ports;
 mod probe;
-mod service;
+pub(crate) mod service;
 
 use std::collections::BTreeMap;
 use std::fmt;

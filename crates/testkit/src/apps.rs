@@ -27,6 +27,20 @@ use tokio::sync::watch;
 
 use crate::tasks;
 
+/// A program for `run:` that answers GET on `$PORT`: 503 where the path ends in `/broken`, else 200.
+pub const PYTHON: &str = r#"
+import http.server, os
+class Handler(http.server.BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+    def do_GET(self):
+        self.send_response(503 if self.path.endswith("/broken") else 200)
+        self.send_header("content-length", "3")
+        self.end_headers()
+        self.wfile.write(b"ok\n")
+    def log_message(self, *arguments): pass
+http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
+"#;
+
 type Body = BoxBody<Bytes, Infallible>;
 
 /// What reached the workload.

@@ -2,22 +2,11 @@
 
 use std::time::Duration;
 
+use hms_testkit::apps::PYTHON;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::{figure, scenario, wait};
 use tokio::time::Instant;
 
-const PAY: &str = r#"
-import http.server, os
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(503 if self.path == "/broken" else 200)
-        self.send_header("content-length", "3")
-        self.end_headers()
-        self.wfile.write(b"ok\n")
-    def log_message(self, *arguments): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"#;
 const MESH: &str = "services:
   pay-svc:
     run: exec /usr/bin/python3 pay.py
@@ -37,7 +26,7 @@ async fn status(mesh: &Mesh, path: &str) -> String {
 fn a_limit_may_count_each_caller_or_each_value_of_a_field_on_its_own() {
     scenario(Duration::from_mins(3), async {
         let mesh = Mesh::new();
-        mesh.write("pay.py", PAY);
+        mesh.write("pay.py", PYTHON);
         mesh.write(
             "mesh.yaml",
             "services:
@@ -80,7 +69,7 @@ fn a_limit_may_count_each_caller_or_each_value_of_a_field_on_its_own() {
 fn each_stamp_is_switched_off_and_on_for_every_proxy_and_mtls_is_not() {
     scenario(Duration::from_mins(3), async {
         let mesh = Mesh::new();
-        mesh.write("pay.py", PAY);
+        mesh.write("pay.py", PYTHON);
         mesh.write("mesh.yaml", MESH);
         let _said = mesh.up().await;
         wait::until("the service answers", Duration::from_secs(20), || async {

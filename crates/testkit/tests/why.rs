@@ -2,22 +2,11 @@
 
 use std::time::Duration;
 
+use hms_testkit::apps::PYTHON;
 use hms_testkit::mesh::Mesh;
 use hms_testkit::{scenario, wait};
 use serde_json::Value;
 
-const PAY: &str = r#"
-import http.server, os
-class Handler(http.server.BaseHTTPRequestHandler):
-    protocol_version = "HTTP/1.1"
-    def do_GET(self):
-        self.send_response(503 if self.path == "/pay/broken" else 200)
-        self.send_header("content-length", "3")
-        self.end_headers()
-        self.wfile.write(b"ok\n")
-    def log_message(self, *arguments): pass
-http.server.ThreadingHTTPServer(("127.0.0.1", int(os.environ["PORT"])), Handler).serve_forever()
-"#;
 const MESH: &str = "services:
   pay-svc:
     run: exec /usr/bin/python3 pay.py
@@ -46,7 +35,7 @@ fn last(why: &Value) -> &Value {
 fn what_would_happen_is_what_does_happen_and_both_name_the_rule() {
     scenario(Duration::from_mins(3), async {
         let mesh = Mesh::new();
-        mesh.write("pay.py", PAY);
+        mesh.write("pay.py", PYTHON);
         mesh.write("mesh.yaml", MESH);
         let _said = mesh.up().await;
         wait::until("the service answers", SOON, || async {

@@ -166,14 +166,7 @@ fn versions(reader: &mut Reader<'_>, field: &Field<'_>, main: Option<&str>) -> B
             reader.report(field.key, finding.because(TAG).fix("write for example v2"));
         }
         let Some(own) = reader.table(field.node, &field.path, VERSION) else { continue };
-        let weight = own.field("weight").and_then(|field| reader.whole(field, "a percentage of the calls", 0..=100));
-        let weight = weight.unwrap_or_default();
-        if weight > left {
-            let finding = Finding::error(2105, format!("`{}` gives away more than 100 %", field.path));
-            let why = "what a version gets another one loses";
-            reader.report(field.key, finding.because(why).fix(format!("leave at most {left} to it")));
-        }
-        left = left.saturating_sub(weight);
+        let weight = share_of(reader, field, &own, &mut left);
         let dir = own.field("dir").and_then(|field| reader.line(field, "a folder", 1024));
         let version = VersionFile {
             dir: dir.map(|dir| paths::beside(&mesh_file, dir)),
@@ -421,4 +414,17 @@ impl ServiceFile {
             authorization: None,
         }
     }
+}
+
+/// The percentage that a version takes of what is left to give away.
+pub(crate) fn share_of(reader: &mut Reader<'_>, field: &Field<'_>, own: &Table<'_>, left: &mut u32) -> u32 {
+    let weight = own.field("weight").and_then(|field| reader.whole(field, "a percentage of the calls", 0..=100));
+    let weight = weight.unwrap_or_default();
+    if weight > *left {
+        let finding = Finding::error(2105, format!("`{}` gives away more than 100 %", field.path));
+        let why = "what a version gets another one loses";
+        reader.report(field.key, finding.because(why).fix(format!("leave at most {left} to it")));
+    }
+    *left = left.saturating_sub(weight);
+    weight
 }

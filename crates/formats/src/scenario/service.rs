@@ -10,6 +10,7 @@ use http::{Method, StatusCode};
 
 use super::{Behaviour, FailsWith, Instance, Latency, Played, State, percentage};
 use crate::document::Value;
+use crate::mesh_yaml::service::share_of;
 use crate::mesh_yaml::{MAIN_VERSION, policy};
 use crate::read::{Field, Keys, Reader, Table};
 use crate::rules::{nearest_method, rate_limit};
@@ -128,14 +129,7 @@ fn versions(
             reader.report(field.key, finding.fix("give it another name, or say version: beside versions:"));
         }
         let Some(own) = reader.table(field.node, &field.path, VERSION) else { continue };
-        let weight = own.field("weight").and_then(|field| reader.whole(field, "a percentage of the calls", 0..=100));
-        let weight = weight.unwrap_or_default();
-        if weight > left {
-            let finding = Finding::error(2105, format!("`{}` gives away more than 100 %", field.path));
-            let why = "what a version gets another one loses";
-            reader.report(field.key, finding.because(why).fix(format!("leave at most {left} to it")));
-        }
-        left = left.saturating_sub(weight);
+        let weight = share_of(reader, field, &own, &mut left);
         let behaviour = behaviour(reader, &own, base);
         add(reader, &own, field.name, zones, behaviour, instances);
         shares.push(Share { service: name.clone(), version: field.name.to_owned(), weight });
