@@ -1,5 +1,6 @@
 //! Sending a request to one of a service's endpoints, and again while that helps (rulings R1 to R3).
 
+use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -30,6 +31,7 @@ use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::decisions::{Ended, Try};
 use crate::telemetry::record::Exchange;
 use crate::timer::within;
+use crate::transport::waiting::InVain;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
 use crate::worker::Worker;
 
@@ -141,6 +143,7 @@ pub async fn run(
     let body = Replayable::new(body.idle_limit(body_idle(head, idle)));
     let wish = Wish::of(worker, upstream, head, exchange.peer);
     let mut tried: Vec<usize> = Vec::new();
+    let waits = Cell::new(false);
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
@@ -158,9 +161,9 @@ pub async fn run(
         if let Some(called) = called {
             edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
         }
-        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
+        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port, waits: &waits };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let time = Time { begun: now, limit: time, called };
+        let time = Time { begun: now, limit: time, called, waits: &waits };
         let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
         exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
         let Some(failure) = outcome.failure() else {
@@ -217,11 +220,13 @@ fn caller_deadline(head: &RequestHead, begun: Moment) -> Result<Option<Moment>, 
 
 /// When a try began, and how long it may take.
 #[derive(Clone, Copy)]
-struct Time {
+struct Time<'a> {
     begun: Moment,
     limit: Option<Duration>,
     /// When its caller gives up.
     called: Option<Moment>,
+    /// Whether it still waits for a connection.
+    waits: &'a Cell<bool>,
 }
 
 /// Waits for one try, tells the endpoint's cells what became of it.
@@ -231,9 +236,9 @@ async fn once(
     endpoint: &Arc<UpstreamEndpoint>,
     sending: Pin<&mut impl Future<Output = Sent>>,
     body: &Replayable,
-    time: Time,
+    time: Time<'_>,
 ) -> (Tried, Moment) {
-    let Time { begun, limit, called } = time;
+    let Time { begun, limit, called, waits } = time;
     let sent = match (limit, called) {
         (None, _) => sending.await,
         (Some(time), None) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
@@ -243,6 +248,10 @@ async fn once(
     let now = worker.now();
     let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && now >= called);
     let (outcome, tried) = match (body.source(), sent) {
+        // It was not even asked.
+        (_, Sent::TimedOut) if waits.get() => {
+            (Outcome::Ignored, Tried::Refused(endpoint::in_vain(worker, upstream, InVain::Late)))
+        }
         // So little time says nothing about the endpoint.
         (_, Sent::TimedOut) if hurried => {
             let sentence = format!("{} did not answer within the call's grpc-timeout", upstream.service.name);

@@ -1,5 +1,6 @@
 //! One try at one endpoint: a pooled or new connection, the request on it, the answer's head.
 
+use std::cell::Cell;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use hms_model::message::RequestHead;
 use hms_model::policy::KeepAlive;
 use hms_model::workload::{Health, Transport};
 use hms_traffic::clock::Moment;
-use hms_traffic::limits::Permit;
+use hms_traffic::line::PATIENCE;
 use hms_traffic::outlier::{FailureKind, Phase};
 use hms_wire::LEVEL;
 use hms_wire::hello::{Outside, PeerHello};
@@ -20,6 +21,7 @@ use crate::transport::connect::{self, ConnectError, Connection, Opaque, Secured}
 use crate::transport::dialling;
 use crate::transport::pool::{Home, Key};
 use crate::transport::tls_stream::Stream;
+use crate::transport::waiting::{Got, InVain, OwnPlace, Place, Wanted};
 use crate::transport::{Edits, Protocol, Response, SendError};
 use crate::worker::Worker;
 
@@ -59,6 +61,8 @@ pub struct Outgoing<'a> {
     pub downstream: Protocol,
     /// The port of the service that is asked for; 0 is the first.
     pub port: u16,
+    /// Whether it waits for a connection.
+    pub waits: &'a Cell<bool>,
 }
 
 /// Sends a request to `endpoint`. A pooled connection that turns out to be dead is replaced once, as long as nothing was sent.
@@ -68,7 +72,7 @@ pub async fn send(
     endpoint: &UpstreamEndpoint,
     outgoing: Outgoing<'_>,
 ) -> Sent {
-    let Outgoing { head, edits, body, downstream, port } = outgoing;
+    let Outgoing { head, edits, body, downstream, port, .. } = outgoing;
     let protocol = match &endpoint.endpoint.transport {
         // Like to like between proxies; the far proxy knows what its application speaks.
         Transport::Mesh(_) => downstream,
@@ -79,8 +83,7 @@ pub async fn send(
         Ok(target) => target,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let pooled = worker.pool.borrow_mut().take(target.key, protocol);
-    if let Some(connection) = pooled {
+    if let Some(connection) = target.pooled(worker, upstream, protocol) {
         match connection.send(head, edits, body.attempt(), target.home(worker)).await {
             Err(error) if error.processed == crate::transport::Processed::No && body.can_replay() => {}
             other => return other.map_or_else(Sent::Broken, Sent::Answered),
@@ -102,20 +105,11 @@ async fn send_on_new(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let Outgoing { head, edits, body, .. } = outgoing;
+    let Outgoing { head, edits, body, waits, .. } = outgoing;
+    let dialled = Dialled { upstream, address: endpoint.address, target, protocol, secured: secured.as_ref() };
     let mut look = true;
     loop {
-        let (connected, kept) = {
-            // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
-            let _turn = dialling::turn(endpoint.address).await;
-            // Somebody else may have finished with one meanwhile.
-            let pooled = if look { worker.pool.borrow_mut().take(target.key, protocol) } else { None };
-            match pooled {
-                Some(connection) => (Ok(connection), true),
-                None => (connect(worker, upstream, endpoint, target, protocol, secured.as_ref()).await, false),
-            }
-        };
-        let connection = match connected {
+        let (connection, kept) = match dialled.connection(worker, look, waits).await {
             Ok(connection) => connection,
             Err(sent) => return sent,
         };
@@ -129,43 +123,120 @@ async fn send_on_new(
     }
 }
 
-/// Opens a connection if there is a place for one; the error says why not.
-async fn connect(
-    worker: &Rc<Worker>,
-    upstream: &Upstream,
-    endpoint: &UpstreamEndpoint,
-    target: &Target<'_>,
+/// Where a connection for requests leads.
+struct Dialled<'a> {
+    upstream: &'a Upstream,
+    address: std::net::SocketAddr,
+    target: &'a Target<'a>,
     protocol: Protocol,
-    secured: Option<&Secured>,
-) -> Result<Connection, Sent> {
-    let (place, timeout) = (place(worker, upstream).map_err(Sent::Refused)?, upstream.service.policy.timeouts.connect);
-    let connection = connect::open(endpoint.address, protocol, secured, timeout, Some(place)).await;
-    let connection = connection.map_err(Sent::NotConnected)?;
-    if let Connection::Http2(shared) = &connection {
-        worker.pool.borrow_mut().share(target.key, shared);
-    }
-    Ok(connection)
+    secured: Option<&'a Secured>,
 }
 
-/// A place for one more connection, among the service's and among all.
-fn place(worker: &Worker, upstream: &Upstream) -> Result<Permit, Refusal> {
-    let most = upstream.service.policy.limits.connections;
-    let full = |detail: String| Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1));
-    let own = upstream
-        .cells
-        .connections
-        .try_acquire(most)
-        .ok_or_else(|| full(format!("limits.connections of {} is reached: {most} are open", upstream.called())))?;
-    let of_all = worker.shared.overload.upstream_place();
-    let of_all = of_all.ok_or_else(|| full("this proxy has no place left for a connection to anybody".to_owned()))?;
-    Ok(own.within(of_all))
+impl Dialled<'_> {
+    /// A new connection, or one that somebody has finished with meanwhile, and whether it is such a one. When all there may be are
+    /// in use this waits for one.
+    async fn connection(
+        &self,
+        worker: &Rc<Worker>,
+        look: bool,
+        waits: &Cell<bool>,
+    ) -> Result<(Connection, bool), Sent> {
+        {
+            // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
+            let _turn = dialling::turn(self.address).await;
+            let pooled = if look { self.target.pooled(worker, self.upstream, self.protocol) } else { None };
+            if let Some(connection) = pooled {
+                return Ok((connection, true));
+            }
+            let most = self.upstream.service.policy.limits.connections;
+            if let Some(own) = self.upstream.cells.connections.place(most) {
+                return self.open(worker, own).await.map(|connection| (connection, false));
+            }
+        }
+        let since = worker.now();
+        loop {
+            let wanted = self.target.wanted(worker, self.protocol);
+            match wait(worker, self.upstream, wanted, since, waits).await.map_err(Sent::Refused)? {
+                Got::Connection(connection) => return Ok((connection, true)),
+                Got::Room => {
+                    let pooled = worker.pool.borrow_mut().take(self.target.key, self.protocol);
+                    if let Some(connection) = pooled {
+                        return Ok((connection, true));
+                    }
+                }
+                Got::Place(own) => {
+                    let _turn = dialling::turn(self.address).await;
+                    return self.open(worker, own).await.map(|connection| (connection, false));
+                }
+            }
+        }
+    }
+
+    /// Opens a connection at a place for one; the error says why there is none.
+    async fn open(&self, worker: &Rc<Worker>, own: OwnPlace) -> Result<Connection, Sent> {
+        let place = place(worker, own, self.target.wanted(worker, self.protocol)).map_err(Sent::Refused)?;
+        let timeout = self.upstream.service.policy.timeouts.connect;
+        let connection = connect::open(self.address, self.protocol, self.secured, timeout, Some(place)).await;
+        let connection = connection.map_err(Sent::NotConnected)?;
+        if let Connection::Http2(shared) = &connection {
+            worker.pool.borrow_mut().share(self.target.key, shared);
+        }
+        Ok(connection)
+    }
+}
+
+/// Waits for a connection to a service or a place for one, counted from `since`; the refusal names the limit.
+async fn wait(
+    worker: &Worker,
+    upstream: &Upstream,
+    wanted: Wanted,
+    since: Moment,
+    waits: &Cell<bool>,
+) -> Result<Got, Refusal> {
+    let limits = upstream.service.policy.limits;
+    let now = worker.now();
+    let patience = PATIENCE.saturating_sub(now.saturating_since(since));
+    worker.metrics.pending(&upstream.host);
+    waits.set(true);
+    let connections = &upstream.cells.connections;
+    let bounds = (limits.connections, limits.pending);
+    let waited = connections.wait(&worker.pool, wanted, bounds, (now, patience)).await;
+    waits.set(false);
+    waited.map_err(|why| in_vain(worker, upstream, why))
+}
+
+/// The refusal of a request that waited for a connection, or may not even wait.
+pub fn in_vain(worker: &Worker, upstream: &Upstream, why: InVain) -> Refusal {
+    let limits = upstream.service.policy.limits;
+    worker.metrics.pending_refused(&upstream.host);
+    let (name, connections) = (upstream.called(), limits.connections);
+    let detail = match why {
+        InVain::Full if limits.pending == 0 => {
+            format!("limits.connections of {name} is reached: {connections} are open")
+        }
+        InVain::Full => format!(
+            "limits.pending of {name} is reached: {} wait for one of {connections} connections",
+            limits.pending
+        ),
+        InVain::Late => format!("limits.connections of {name} is reached: none of {connections} became free in time"),
+    };
+    Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
+}
+
+/// The place of a connection, among all as well.
+fn place(worker: &Worker, own: OwnPlace, wanted: Wanted) -> Result<Place, Refusal> {
+    let of_all = worker.shared.overload.upstream_place().ok_or_else(|| {
+        let detail = "this proxy has no place left for a connection to anybody";
+        Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))
+    })?;
+    Ok(Place::new(own, wanted, of_all))
 }
 
 /// What came of opening a connection for bytes that nobody reads.
 #[derive(Debug)]
 pub enum Opening {
     /// An application is at the other end. The connection has its place as long as it lives.
-    Open(Stream, Permit),
+    Open(Stream, Place),
     /// No connection.
     NotConnected(ConnectError),
     /// The endpoint's proxy has no application for it, and says why by its code.
@@ -176,13 +247,24 @@ pub enum Opening {
 
 /// Opens a connection to `endpoint` for bytes that nobody reads.
 pub async fn open_opaque(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &UpstreamEndpoint, port: u16) -> Opening {
-    let ready = Target::of(worker, upstream, endpoint, port)
-        .and_then(|target| target.secure(worker, upstream, Protocol::Opaque));
-    let secured = match ready {
-        Ok(secured) => secured,
+    let ready = Target::of(worker, upstream, endpoint, port).and_then(|target| {
+        let secured = target.secure(worker, upstream, Protocol::Opaque)?;
+        Ok((target.wanted(worker, Protocol::Opaque), secured))
+    });
+    let (wanted, secured) = match ready {
+        Ok(ready) => ready,
         Err(message) => return Opening::Refused(unready(message)),
     };
-    let place = match place(worker, upstream) {
+    let own = match upstream.cells.connections.place(upstream.service.policy.limits.connections) {
+        Some(own) => own,
+        None => match wait(worker, upstream, wanted, worker.now(), &Cell::new(false)).await {
+            Ok(Got::Place(own)) => own,
+            // Nothing else is of use for these bytes, and nothing else is handed to who wants it.
+            Ok(Got::Connection(_) | Got::Room) => return Opening::Refused(in_vain(worker, upstream, InVain::Late)),
+            Err(refusal) => return Opening::Refused(refusal),
+        },
+    };
+    let place = match place(worker, own, wanted) {
         Ok(place) => place,
         Err(refusal) => return Opening::Refused(refusal),
     };
@@ -227,6 +309,19 @@ impl<'a> Target<'a> {
         let key = Key { endpoint: endpoint.cells.key, generation, port };
         let keep = (upstream.service.policy.keep_alive == KeepAlive::On).then_some(idle);
         Ok(Self { key, keep, transport: &endpoint.endpoint.transport })
+    }
+
+    /// What a connection there is good for.
+    fn wanted(&self, worker: &Worker, protocol: Protocol) -> Wanted {
+        Wanted { pool: Rc::as_ptr(&worker.pool).addr(), key: self.key, protocol }
+    }
+
+    /// A connection that is kept, unless somebody has waited longer for it.
+    fn pooled(&self, worker: &Worker, upstream: &Upstream, protocol: Protocol) -> Option<Connection> {
+        if upstream.cells.connections.is_ahead_of(&self.wanted(worker, protocol)) {
+            return None;
+        }
+        worker.pool.borrow_mut().take(self.key, protocol)
     }
 
     /// Where a connection goes when it is free again.

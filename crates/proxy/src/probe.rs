@@ -14,6 +14,8 @@ use crate::app_probe;
 use crate::endpoint;
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::tasks;
+use crate::timer::within;
+use crate::transport::waiting;
 use crate::worker::Worker;
 
 /// How often an application that does not listen is tried: often, because somebody waits for it.
@@ -74,10 +76,18 @@ pub async fn watch_ejected(worker: Rc<Worker>) {
     }
 }
 
-/// Closes this thread's connections that nobody will use again.
+/// Closes this thread's connections that nobody will use again, or that are idle while somebody waits for one.
 pub async fn sweep_pool(worker: Rc<Worker>) {
+    let mut swept = worker.now();
     while !worker.shared.drain.is_draining() {
-        tokio::time::sleep(SWEEP).await;
+        // Listening before looking, so that nobody who begins to wait is missed.
+        let bell = waiting::bell();
+        worker.pool.borrow_mut().let_go();
+        let left = SWEEP.saturating_sub(worker.now().saturating_since(swept));
+        if !left.is_zero() && within(left, bell).await.is_some() {
+            continue;
+        }
+        swept = worker.now();
         let runtime = worker.shared.current.load();
         let generation = worker.shared.holder.current().map_or(0, |own| own.generation);
         let alive = |key: u64| {

@@ -11,6 +11,7 @@ pub mod http2;
 pub mod pool;
 pub mod relay;
 pub mod tls_stream;
+pub mod waiting;
 
 use std::fmt;
 

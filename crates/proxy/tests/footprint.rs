@@ -112,7 +112,7 @@ fn heap<T>(run: impl FnOnce() -> T) -> (HeapStats, HeapStats, T) {
 }
 
 fn policy() -> TrafficPolicy {
-    TrafficPolicy { limits: Limits { requests: 2000, connections: 2000 }, ..TrafficPolicy::default() }
+    TrafficPolicy { limits: Limits { requests: 2000, connections: 2000, pending: 0 }, ..TrafficPolicy::default() }
 }
 
 /// A pair of connected sockets: the caller's end and the proxy's.

@@ -24,6 +24,7 @@ pub mod grpc;
 pub mod hosts;
 pub mod http_route;
 pub mod limits;
+pub mod line;
 pub mod outlier;
 pub mod probe;
 pub mod rate_limit;

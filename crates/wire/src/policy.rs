@@ -232,15 +232,17 @@ impl Wire for Limits {
     type Message = v1::Limits;
 
     fn to_wire(&self) -> v1::Limits {
-        let Self { requests, connections } = self;
-        v1::Limits { requests: *requests, connections: *connections }
+        let Self { requests, connections, pending } = self;
+        v1::Limits { requests: *requests, connections: *connections, pending: Some(*pending) }
     }
 
     fn from_wire(message: v1::Limits) -> Result<Self, WireError> {
-        let v1::Limits { requests, connections } = message;
+        let v1::Limits { requests, connections, pending } = message;
+        let pending = pending.unwrap_or(Self::default().pending);
         Ok(Self {
             requests: number(requests, "limits.requests", 1..=MANY)?,
             connections: number(connections, "limits.connections", 1..=MANY)?,
+            pending: number(pending, "limits.pending", 0..=MANY)?,
         })
     }
 }

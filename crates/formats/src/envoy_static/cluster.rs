@@ -83,9 +83,8 @@ const CLUSTER: Shape = Shape::new(
 );
 const BREAKERS: Shape = Shape::new(&["thresholds"], &[("per_host_thresholds", Not::Here(LEAVE_OUT))]);
 const THRESHOLDS: Shape = Shape::new(
-    &["priority", "max_connections", "max_requests"],
+    &["priority", "max_connections", "max_requests", "max_pending_requests"],
     &[
-        ("max_pending_requests", Not::Here("leave it out; max_requests counts those that wait as well")),
         ("max_retries", Not::Here("leave it out; retries are at most a fifth of the requests")),
         ("retry_budget", Not::Here("leave it out; retries are at most a fifth of the requests")),
         ("track_remaining", Not::Needed),
@@ -194,6 +193,7 @@ fn service_name(reader: &mut Reader<'_>, name: &str, at: &Field<'_>) -> Option<S
 fn policy(reader: &mut Reader<'_>, table: &Table<'_>) -> TrafficPolicy {
     let mut policy = TrafficPolicy { balance: Algorithm::RoundRobin.into(), ..TrafficPolicy::default() };
     policy.timeouts.connect = Duration::from_secs(5);
+    policy.limits.pending = 1024;
     if let Some(field) = table.field("connect_timeout") {
         let bounds = Duration::from_millis(1)..=LONGEST;
         policy.timeouts.connect = words::duration(reader, field, bounds).unwrap_or(policy.timeouts.connect);
@@ -237,11 +237,13 @@ fn breakers(reader: &mut Reader<'_>, field: &Field<'_>, policy: &mut TrafficPoli
             reader.report(priority.key, not_here("the priority HIGH").fix("leave these thresholds out"));
             continue;
         }
-        for (name, limit) in
-            [("max_connections", &mut policy.limits.connections), ("max_requests", &mut policy.limits.requests)]
-        {
+        for (name, least, limit) in [
+            ("max_connections", 1, &mut policy.limits.connections),
+            ("max_requests", 1, &mut policy.limits.requests),
+            ("max_pending_requests", 0, &mut policy.limits.pending),
+        ] {
             if let Some(field) = table.field(name) {
-                *limit = reader.whole(field, "a number", 1..=1_000_000).unwrap_or(*limit);
+                *limit = reader.whole(field, "a number", least..=1_000_000).unwrap_or(*limit);
             }
         }
     }

@@ -177,14 +177,19 @@ fn limits(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Limits> {
         let Some(inner) = reader.open_table(part.node, &part.path) else { continue };
         for field in inner.fields() {
             match (part.name, field.name) {
-                ("tcp", "maxConnections") | ("http", "http2MaxRequests") => {
-                    let Some(number) = reader.whole(field, "a number", 1..=1_000_000) else { continue };
+                ("tcp", "maxConnections") | ("http", "http2MaxRequests" | "http1MaxPendingRequests") => {
+                    let least = u32::from(field.name != "http1MaxPendingRequests");
+                    let Some(number) = reader.whole(field, "a number", least..=1_000_000) else { continue };
                     let own: &mut Limits = limits.get_or_insert_with(Limits::default);
-                    let place = if part.name == "tcp" { &mut own.connections } else { &mut own.requests };
+                    let place = match field.name {
+                        "maxConnections" => &mut own.connections,
+                        "http2MaxRequests" => &mut own.requests,
+                        _ => &mut own.pending,
+                    };
                     *place = number;
                 }
                 _ => {
-                    let why = "of a pool `tcp.maxConnections` and `http.http2MaxRequests` are carried";
+                    let why = "of a pool `tcp.maxConnections`, `http.http2MaxRequests` and `http.http1MaxPendingRequests` are carried";
                     not_carried(reader, field.key, &format!("`{}`", short(&field.path)), why);
                 }
             }

@@ -19,7 +19,7 @@ pub(crate) const DEFAULTS: Keys =
     Keys::new(&["mtls", "timeout", "keep_alive", "retry", "breaker", "balance", "limits", "probe"]);
 pub(crate) const TRACING: Keys = Keys::new(&["sample", "header", "in_json_body", "otlp"]);
 const RETRY: Keys = Keys::new(&["retries", "on", "methods", "budget"]);
-const LIMITS: Keys = Keys::new(&["requests", "connections"]);
+const LIMITS: Keys = Keys::new(&["requests", "connections", "pending"]);
 /// More than any proxy holds.
 const MOST_AT_ONCE: u32 = 1_000_000;
 const BREAKER: Keys = Keys::new(&["errors", "open", "probe"]);
@@ -167,11 +167,15 @@ fn breaker(reader: &mut Reader<'_>, field: &Field<'_>, base: Outlier) -> Option<
 /// Bounds in number; one that is not named stays.
 fn limits(reader: &mut Reader<'_>, field: &Field<'_>, base: Limits) -> Option<Limits> {
     let table = reader.table(field.node, &field.path, LIMITS)?;
-    let mut number = |name: &str, otherwise: u32| {
+    let mut number = |name: &str, least: u32, otherwise: u32| {
         let field = table.field(name);
-        field.and_then(|field| reader.whole(field, "a number", 1..=MOST_AT_ONCE)).unwrap_or(otherwise)
+        field.and_then(|field| reader.whole(field, "a number", least..=MOST_AT_ONCE)).unwrap_or(otherwise)
     };
-    Some(Limits { requests: number("requests", base.requests), connections: number("connections", base.connections) })
+    Some(Limits {
+        requests: number("requests", 1, base.requests),
+        connections: number("connections", 1, base.connections),
+        pending: number("pending", 0, base.pending),
+    })
 }
 
 /// The `tracing:` section.

@@ -7,10 +7,12 @@ pub struct Limits {
     pub requests: u32,
     /// Connections at the same time. 1024.
     pub connections: u32,
+    /// Requests that wait for a connection when all of those are in use; 0 refuses them at once. 256.
+    pub pending: u32,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { requests: 1024, connections: 1024 }
+        Self { requests: 1024, connections: 1024, pending: 256 }
     }
 }

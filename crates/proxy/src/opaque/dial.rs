@@ -3,7 +3,6 @@
 use std::rc::Rc;
 use std::sync::Arc;
 
-use hms_traffic::limits::Permit;
 use hms_traffic::outlier::{FailureKind, Outcome};
 use hms_traffic::retry::{self, Attempted, Body, Decision, Failure, Next, NotProcessed};
 use http::Method;
@@ -17,6 +16,7 @@ use crate::runtime::upstream::{InFlight, Upstream, UpstreamEndpoint};
 use crate::transport::buffer::ReadBuffer;
 use crate::transport::connect::ConnectError;
 use crate::transport::tls_stream::Stream;
+use crate::transport::waiting::Place;
 use crate::worker::Worker;
 
 /// An endpoint whose application has accepted.
@@ -28,7 +28,7 @@ pub struct Dialled {
     pub(super) endpoint: Arc<UpstreamEndpoint>,
     pub(super) attempts: u32,
     /// Counts as under way there, with a place among the connections.
-    pub(super) held: (InFlight, Permit),
+    pub(super) held: (InFlight, Place),
 }
 
 /// Dials endpoints of `upstream` until one has its application on the line. Whatever failed has not seen a byte, so any may be

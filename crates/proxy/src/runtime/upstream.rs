@@ -28,6 +28,7 @@ use super::KeySource;
 use super::spread::Spread;
 use crate::egress::origin::Origin;
 use crate::telemetry::metrics::Party;
+use crate::transport::waiting::Connections;
 
 /// A service with its endpoints.
 #[derive(Debug)]
@@ -74,8 +75,8 @@ pub struct Beyond {
 pub struct Cells {
     /// Requests under way.
     pub concurrency: Arc<Concurrency>,
-    /// Connections that are open.
-    pub connections: Arc<Concurrency>,
+    /// Connections that are open, and who waits for one.
+    pub connections: Arc<Connections>,
     /// What may be spent on retries.
     pub budget: Budget,
     /// Whose turn it is in round robin.

@@ -213,6 +213,9 @@ pub struct Registry {
     series: Mutex<Vec<Counted>>,
     retries: Mutex<Retries>,
     rescues: Mutex<Rescues>,
+    /// Requests that waited for a connection, and those that did so in vain or might not.
+    pending: Mutex<Retries>,
+    pending_refused: Mutex<Retries>,
     /// Copies of requests that were to be sent and were not.
     mirrors_dropped: AtomicU64,
     breaches: Mutex<BTreeMap<&'static str, u64>>,
@@ -246,8 +249,17 @@ impl Metrics {
 
     /// Counts one retry of calls to `service`.
     pub fn retry(&self, service: &Arc<str>) {
-        let counter = Arc::clone(self.registry.retries.lock().entry(Arc::clone(service)).or_default());
-        counter.fetch_add(1, Relaxed);
+        add(&self.registry.retries, service);
+    }
+
+    /// Counts one request to `service` that waits for a connection.
+    pub fn pending(&self, service: &Arc<str>) {
+        add(&self.registry.pending, service);
+    }
+
+    /// Counts one that did so in vain, or might not.
+    pub fn pending_refused(&self, service: &Arc<str>) {
+        add(&self.registry.pending_refused, service);
     }
 
     /// Counts one failed try of a version that another try follows.
@@ -308,7 +320,7 @@ impl Registry {
 
     /// Retries per service.
     pub fn retries(&self) -> BTreeMap<Arc<str>, u64> {
-        self.retries.lock().iter().map(|(service, count)| (Arc::clone(service), count.load(Relaxed))).collect()
+        read(&self.retries)
     }
 
     /// Failed tries that were followed by another, per service and version.
@@ -354,9 +366,11 @@ impl Registry {
         }
         self.tcp.expose(&mut out);
         out.push_str("# HELP hms_retries_total Tries after the first.\n# TYPE hms_retries_total counter\n");
-        for (service, count) in self.retries() {
-            line(&mut out, &format!("hms_retries_total{{destination_service=\"{service}\"}}"), count);
-        }
+        each(&mut out, "hms_retries_total", self.retries());
+        out.push_str("# TYPE hms_pending_total counter\n");
+        each(&mut out, "hms_pending_total", read(&self.pending));
+        out.push_str("# TYPE hms_pending_refused_total counter\n");
+        each(&mut out, "hms_pending_refused_total", read(&self.pending_refused));
         out.push_str("# TYPE hms_mirrors_dropped_total counter\n");
         line(&mut out, "hms_mirrors_dropped_total", self.mirrors_dropped.load(Relaxed));
         out.push_str("# HELP hms_http2_breaches_total HTTP/2 connections ended because they went over a limit.\n");
@@ -382,6 +396,21 @@ impl Registry {
         let _infallible = writeln!(out, "# TYPE istio_build gauge").is_ok();
         line(&mut out, &format!("istio_build{{component=\"proxy\",tag=\"{release}\"}}"), 1);
         out
+    }
+}
+
+fn add(counters: &Mutex<Retries>, service: &Arc<str>) {
+    let counter = Arc::clone(counters.lock().entry(Arc::clone(service)).or_default());
+    counter.fetch_add(1, Relaxed);
+}
+
+fn read(counters: &Mutex<Retries>) -> BTreeMap<Arc<str>, u64> {
+    counters.lock().iter().map(|(service, count)| (Arc::clone(service), count.load(Relaxed))).collect()
+}
+
+fn each(out: &mut String, name: &str, counts: BTreeMap<Arc<str>, u64>) {
+    for (service, count) in counts {
+        line(out, &format!("{name}{{destination_service=\"{service}\"}}"), count);
     }
 }
 

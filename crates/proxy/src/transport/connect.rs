@@ -4,7 +4,6 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use hms_traffic::limits::Permit;
 use hms_traffic::outlier::FailureKind;
 use hms_wire::hello::Reception;
 use rustls::ClientConfig;
@@ -15,6 +14,7 @@ use tokio_rustls::TlsConnector;
 
 use super::pool::Home;
 use super::tls_stream::Stream;
+use super::waiting::Place;
 use super::{Processed, Protocol, Response, SendError, http1, http2};
 use crate::body::Body;
 use crate::capture::sidecar::Captured;
@@ -135,7 +135,7 @@ pub async fn open(
     protocol: Protocol,
     secured: Option<&Secured>,
     timeout: Duration,
-    place: Option<Permit>,
+    place: Option<Place>,
 ) -> Result<Connection, ConnectError> {
     let dialling = dial(address, protocol, secured, place);
     tokio::time::timeout(timeout, dialling).await.unwrap_or_else(|_elapsed| Err(late(address, timeout)))
@@ -174,7 +174,7 @@ async fn dial(
     address: SocketAddr,
     protocol: Protocol,
     secured: Option<&Secured>,
-    place: Option<Permit>,
+    place: Option<Place>,
 ) -> Result<Connection, ConnectError> {
     let stream = reach(address, secured).await?;
     establish(stream, secured.is_some_and(Secured::is_of_proxy), protocol, place).await
@@ -188,7 +188,7 @@ async fn establish(
     stream: Stream,
     secured: bool,
     protocol: Protocol,
-    place: Option<Permit>,
+    place: Option<Place>,
 ) -> Result<Connection, ConnectError> {
     let (peer, liveness) = if secured {
         (http1::Peer::Proxy, http2::Liveness::Asked)

@@ -30,6 +30,7 @@ use http::header::CONTENT_LENGTH;
 pub use self::client::{Connection, Liveness};
 pub use self::limits::{Breach, Limits};
 pub use self::server::serve;
+use super::waiting::Demand;
 use super::{Delivered, Outcome};
 use crate::body::{Body, BodyError, Frame};
 
@@ -66,20 +67,35 @@ impl Drop for Upload {
     }
 }
 
+/// The open streams of a connection.
+#[derive(Debug, Default)]
+struct Streams {
+    open: Cell<u32>,
+    /// Who waits for room on it, if it is one to an upstream.
+    demand: Option<Demand>,
+}
+
 /// One of a connection's open streams.
 #[derive(Debug)]
-struct Open(Rc<Cell<u32>>);
+struct Open(Rc<Streams>);
 
 impl Open {
-    fn new(count: &Rc<Cell<u32>>) -> Self {
-        count.set(count.get() + 1);
-        Self(Rc::clone(count))
+    fn new(streams: &Rc<Streams>) -> Self {
+        streams.open.set(streams.open.get() + 1);
+        Self(Rc::clone(streams))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        self.0.set(self.0.get().saturating_sub(1));
+        let left = self.0.open.get().saturating_sub(1);
+        self.0.open.set(left);
+        if let Some(demand) = &self.0.demand
+            && !demand.room()
+            && left == 0
+        {
+            demand.idle();
+        }
     }
 }
 

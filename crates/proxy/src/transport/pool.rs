@@ -5,9 +5,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use hms_traffic::clock::Moment;
+use hms_traffic::line::Freed;
 use rustc_hash::FxHashMap;
 
 use super::connect::Connection;
+use super::waiting::Place;
 use super::{Protocol, http1, http2};
 use crate::clock::Clock;
 
@@ -31,6 +33,8 @@ pub struct Pool {
     clock: Clock,
     http1: FxHashMap<Key, Vec<Idle>>,
     http2: FxHashMap<Key, Vec<http2::Connection>>,
+    /// Connections that are handed to somebody who waits, by that one's number; each for a moment.
+    handed: Vec<(u64, Key, Idle)>,
 }
 
 #[derive(Debug)]
@@ -60,7 +64,7 @@ impl Home {
 impl Pool {
     /// Without a connection.
     pub fn new(clock: Clock) -> Self {
-        Self { clock, http1: FxHashMap::default(), http2: FxHashMap::default() }
+        Self { clock, http1: FxHashMap::default(), http2: FxHashMap::default(), handed: Vec::new() }
     }
 
     /// A connection that can take a request now. The one used last comes first, so that superfluous ones grow old.
@@ -87,16 +91,61 @@ impl Pool {
     }
 
     fn put(&mut self, key: Key, connection: http1::Connection, keep: Duration) {
-        let since = self.clock.now();
+        let own = Idle { connection, since: self.clock.now(), keep };
+        self.keep(key, own);
+    }
+
+    /// Hands a connection to whoever waits for it, or keeps it.
+    fn keep(&mut self, key: Key, mut own: Idle) {
+        loop {
+            match own.connection.place().map_or(Freed::Keep, |place| place.freed(own.since)) {
+                Freed::Close => return,
+                Freed::Use(number, tell) => {
+                    if tell.send(None).is_ok() {
+                        return self.handed.push((number, key, own));
+                    }
+                    // That one has just left; perhaps there is another.
+                    own.since = self.clock.now();
+                }
+                Freed::Keep => break,
+            }
+        }
         let idle = self.http1.entry(key).or_default();
         if idle.len() < MOST_IDLE {
-            idle.push(Idle { connection, since, keep });
+            idle.push(own);
+        }
+    }
+
+    /// The connection that was handed to the one with this number.
+    pub fn handed(&mut self, key: Key, number: u64) -> Option<Connection> {
+        let place = self.handed.iter().position(|own| (own.0, own.1) == (number, key))?;
+        Some(Connection::Http1(self.handed.swap_remove(place).2.connection))
+    }
+
+    /// Takes back what was handed to somebody who left; whether anything was.
+    pub fn give_back(pool: &RefCell<Self>, key: Key, number: u64) -> bool {
+        let mut pool = pool.borrow_mut();
+        let place = pool.handed.iter().position(|own| (own.0, own.1) == (number, key));
+        let own = place.map(|place| pool.handed.swap_remove(place).2);
+        let was_handed = own.is_some();
+        own.into_iter().for_each(|own| pool.keep(key, own));
+        was_handed
+    }
+
+    /// Closes idle connections to services for which somebody waits elsewhere, as many as are waited for.
+    pub fn let_go(&mut self) {
+        for idle in self.http1.values_mut() {
+            idle.retain(|own| !own.connection.place().is_some_and(Place::is_wanted));
+        }
+        for connections in self.http2.values_mut() {
+            connections.retain(|own| !own.is_in_the_way());
         }
     }
 
     /// Shares an HTTP/2 connection from its first request on.
     pub fn share(&mut self, key: Key, connection: &http2::Connection) {
         self.http2.entry(key).or_default().push(connection.clone());
+        connection.offer_room();
     }
 
     /// Closes what has been idle too long, was opened with an old certificate, or leads to an endpoint that is gone.

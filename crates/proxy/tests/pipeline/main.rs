@@ -4,6 +4,7 @@ mod balance;
 mod egress;
 mod http_routes;
 mod names;
+mod pending;
 mod stage;
 
 use bytes::Bytes;
@@ -170,8 +171,8 @@ fn connections_are_kept_and_used_again() {
 fn more_at_once_than_a_limit_is_refused_at_once_and_the_limit_is_named() {
     stage::run(async {
         for (limits, named) in [
-            (Limits { requests: 1, connections: 2 }, "limits.requests of calc-svc is reached: 1 are under way"),
-            (Limits { requests: 2, connections: 1 }, "limits.connections of calc-svc is reached: 1 are open"),
+            (Limits { requests: 1, connections: 2, pending: 0 }, "limits.requests of calc-svc is reached: 1 are under way"),
+            (Limits { requests: 2, connections: 1, pending: 0 }, "limits.connections of calc-svc is reached: 1 are open"),
         ] {
             let calc = Upstream::start(|_| Answer::Hang).await;
             let mut policy = quick();

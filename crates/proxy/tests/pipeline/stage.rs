@@ -39,7 +39,7 @@ use hms_traffic::dice::Dice;
 use http::{HeaderName, Method, StatusCode};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 use tokio::task::LocalSet;
 
 /// Runs a test on one thread with a bound on its time.
@@ -59,6 +59,8 @@ pub(crate) enum Answer {
     CloseAfterReading,
     /// Never answers.
     Hang,
+    /// Answers 200 when [`Upstream::release`] says so, and keeps the connection.
+    Held,
 }
 
 #[derive(Default)]
@@ -67,12 +69,14 @@ struct Seen {
     heads: Vec<String>,
     bodies: Vec<String>,
     connections: usize,
+    accepted: usize,
 }
 
 /// A server that does as told and remembers what it saw.
 pub(crate) struct Upstream {
     pub(crate) address: SocketAddr,
     seen: Rc<RefCell<Seen>>,
+    held: Rc<Semaphore>,
 }
 
 impl Upstream {
@@ -80,13 +84,16 @@ impl Upstream {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let seen = Rc::<RefCell<Seen>>::default();
-        let (script, shared) = (Rc::new(script), Rc::clone(&seen));
+        let held = Rc::new(Semaphore::new(0));
+        let (script, shared, gate) = (Rc::new(script), Rc::clone(&seen), Rc::clone(&held));
         tokio::task::spawn_local(async move {
             while let Ok((stream, _)) = listener.accept().await {
-                tokio::task::spawn_local(converse(stream, Rc::clone(&script), Rc::clone(&shared)));
+                shared.borrow_mut().accepted += 1;
+                let conversation = converse(stream, Rc::clone(&script), Rc::clone(&shared), Rc::clone(&gate));
+                tokio::task::spawn_local(conversation);
             }
         });
-        Self { address, seen }
+        Self { address, seen, held }
     }
 
     /// An address at which nothing listens.
@@ -97,7 +104,12 @@ impl Upstream {
 
     /// Somebody else's server.
     pub(crate) fn at(address: SocketAddr) -> Self {
-        Self { address, seen: Rc::default() }
+        Self { address, seen: Rc::default(), held: Rc::new(Semaphore::new(0)) }
+    }
+
+    /// Lets one more of the requests that are held have its answer.
+    pub(crate) fn release(&self) {
+        self.held.add_permits(1);
     }
 
     /// Where it listens.
@@ -122,13 +134,23 @@ impl Upstream {
         self.seen.borrow().lines.len()
     }
 
+    /// Connections, whatever came on them.
+    pub(crate) fn accepted(&self) -> usize {
+        self.seen.borrow().accepted
+    }
+
     /// Connections on which a request came.
     pub(crate) fn connections(&self) -> usize {
         self.seen.borrow().connections
     }
 }
 
-async fn converse(mut stream: TcpStream, script: Rc<impl Fn(usize) -> Answer>, seen: Rc<RefCell<Seen>>) {
+async fn converse(
+    mut stream: TcpStream,
+    script: Rc<impl Fn(usize) -> Answer>,
+    seen: Rc<RefCell<Seen>>,
+    held: Rc<Semaphore>,
+) {
     let mut used = false;
     while let Some((line, head, body)) = request(&mut stream).await {
         let index = {
@@ -139,8 +161,13 @@ async fn converse(mut stream: TcpStream, script: Rc<impl Fn(usize) -> Answer>, s
             seen.bodies.push(body);
             seen.lines.len() - 1
         };
-        match script(index) {
-            Answer::Status(status) => {
+        let answer = script(index);
+        if matches!(answer, Answer::Held) {
+            held.acquire().await.unwrap().forget();
+        }
+        match answer {
+            Answer::Status(_) | Answer::Held => {
+                let status = if let Answer::Status(status) = answer { status } else { 200 };
                 let answer = format!("HTTP/1.1 {status} x\r\ncontent-length: 2\r\n\r\nok");
                 if stream.write_all(answer.as_bytes()).await.is_err() {
                     return;
@@ -282,6 +309,13 @@ impl Stage {
         answer
     }
 
+    /// Sends bytes and stays.
+    pub(crate) async fn send(&self, bytes: &str) -> TcpStream {
+        let mut stream = self.connect().await;
+        stream.write_all(bytes.as_bytes()).await.unwrap();
+        stream
+    }
+
     /// Sends bytes and goes away; resolves when the proxy has taken that in.
     pub(crate) async fn break_off(&self, bytes: &str) {
         let before = self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>();
@@ -291,6 +325,13 @@ impl Stage {
         drop(stream);
         let told = || self.worker.shared.registry.counts().values().map(|counts| counts.requests).sum::<u64>() > before;
         self.until("the broken request is recorded", told).await;
+    }
+
+    /// How often something was counted.
+    pub(crate) fn counted(&self, name: &str) -> u64 {
+        let text = self.metrics();
+        let line = text.lines().find_map(|line| line.strip_prefix(name)?.rsplit(' ').next()?.parse().ok());
+        line.unwrap_or(0)
     }
 
     pub(crate) fn breaker(&self, service: &str) -> &'static str {
@@ -419,6 +460,7 @@ impl Prepared {
         });
         let worker = Rc::new(Worker::new(shared, 7));
         tokio::task::spawn_local(probe::watch_ejected(Rc::clone(&worker)));
+        tokio::task::spawn_local(probe::sweep_pool(Rc::clone(&worker)));
         let stage = Stage { worker, _drainer: drainer, wishes, _breakers: changes, _dir: dir };
         stage.learn(&self);
         stage

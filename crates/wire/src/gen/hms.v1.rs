@@ -304,6 +304,9 @@ pub struct Limits {
     pub requests: u32,
     #[prost(uint32, tag = "2")]
     pub connections: u32,
+    /// Absent for the default: 0 lets nobody wait. Who overlooks it refuses at once.
+    #[prost(uint32, optional, tag = "3")]
+    pub pending: ::core::option::Option<u32>,
 }
 /// How a proxy asks its application whether it is well.
 #[derive(Clone, PartialEq, ::prost::Message)]

@@ -7,7 +7,6 @@ use std::task::{Context, Poll, Waker, ready};
 use hms_http1::websocket::{Accept, Offer};
 use hms_http1::{Asked, Framing, Limits, Scanner, write};
 use hms_model::message::{Authority, RequestHead, ResponseHead};
-use hms_traffic::limits::Permit;
 use http::header::{CONTENT_LENGTH, TE};
 use http::{Method, StatusCode};
 
@@ -17,6 +16,7 @@ use crate::body::{Body, BodyError, Frame, Inflow};
 use crate::transport::buffer::{ReadBuffer, SMALL};
 use crate::transport::pool::Home;
 use crate::transport::tls_stream::{Impatient, Stream};
+use crate::transport::waiting::Place;
 use crate::transport::{Edits, Response, SendError};
 
 /// Interim answers that are read over before the one that counts (reliability A5).
@@ -54,7 +54,7 @@ struct Wire {
     persistent: bool,
     peer: Peer,
     home: Option<Home>,
-    _place: Option<Permit>,
+    place: Option<Place>,
 }
 
 /// How far the request's body has come.
@@ -70,7 +70,7 @@ enum Upload {
 
 impl Connection {
     /// Speaks HTTP/1.1 on a stream. The connection holds `place` as long as it lives.
-    pub fn new(stream: Stream, place: Option<Permit>, peer: Peer) -> Self {
+    pub fn new(stream: Stream, place: Option<Place>, peer: Peer) -> Self {
         Self(Box::new(Wire {
             stream: Impatient::new(stream),
             read: ReadBuffer::default(),
@@ -83,8 +83,13 @@ impl Connection {
             persistent: true,
             peer,
             home: None,
-            _place: place,
+            place,
         }))
+    }
+
+    /// Its place among those that may be open.
+    pub fn place(&self) -> Option<&Place> {
+        self.0.place.as_ref()
     }
 
     /// Whether it cannot carry another request: the other end closed it, or said something nobody asked for.

@@ -10,15 +10,15 @@ use std::time::Duration;
 use bytes::Bytes;
 use h2::{Ping, PingPong, Reason, client};
 use hms_model::message::RequestHead;
-use hms_traffic::limits::Permit;
 use http::{HeaderMap, Version};
 use tokio::io::{AsyncRead, AsyncWrite};
 
 use super::limits::Limits;
 use super::metered::{Metered, Signal};
-use super::{Incoming, Open, Upload, pump};
+use super::{Incoming, Open, Streams, Upload, pump};
 use crate::body::Body;
 use crate::tasks;
+use crate::transport::waiting::{Demand, Place};
 use crate::transport::{Edits, Response, SendError, response_head};
 
 /// Streams that this side opens on one connection; more requests at once get another connection.
@@ -41,28 +41,47 @@ pub enum Liveness {
 #[derive(Debug, Clone)]
 pub struct Connection {
     sender: client::SendRequest<Bytes>,
-    open: Rc<Cell<u32>>,
+    open: Rc<Streams>,
 }
 
 impl Connection {
     /// Speaks HTTP/2 on a stream; the connection's own task ends with the stream or with the last clone, and holds `place` as long.
-    pub async fn new<S>(stream: S, place: Option<Permit>, liveness: Liveness) -> Result<Self, SendError>
+    pub async fn new<S>(stream: S, place: Option<Place>, liveness: Liveness) -> Result<Self, SendError>
     where
         S: AsyncRead + AsyncWrite + Unpin + 'static,
     {
         let (stream, signal) = Metered::client(stream, &Limits::MESH);
         let handshake = builder(&Limits::MESH).handshake::<_, Bytes>(stream);
         let (sender, connection) = handshake.await.map_err(SendError::not_processed)?;
+        let demand = place.as_ref().map(Place::demand);
         tasks::spawn_local("upstream http2", async move {
             let _place = place;
             drive(connection, &signal, liveness).await;
         });
-        Ok(Self { sender, open: Rc::default() })
+        Ok(Self { sender, open: Rc::new(Streams { open: Cell::new(0), demand }) })
     }
 
     /// Whether another stream can be opened without waiting for one to end.
     pub fn has_room(&self) -> bool {
-        usize::try_from(self.open.get()).unwrap_or(usize::MAX) < self.sender.current_max_send_streams().min(MOST_OPEN)
+        self.room() > 0
+    }
+
+    fn room(&self) -> usize {
+        let most = self.sender.current_max_send_streams().min(MOST_OPEN);
+        most.saturating_sub(usize::try_from(self.open.open.get()).unwrap_or(usize::MAX))
+    }
+
+    /// Tells those who wait that there is room, but for the request that it was opened for.
+    pub fn offer_room(&self) {
+        if let Some(demand) = &self.open.demand {
+            let others = 1..self.room();
+            others.take_while(|_| demand.room()).for_each(drop);
+        }
+    }
+
+    /// Whether it is idle while somebody waits for a connection to the same service.
+    pub fn is_in_the_way(&self) -> bool {
+        self.open.open.get() == 0 && self.open.demand.as_ref().is_some_and(Demand::is_waited_for)
     }
 
     /// Whether it takes requests: it lives, and the other end has not sent `GOAWAY`.

@@ -1,6 +1,6 @@
 //! The downstream side: connections that others open.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
 use std::future::poll_fn;
 use std::pin::pin;
 use std::rc::Rc;
@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep_until};
 
 use super::limits::{Breach, Limits};
 use super::metered::{Metered, Signal};
-use super::{Incoming, Open, Unread, head, pump};
+use super::{Incoming, Open, Streams, Unread, head, pump};
 use crate::body::Body;
 use crate::drain::Drain;
 use crate::tasks;
@@ -128,7 +128,7 @@ where
     S: AsyncRead + AsyncWrite + Unpin + 'static,
     H: Handler + 'static,
 {
-    let streams = Rc::<Cell<u32>>::default();
+    let streams = Rc::<Streams>::default();
     let mut begun = pin!(drain.begun());
     let old = Instant::now() + age;
     let mut last = Instant::now();
@@ -160,11 +160,11 @@ where
                 leave = limits.requests.is_some_and(|most| requests >= most);
                 start(accepted, &handler, *limits, &streams);
             }
-            (None, Stage::Leaving { .. }) if streams.get() == 0 => return None,
+            (None, Stage::Leaving { .. }) if streams.open.get() == 0 => return None,
             (None, Stage::Leaving { .. }) => timer.as_mut().reset(now + LOOK),
             (None, Stage::Serving) => {
                 // Streams that are open may go on, however long ago they began.
-                let idle = streams.get() == 0 && now >= last + limits.idle;
+                let idle = streams.open.get() == 0 && now >= last + limits.idle;
                 leave = idle || now >= old || drain.is_draining();
                 timer.as_mut().reset(old.min(last.max(now) + limits.idle));
             }
@@ -184,7 +184,7 @@ fn breach_of(error: &h2::Error) -> Option<Breach> {
     (calm && error.is_go_away() && error.is_library()).then_some(Breach::Library)
 }
 
-fn start<H: Handler + 'static>(accepted: Accepted, handler: &Rc<H>, limits: Limits, streams: &Rc<Cell<u32>>) {
+fn start<H: Handler + 'static>(accepted: Accepted, handler: &Rc<H>, limits: Limits, streams: &Rc<Streams>) {
     let (request, respond) = accepted;
     let (handler, open) = (Rc::clone(handler), Open::new(streams));
     tasks::spawn_local("downstream stream", async move {
