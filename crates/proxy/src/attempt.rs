@@ -1,6 +1,5 @@
 //! Sending a request to one of a service's endpoints, and again while that helps (rulings R1 to R3).
 
-use std::cell::Cell;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,19 +8,20 @@ use std::time::Duration;
 
 use hms_model::http_route::TimeoutOverlay;
 use hms_model::message::RequestHead;
-use hms_model::policy::Retry;
+use hms_model::policy::{Retry, Timeouts};
 use hms_model::workload::{Health, Transport};
 use hms_traffic::balance::{self, Candidate};
 use hms_traffic::breaker::ServiceBreaker;
 use hms_traffic::clock::Moment;
+use hms_traffic::deadline;
 use hms_traffic::grpc;
 use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase, Transition};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
-use crate::body::{Body, Replayable, Source, answer_within};
+use crate::body::{Body, Patience, Replayable, Source, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
-use crate::filters::forwarded::ATTEMPT;
+use crate::filters::forwarded::{ATTEMPT, EXPECTED};
 use crate::local_app::{body_idle, incomplete};
 use crate::pipeline::affinity::{self, Wish};
 use crate::pipeline::shed;
@@ -30,7 +30,6 @@ use crate::refusal::{ERROR_HEADER, Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::telemetry::decisions::{Ended, Try};
 use crate::telemetry::record::Exchange;
-use crate::timer::within;
 use crate::transport::waiting::InVain;
 use crate::transport::{Edits, Processed, Protocol, Response, grpc_status};
 use crate::worker::Worker;
@@ -39,7 +38,7 @@ use crate::worker::Worker;
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 
 /// How long a call may take, by its caller (gRPC over HTTP/2).
-const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
+pub(crate) const GRPC_TIMEOUT: HeaderName = HeaderName::from_static("grpc-timeout");
 /// A caller that gives up sooner has not given an endpoint the time to fail.
 const FAIR: Duration = Duration::from_secs(1);
 
@@ -127,23 +126,19 @@ pub async fn run(
     let Call { head, body, mut edits, protocol, port, terms, pick } = call;
     exchange.service = Some(Arc::clone(&upstream.host));
     let policy = &upstream.service.policy;
-    let timeouts = terms.timeouts.over(policy.timeouts);
+    let Timeouts { request, attempt, idle, .. } = terms.timeouts.over(policy.timeouts);
     let retrying = terms.retry.unwrap_or(&policy.retry);
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
-    let called = caller_deadline(head, begun)?;
-    exchange.until(called);
-    let deadline = timeouts.request.map(|timeout| begun.plus(timeout));
-    let deadline = [deadline, called].into_iter().flatten().min();
+    caller_deadline(head, exchange)?;
+    let own = request.map(|timeout| begun.plus(timeout));
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
-    let idle = timeouts.idle;
     let body = Replayable::new(body.idle_limit(body_idle(head, idle)));
     let wish = Wish::of(worker, upstream, head, exchange.peer);
     let mut tried: Vec<usize> = Vec::new();
-    let waits = Cell::new(false);
     // The first try begins with the request; to look at the clock once is enough.
     let mut now = begun;
     loop {
@@ -157,14 +152,12 @@ pub async fn run(
             edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
         }
         describe(exchange, endpoint);
-        let time = time_left(timeouts.attempt, deadline, now);
-        if let Some(called) = called {
-            edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(called.saturating_since(now)).as_bytes());
-        }
-        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port, waits: &waits };
+        let patience = patience(head, attempt, (own, exchange.deadline()), now);
+        tell(head, endpoint, patience, exchange.deadline().map(|called| called.saturating_since(now)), &mut edits);
+        let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let time = Time { begun: now, limit: time, called, waits: &waits };
-        let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, time).await;
+        let time = Time { begun: now, patience, called: exchange.deadline() };
+        let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, &time).await;
         exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
         let Some(failure) = outcome.failure() else {
             return answer(outcome, upstream, idle).map(|answer| wish.remember(worker, upstream, index, answer));
@@ -176,7 +169,8 @@ pub async fn run(
             failure,
             body: if body.can_replay() { retry::Body::Kept } else { retry::Body::Gone },
             next: if has_other(worker, upstream, pick, &tried) { Next::Other } else { Next::Same },
-            deadline,
+            deadline: [own, exchange.deadline()].into_iter().flatten().min(),
+            usual: endpoint.cells.latency.value(ended),
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
         };
@@ -208,25 +202,69 @@ fn rescued(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, fa
     }
 }
 
-/// When the caller of a gRPC call gives up.
-fn caller_deadline(head: &RequestHead, begun: Moment) -> Result<Option<Moment>, Refusal> {
-    if !head.is_grpc() {
-        return Ok(None);
+/// Notes when the caller gives up, if that counts from its first byte: of a gRPC call by its own words, of a call that an application
+/// makes for a request of its own by the time which that one has.
+fn caller_deadline(head: &RequestHead, exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
+    let (begun, inherited) = (exchange.begun(), exchange.deadline());
+    if inherited.is_some_and(|inherited| inherited <= begun) {
+        return Err(Refusal::new(Reason::Deadline, "the caller of the request that this call is for has given up"));
     }
-    let Some(value) = head.fields.first(&GRPC_TIMEOUT) else { return Ok(None) };
-    let timeout = grpc::read_timeout(value).map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
-    Ok(Some(begun.plus(timeout)))
+    let value = head.fields.first(&GRPC_TIMEOUT).filter(|_| head.is_grpc());
+    let own = value.map(grpc::read_timeout).transpose();
+    let own = own.map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
+    let called = [inherited, own.map(|timeout| begun.plus(timeout))].into_iter().flatten().min();
+    exchange.until(called);
+    Ok(())
+}
+
+/// How long a try may take: as long as one may, and until a deadline.
+fn patience(
+    head: &RequestHead,
+    attempt: Option<Duration>,
+    (own, called): (Option<Moment>, Option<Moment>),
+    now: Moment,
+) -> Patience {
+    let left = |deadline: Option<Moment>| deadline.map(|deadline| deadline.saturating_since(now));
+    let answer = [attempt, left(own)].into_iter().flatten().min();
+    let all = left(called);
+    match all {
+        // Its caller counts from its first byte, however long it goes on sending.
+        Some(all) if head.is_grpc() => {
+            Patience { answer: None, all: Some(answer.map_or(all, |answer| answer.min(all))) }
+        }
+        all => Patience { answer, all },
+    }
+}
+
+/// Tells the next hop what is left: every gRPC service in gRPC's words, and a proxy of the mesh, nobody else, in Envoy's.
+fn tell(
+    head: &RequestHead,
+    endpoint: &UpstreamEndpoint,
+    patience: Patience,
+    called: Option<Duration>,
+    edits: &mut Edits,
+) {
+    if let Some(left) = called.filter(|_| head.is_grpc()) {
+        edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(left).as_bytes());
+    }
+    let left = [patience.answer, patience.all].into_iter().flatten().min();
+    match (left, &endpoint.endpoint.transport) {
+        (Some(left), Transport::Mesh(_)) => edits.set_line(&EXPECTED, deadline::write(left).as_bytes()),
+        // Of an earlier try, or handed on by an application that was told itself.
+        _ if edits.hides(EXPECTED.as_str().as_bytes()) || head.fields.first(&EXPECTED).is_some() => {
+            edits.remove(EXPECTED);
+        }
+        _ => {}
+    }
 }
 
 /// When a try began, and how long it may take.
 #[derive(Clone, Copy)]
-struct Time<'a> {
+struct Time {
     begun: Moment,
-    limit: Option<Duration>,
+    patience: Patience,
     /// When its caller gives up.
     called: Option<Moment>,
-    /// Whether it still waits for a connection.
-    waits: &'a Cell<bool>,
 }
 
 /// Waits for one try, tells the endpoint's cells what became of it.
@@ -236,26 +274,23 @@ async fn once(
     endpoint: &Arc<UpstreamEndpoint>,
     sending: Pin<&mut impl Future<Output = Sent>>,
     body: &Replayable,
-    time: Time<'_>,
+    time: &Time,
 ) -> (Tried, Moment) {
-    let Time { begun, limit, called, waits } = time;
-    let sent = match (limit, called) {
-        (None, _) => sending.await,
-        (Some(time), None) => answer_within(time, body, sending).await.unwrap_or(Sent::TimedOut),
-        // The caller counts from its first byte, however long it goes on sending.
-        (Some(time), Some(_)) => within(time, sending).await.unwrap_or(Sent::TimedOut),
-    };
+    let Time { begun, patience, called } = *time;
+    let sent = answer_within(patience, body, sending, || {}).await.unwrap_or(Sent::TimedOut);
     let now = worker.now();
-    let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && now >= called);
+    // What we gave its proxy was a little less than we had.
+    let (sent, is_over) = if is_deadline(&sent, endpoint) { (Sent::TimedOut, true) } else { (sent, false) };
+    let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && (is_over || now >= called));
     let (outcome, tried) = match (body.source(), sent) {
         // It was not even asked.
-        (_, Sent::TimedOut) if waits.get() => {
+        (_, Sent::TimedOut) if body.waits().get() => {
             (Outcome::Ignored, Tried::Refused(endpoint::in_vain(worker, upstream, InVain::Late)))
         }
         // So little time says nothing about the endpoint.
         (_, Sent::TimedOut) if hurried => {
-            let sentence = format!("{} did not answer within the call's grpc-timeout", upstream.service.name);
-            (Outcome::Ignored, Tried::Refused(Refusal::new(Reason::Timeout, sentence)))
+            let sentence = format!("{} did not answer before the caller's deadline", upstream.service.name);
+            (Outcome::Ignored, Tried::Refused(Refusal::new(Reason::Deadline, sentence)))
         }
         // The caller broke off; that says nothing about the endpoint.
         (source @ (Source::Broken | Source::Malformed), Sent::Broken(_) | Sent::TimedOut) => {
@@ -268,6 +303,13 @@ async fn once(
     }
     note(worker, upstream, endpoint, outcome, now);
     (tried, now)
+}
+
+/// Whether the proxy of an endpoint says that our own time is over.
+fn is_deadline(sent: &Sent, endpoint: &UpstreamEndpoint) -> bool {
+    let Sent::Answered(response) = sent else { return false };
+    let code = response.head.fields.first(&ERROR_HEADER).and_then(Reason::from_code);
+    code == Some(Reason::Deadline) && endpoint.endpoint.transport != Transport::Plain
 }
 
 /// Tells an endpoint's cells what became of a try, and whoever watches breakers if that changes one.
@@ -447,14 +489,6 @@ fn describe(exchange: &mut Exchange<'_>, endpoint: &Arc<UpstreamEndpoint>) {
     exchange.mutual_tls = matches!(endpoint.endpoint.transport, Transport::Mesh(_));
     exchange.peer = endpoint.address;
     exchange.on(endpoint.begin());
-}
-
-fn time_left(attempt: Option<Duration>, deadline: Option<Moment>, now: Moment) -> Option<Duration> {
-    let until_deadline = deadline.map(|deadline| deadline.saturating_since(now));
-    match (attempt, until_deadline) {
-        (Some(attempt), Some(left)) => Some(attempt.min(left)),
-        (one, other) => one.or(other),
-    }
 }
 
 fn overloaded(upstream: &Upstream) -> Refusal {

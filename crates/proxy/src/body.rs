@@ -15,7 +15,7 @@ pub use self::replay::Replayable;
 use self::copied::CopiedBody;
 use self::grpc::GrpcBody;
 use self::replay::ReplayBody;
-use crate::timer::{Timer, within};
+use crate::timer::Timer;
 use crate::transport::{http1, http2};
 use bytes::Bytes;
 use hms_http1::Reject;
@@ -298,21 +298,46 @@ pub enum Source {
     Malformed,
 }
 
-/// Waits for an answer at most `limit`, counted from when the request's body has come: a long upload is no slow answer. The body's
-/// own idle limit bounds the upload.
-pub async fn answer_within<T>(
-    limit: Duration,
+/// How long an answer may take.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Patience {
+    /// Counted from when the request's body has come: a long upload is no slow answer. The body's own idle limit bounds it.
+    pub answer: Option<Duration>,
+    /// Counted from now, whatever comes.
+    pub all: Option<Duration>,
+}
+
+/// Waits for an answer no longer than `patience`; `whole` is called when the request's body has come only after this began.
+pub fn answer_within<T>(
+    patience: Patience,
     body: &Replayable,
     mut sending: Pin<&mut impl Future<Output = T>>,
-) -> Option<T> {
-    loop {
-        let uploading = body.source() == Source::Sending;
-        match within(limit, sending.as_mut()).await {
-            Some(answer) => return Some(answer),
-            None if uploading => {}
-            None => return None,
+    whole: impl Fn(),
+) -> impl Future<Output = Option<T>> {
+    let Patience { answer, all } = patience;
+    let end = all.map(Timer::end_of);
+    let mut timer = answer.or(all).map(|after| Timer::before(after, end));
+    let mut is_coming = answer.is_some() && body.source() == Source::Sending;
+    std::future::poll_fn(move |context| {
+        if let Poll::Ready(answer) = sending.as_mut().poll(context) {
+            return Poll::Ready(Some(answer));
         }
-    }
+        let Some(timer) = &mut timer else { return Poll::Pending };
+        loop {
+            // Where a task of its own sends the body this is seen when the limit is reached.
+            let has_come = is_coming && body.source() != Source::Sending;
+            if has_come {
+                is_coming = false;
+                whole();
+                *timer = Timer::before(answer.unwrap_or_default(), end);
+            }
+            ready!(timer.poll(context));
+            if !is_coming || timer.is_at(end) {
+                return Poll::Ready(None);
+            }
+            *timer = Timer::before(answer.unwrap_or_default(), end);
+        }
+    })
 }
 
 #[cfg(test)]
@@ -337,6 +362,43 @@ mod tests {
         let begun = tokio::time::Instant::now();
         assert!(body.frame().await.unwrap().is_err());
         assert_eq!(begun.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_upload_is_no_slow_answer_but_ends_with_its_callers_deadline() {
+        let seconds = Duration::from_secs;
+        for (coming, answer, all, after) in [
+            (false, Some(5), None, 5),
+            (false, Some(5), Some(3), 3),
+            (true, Some(5), Some(12), 12),
+            (true, Some(5), Some(3), 3),
+            (false, None, Some(7), 7),
+        ] {
+            let kind = if coming { Kind::Silent } else { Kind::Empty };
+            let body = Replayable::new(Body { kind, idle: None, silence: None });
+            let patience = Patience { answer: answer.map(seconds), all: all.map(seconds) };
+            let begun = tokio::time::Instant::now();
+            let sending = std::pin::pin!(std::future::pending::<()>());
+            assert_eq!(answer_within(patience, &body, sending, || {}).await, None);
+            assert_eq!(begun.elapsed(), seconds(after));
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_time_of_an_answer_begins_with_the_end_of_the_body() {
+        let body = Replayable::new(Body::full(Bytes::from_static(b"0123")));
+        let mut upload = body.attempt();
+        let whole = std::cell::Cell::new(None);
+        let begun = tokio::time::Instant::now();
+        let sending = async {
+            tokio::time::sleep(Duration::from_secs(4)).await;
+            while upload.frame().await.is_some() {}
+            std::future::pending::<()>().await;
+        };
+        let patience = Patience { answer: Some(Duration::from_secs(5)), all: None };
+        let sending = std::pin::pin!(sending);
+        assert_eq!(answer_within(patience, &body, sending, || whole.set(Some(begun.elapsed()))).await, None);
+        assert_eq!((whole.get(), begun.elapsed()), (Some(Duration::from_secs(4)), Duration::from_secs(9)));
     }
 
     #[tokio::test]

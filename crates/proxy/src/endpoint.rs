@@ -61,8 +61,6 @@ pub struct Outgoing<'a> {
     pub downstream: Protocol,
     /// The port of the service that is asked for; 0 is the first.
     pub port: u16,
-    /// Whether it waits for a connection.
-    pub waits: &'a Cell<bool>,
 }
 
 /// Sends a request to `endpoint`. A pooled connection that turns out to be dead is replaced once, as long as nothing was sent.
@@ -72,7 +70,7 @@ pub async fn send(
     endpoint: &UpstreamEndpoint,
     outgoing: Outgoing<'_>,
 ) -> Sent {
-    let Outgoing { head, edits, body, downstream, port, .. } = outgoing;
+    let Outgoing { head, edits, body, downstream, port } = outgoing;
     let protocol = match &endpoint.endpoint.transport {
         // Like to like between proxies; the far proxy knows what its application speaks.
         Transport::Mesh(_) => downstream,
@@ -105,11 +103,11 @@ async fn send_on_new(
         Ok(secured) => secured,
         Err(message) => return Sent::Refused(unready(message)),
     };
-    let Outgoing { head, edits, body, waits, .. } = outgoing;
+    let Outgoing { head, edits, body, .. } = outgoing;
     let dialled = Dialled { upstream, address: endpoint.address, target, protocol, secured: secured.as_ref() };
     let mut look = true;
     loop {
-        let (connection, kept) = match dialled.connection(worker, look, waits).await {
+        let (connection, kept) = match dialled.connection(worker, look, body.waits()).await {
             Ok(connection) => connection,
             Err(sent) => return sent,
         };
@@ -214,10 +212,9 @@ pub fn in_vain(worker: &Worker, upstream: &Upstream, why: InVain) -> Refusal {
         InVain::Full if limits.pending == 0 => {
             format!("limits.connections of {name} is reached: {connections} are open")
         }
-        InVain::Full => format!(
-            "limits.pending of {name} is reached: {} wait for one of {connections} connections",
-            limits.pending
-        ),
+        InVain::Full => {
+            format!("limits.pending of {name} is reached: {} wait for one of {connections} connections", limits.pending)
+        }
         InVain::Late => format!("limits.connections of {name} is reached: none of {connections} became free in time"),
     };
     Refusal::new(Reason::Overloaded, detail).after(Duration::from_secs(1))

@@ -14,7 +14,7 @@ use http::{HeaderValue, Method, StatusCode};
 use tokio::net::TcpStream;
 
 use crate::app_probe;
-use crate::body::{Body, Replayable, Source, answer_within};
+use crate::body::{Body, Patience, Replayable, Source, answer_within};
 use crate::endpoint::PLAIN_IDLE;
 use crate::pipeline::empty;
 use crate::refusal::{Reason, Refusal};
@@ -40,13 +40,15 @@ pub fn body_idle(head: &RequestHead, idle: Duration) -> Duration {
     if head.is_grpc() { idle } else { BODY_IDLE }
 }
 
-/// Hands a request to the application and waits for the answer's head.
+/// Hands a request to the application and waits for the answer's head, no longer than its caller has `told`. As long as it takes,
+/// the calls that the application makes for it have no more time either.
 pub async fn forward(
     worker: &Worker,
     (local, port): (&Local, u16),
     head: &RequestHead,
     body: Body,
     edits: &Edits,
+    (told, trace): (Option<Duration>, u64),
 ) -> Result<Response, Refusal> {
     let Some(address) = address(worker, local, port) else { return Err(down(worker)) };
     let policy = &local.service.policy;
@@ -55,13 +57,31 @@ pub async fn forward(
     let asks_http2 = head.is_grpc() || matches!(declared, Some(AppProtocol::Http2 | AppProtocol::Grpc));
     let protocol = if asks_http2 && body.offered().is_none() { Protocol::Http2 } else { Protocol::Http1 };
     let body = Replayable::new(body.idle_limit(body_idle(head, policy.timeouts.idle)));
-    let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
-    match policy.timeouts.request {
-        None => sending.await,
-        Some(limit) => answer_within(limit, &body, sending).await.unwrap_or_else(|| {
-            Err(Refusal::new(Reason::Timeout, format!("{} did not answer in time", worker.shared.settings.service)))
-        }),
+    let limit = [told, policy.timeouts.request].into_iter().flatten().min();
+    // A gRPC caller counts from its first byte, however long it goes on sending.
+    let patience = if head.is_grpc() && told.is_some() {
+        Patience { answer: None, all: limit }
+    } else {
+        Patience { answer: limit, all: None }
+    };
+    let under_way = worker.shared.app.deadlines().begin(trace);
+    let whole = || limit.into_iter().for_each(|limit| under_way.until(worker.now(), limit));
+    if patience.all.is_some() || body.source() == Source::Complete {
+        whole();
     }
+    let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
+    answer_within(patience, &body, sending, whole).await.unwrap_or_else(|| Err(late(worker, limit == told)))
+}
+
+/// The refusal of a request that was not answered in time: that which its caller gave it, or our own.
+fn late(worker: &Worker, is_told: bool) -> Refusal {
+    let service = &worker.shared.settings.service;
+    let (reason, sentence) = if is_told {
+        (Reason::Deadline, format!("{service} did not answer before its caller gave up"))
+    } else {
+        (Reason::Timeout, format!("{service} did not answer in time"))
+    };
+    Refusal::new(reason, sentence)
 }
 
 async fn attempt(

@@ -25,8 +25,8 @@ use hms_model::names::ServiceName;
 use hms_model::port::DEFAULT_PORT;
 use hms_model::spiffe::SpiffeId;
 use hms_traffic::authorize::{self, Verdict};
-use hms_traffic::rate_limit;
 use hms_traffic::routing::Selection;
+use hms_traffic::{deadline, grpc, rate_limit};
 use http::header::{AUTHORIZATION, MAX_FORWARDS};
 use http::{HeaderValue, Method, StatusCode};
 
@@ -216,11 +216,22 @@ async fn inbound(
     exchange.pass_trace(&mut edits);
     forwarded::at_the_destination(head, client_cert(worker, downstream, peer), &mut edits);
     exchange.attempts = 1;
-    let mut response = local_app::forward(worker, (local, port), head, body, &edits).await?;
+    let told = told(head);
+    exchange.until(told.map(|told| exchange.begun().plus(told)));
+    let time = (told, exchange.trace_key());
+    let mut response = local_app::forward(worker, (local, port), head, body, &edits, time).await?;
     // Only a proxy may speak in the mesh's name.
     response.head.fields.remove(&ERROR_HEADER);
     shed::mark(worker, &mut response, exchange.begun());
     Ok(response)
+}
+
+/// How long another proxy says that it will wait; of a gRPC call also in the call's own words.
+fn told(head: &RequestHead) -> Option<Duration> {
+    let own = head.fields.first(&forwarded::EXPECTED).and_then(deadline::read);
+    let grpc = head.fields.first(&attempt::GRPC_TIMEOUT).filter(|_| head.is_grpc());
+    let grpc = grpc.and_then(|value| grpc::read_timeout(value).ok());
+    [own, grpc].into_iter().flatten().min()
 }
 
 /// From the application beside us to a service.
@@ -232,6 +243,7 @@ async fn outbound(
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
+    exchange.until(worker.shared.app.deadlines().until(exchange.trace_key()));
     let asked_host = head.authority.host();
     let asked_service = match pinned {
         Some(name) => details(worker, runtime, name).await?,

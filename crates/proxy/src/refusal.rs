@@ -42,6 +42,8 @@ pub enum Reason {
     Fault,
     /// The rule of a route that takes it leads to nobody, or to whom it may not.
     BadBackend,
+    /// Whoever waited for it does so no longer.
+    Deadline,
     /// No token.
     JwtMissing,
     /// Not a token, or one with parts that are never taken.
@@ -140,6 +142,7 @@ impl Reason {
             Self::Shedding => entry(3010, StatusCode::SERVICE_UNAVAILABLE, Mesh, "OM", "out of memory"),
             Self::Fault => entry(3011, StatusCode::SERVICE_UNAVAILABLE, Mesh, "FI", "fault injected"),
             Self::BadBackend => entry(3012, StatusCode::INTERNAL_SERVER_ERROR, Mesh, "NC", "route leads nowhere"),
+            Self::Deadline => entry(3013, StatusCode::GATEWAY_TIMEOUT, Upstream, "UT", "deadline passed"),
             Self::JwtMissing => entry(3101, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token missing"),
             Self::JwtMalformed => entry(3102, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token malformed"),
             Self::JwtExpired => entry(3103, StatusCode::UNAUTHORIZED, Downstream, "UAEX", "token expired"),
@@ -215,7 +218,7 @@ impl Reason {
 }
 
 /// Every reason, in the order of the codes.
-pub const ALL: [Reason; 40] = [
+pub const ALL: [Reason; 41] = [
     Reason::BreakerOpen,
     Reason::NoEndpoint,
     Reason::ConnectFailed,
@@ -228,6 +231,7 @@ pub const ALL: [Reason; 40] = [
     Reason::Shedding,
     Reason::Fault,
     Reason::BadBackend,
+    Reason::Deadline,
     Reason::JwtMissing,
     Reason::JwtMalformed,
     Reason::JwtExpired,

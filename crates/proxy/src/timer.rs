@@ -45,6 +45,22 @@ impl Timer {
         Self::at(limit(Instant::now(), after))
     }
 
+    /// What strikes `after` from now.
+    pub fn end_of(after: Duration) -> Instant {
+        limit(Instant::now(), after)
+    }
+
+    /// Strikes `after` from now, or at `end` if that is earlier.
+    pub fn before(after: Duration, end: Option<Instant>) -> Self {
+        let limit = limit(Instant::now(), after);
+        Self::at(end.map_or(limit, |end| end.min(limit)))
+    }
+
+    /// Whether it strikes at `end`.
+    pub fn is_at(&self, end: Option<Instant>) -> bool {
+        end == Some(self.limit)
+    }
+
     /// Strikes at `limit`. Nothing is scheduled before it is first polled.
     pub fn at(limit: Instant) -> Self {
         Self { limit, scheduled: None }

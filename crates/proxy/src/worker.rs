@@ -11,6 +11,7 @@ use arc_swap::ArcSwapOption;
 use hms_identity::clock::{Clock as _, SystemClock};
 use hms_model::names::ServiceName;
 use hms_traffic::balance::Candidate;
+use hms_traffic::deadline::Deadlines;
 use hms_traffic::dice::Dice;
 use hms_traffic::shed::Refusals;
 use rustls::ServerConfig;
@@ -85,6 +86,7 @@ impl Shared {
 #[derive(Debug, Default)]
 pub struct AppState {
     refusals: Refusals,
+    deadlines: Deadlines,
     listening: AtomicBool,
     known: AtomicBool,
     suspect: Notify,
@@ -94,6 +96,11 @@ impl AppState {
     /// When one of its calls was last refused on purpose.
     pub fn refusals(&self) -> &Refusals {
         &self.refusals
+    }
+
+    /// When the requests must be answered that it is working on.
+    pub fn deadlines(&self) -> &Deadlines {
+        &self.deadlines
     }
 
     /// Whether it did when last tried.

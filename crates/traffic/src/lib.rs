@@ -16,6 +16,7 @@ pub mod breaker;
 pub mod canary;
 mod cell;
 pub mod clock;
+pub mod deadline;
 pub mod detect;
 pub mod dice;
 pub mod egress;

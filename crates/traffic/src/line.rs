@@ -126,12 +126,10 @@ mod tests {
         assert!(line.leave(1), "its caller left");
         assert!(!line.leave(1));
         assert_eq!(line.join('a', 9, 3, at(9)), Some(3), "whose place is free again");
-        assert_eq!([line.oldest(), line.oldest(), line.oldest(), line.oldest()].map(|own| own.map(|own| own.1)), [
-            Some(0),
-            Some(2),
-            Some(9),
-            None
-        ]);
+        assert_eq!(
+            [line.oldest(), line.oldest(), line.oldest(), line.oldest()].map(|own| own.map(|own| own.1)),
+            [Some(0), Some(2), Some(9), None]
+        );
     }
 
     #[test]

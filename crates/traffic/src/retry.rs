@@ -14,6 +14,11 @@ use crate::window::Window;
 /// The back-off of a request stops doubling at so many times its base.
 const CAP_FACTOR: u32 = 10;
 
+/// A try is not begun when there is less time than this.
+const SHORTEST_TRY: Duration = Duration::from_millis(1);
+/// With this much time it is begun, however slow the endpoint is.
+const LONGEST_TRY: Duration = Duration::from_millis(100);
+
 /// How one try failed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
@@ -83,6 +88,8 @@ pub struct Attempted<'a> {
     pub next: Next,
     /// When the whole request must have its answer.
     pub deadline: Option<Moment>,
+    /// What an answer usually takes there.
+    pub usual: Duration,
     /// It carries the configured idempotency header, so that doing it twice is doing it once.
     pub idempotency_key: bool,
     /// It came as another proxy's second or later try (`x-hms-attempt`): retries of retries multiply.
@@ -165,9 +172,15 @@ fn backoff(attempted: &Attempted<'_>, policy: &Retry, now: Moment, dice: &mut Di
     };
     let after = Backoff::new(base, base.saturating_mul(CAP_FACTOR)).around(attempted.tries, dice);
     match attempted.deadline {
-        Some(deadline) if now.plus(after) >= deadline => Err(StopReason::Deadline),
+        Some(deadline) if now.plus(after).plus(sensible(attempted.usual)) >= deadline => Err(StopReason::Deadline),
         _ => Ok(after),
     }
+}
+
+/// Less time than this is not worth another try: half of what an answer usually takes, within bounds, as the average heeds a slow
+/// one at once.
+fn sensible(usual: Duration) -> Duration {
+    (usual / 2).clamp(SHORTEST_TRY, LONGEST_TRY)
 }
 
 fn is_shed(failure: Failure) -> bool {

@@ -100,8 +100,11 @@ fn balance() -> impl Strategy<Value = Balance> {
 }
 
 fn limits() -> impl Strategy<Value = Limits> {
-    (1..=1_000_000_u32, 1..=1_000_000_u32, 0..=1_000_000_u32)
-        .prop_map(|(requests, connections, pending)| Limits { requests, connections, pending })
+    (1..=1_000_000_u32, 1..=1_000_000_u32, 0..=1_000_000_u32).prop_map(|(requests, connections, pending)| Limits {
+        requests,
+        connections,
+        pending,
+    })
 }
 
 fn keep_alive() -> impl Strategy<Value = KeepAlive> {

@@ -1,6 +1,6 @@
 //! A request's body, kept while it is sent so that it can be sent again.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 
@@ -11,11 +11,11 @@ use hms_model::policy::retry::REPLAY_LIMIT;
 use super::{Body, BodyError, Frame, Kind, Polled, Source};
 
 /// A request body that can be sent more than once, as long as what was read of it fits [`REPLAY_LIMIT`] (ruling R2).
-#[derive(Clone)]
 pub struct Replayable {
     shared: Option<Rc<RefCell<Shared>>>,
     length: Option<u64>,
     offer: Option<Box<Offer>>,
+    waits: Cell<bool>,
 }
 
 struct Shared {
@@ -42,7 +42,7 @@ impl Replayable {
         let length = body.length();
         if body.is_end() {
             let offer = if let Kind::Offer(offer) = body.kind { Some(offer) } else { None };
-            return Self { shared: None, length, offer };
+            return Self { shared: None, length, offer, waits: Cell::new(false) };
         }
         let shared = Shared {
             source: body,
@@ -53,7 +53,7 @@ impl Replayable {
             overflowed: false,
             attempt: 0,
         };
-        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None }
+        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None, waits: Cell::new(false) }
     }
 
     /// Whether all that was sent so far could be sent again.
@@ -62,6 +62,11 @@ impl Replayable {
             let shared = shared.borrow();
             !shared.overflowed && shared.failed.is_none()
         })
+    }
+
+    /// Whether there is no connection yet for it to be sent on, and somebody waits for one.
+    pub fn waits(&self) -> &Cell<bool> {
+        &self.waits
     }
 
     /// How far the sender of the body has come.

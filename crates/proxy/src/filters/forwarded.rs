@@ -21,6 +21,8 @@ pub const SUBJECT: HeaderName = HeaderName::from_static("x-hms-subject");
 pub const ROLES: HeaderName = HeaderName::from_static("x-hms-roles");
 /// Which try this is, from the second on.
 pub const ATTEMPT: HeaderName = HeaderName::from_static("x-hms-attempt");
+/// How long the caller's proxy will wait for the answer, in milliseconds; Envoy's name. Only proxies of the mesh are believed.
+pub const EXPECTED: HeaderName = HeaderName::from_static("x-envoy-expected-rq-timeout-ms");
 
 /// At the gateway: drops what the caller claims about itself, sets what is known of it.
 pub fn at_the_gateway(head: &RequestHead, peer: SocketAddr, claims: &Claims, edits: &mut Edits) {

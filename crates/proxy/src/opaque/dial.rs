@@ -2,6 +2,7 @@
 
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use hms_traffic::outlier::{FailureKind, Outcome};
 use hms_traffic::retry::{self, Attempted, Body, Decision, Failure, Next, NotProcessed};
@@ -74,6 +75,7 @@ pub async fn dial(worker: &Rc<Worker>, asked: &Arc<Upstream>, port: u16) -> Resu
             body: Body::Untouched,
             next: if attempt::has_other(worker, upstream, pick, &tried) { Next::Other } else { Next::Same },
             deadline,
+            usual: Duration::ZERO,
             idempotency_key: false,
             is_retry: false,
         };

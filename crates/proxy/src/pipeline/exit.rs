@@ -2,11 +2,13 @@
 
 use std::rc::Rc;
 
+use hms_traffic::deadline;
+
 use super::split::Pick;
 use super::{Asked, is_probe};
 use crate::attempt::{Call, Terms};
 use crate::egress;
-use crate::filters::forwarded::ATTEMPT;
+use crate::filters::forwarded::{ATTEMPT, EXPECTED};
 use crate::local_app;
 use crate::refusal::Refusal;
 use crate::runtime::Runtime;
@@ -34,6 +36,12 @@ pub(super) async fn serve(
     // What proxies tell each other is nobody's business outside. A traceparent may be the application's own, so it stays.
     edits.remove(ATTEMPT);
     edits.remove(TRACE_ID);
+    edits.remove(EXPECTED);
+    // With a body it counts from that one's end, which its sender sees first.
+    if body.is_end() {
+        let told = head.fields.first(&EXPECTED).and_then(deadline::read);
+        exchange.until(told.map(|told| exchange.begun().plus(told)));
+    }
     let call = Call {
         head,
         body,

@@ -31,6 +31,7 @@ pub struct Exchange<'a> {
     /// Its place in its trace, as text.
     traceparent: Text<55>,
     trace_id: TraceId,
+    trace_key: u64,
     /// Which way it runs.
     direction: Direction,
     /// Who called.
@@ -94,6 +95,7 @@ impl<'a> Exchange<'a> {
             time: worker.shared.now(),
             traceparent: trace.traceparent(),
             trace_id: trace.trace_id(),
+            trace_key: trace.key(),
             direction,
             source,
             destination: None,
@@ -119,6 +121,11 @@ impl<'a> Exchange<'a> {
         self.trace_id
     }
 
+    /// What stands for it among the deadlines.
+    pub fn trace_key(&self) -> u64 {
+        self.trace_key
+    }
+
     /// When its head was here.
     pub fn begun(&self) -> Moment {
         self.begun
@@ -132,6 +139,11 @@ impl<'a> Exchange<'a> {
     /// Notes when the caller gives up.
     pub fn until(&mut self, deadline: Option<Moment>) {
         self.deadline = deadline;
+    }
+
+    /// When the caller gives up, as far as that is known.
+    pub fn deadline(&self) -> Option<Moment> {
+        self.deadline
     }
 
     /// How long the caller will still wait.

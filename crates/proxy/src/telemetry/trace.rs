@@ -1,6 +1,7 @@
 //! Trace context as W3C Trace Context has it, and the mesh's own `x-trace-id` (ruling R13).
 
 use hms_model::message::Fields;
+use hms_traffic::deadline;
 use hms_traffic::dice::Dice;
 use http::HeaderName;
 
@@ -31,6 +32,11 @@ impl TraceContext {
         let trace = named.unwrap_or_else(|| (u128::from(random(dice)) << 64) | u128::from(random(dice).max(1)));
         let sampled = dice.below(1_000_000) < usize::try_from(sample_per_million).unwrap_or(usize::MAX);
         Self { trace, span, sampled }
+    }
+
+    /// What stands for the trace among the deadlines.
+    pub fn key(&self) -> u64 {
+        deadline::key(self.trace)
     }
 
     /// The 32 hex digits of the trace.

@@ -1,6 +1,7 @@
 //! Requests through the whole pipeline in one process: an in-memory caller, scripted upstreams on real sockets.
 
 mod balance;
+mod deadline;
 mod egress;
 mod http_routes;
 mod names;
@@ -171,8 +172,14 @@ fn connections_are_kept_and_used_again() {
 fn more_at_once_than_a_limit_is_refused_at_once_and_the_limit_is_named() {
     stage::run(async {
         for (limits, named) in [
-            (Limits { requests: 1, connections: 2, pending: 0 }, "limits.requests of calc-svc is reached: 1 are under way"),
-            (Limits { requests: 2, connections: 1, pending: 0 }, "limits.connections of calc-svc is reached: 1 are open"),
+            (
+                Limits { requests: 1, connections: 2, pending: 0 },
+                "limits.requests of calc-svc is reached: 1 are under way",
+            ),
+            (
+                Limits { requests: 2, connections: 1, pending: 0 },
+                "limits.connections of calc-svc is reached: 1 are open",
+            ),
         ] {
             let calc = Upstream::start(|_| Answer::Hang).await;
             let mut policy = quick();

@@ -111,7 +111,8 @@ fn a_place_that_becomes_free_with_its_connection_serves_the_next() {
 #[test]
 fn an_idle_connection_to_another_endpoint_is_no_reason_to_wait() {
     stage::run(async {
-        let (one, other) = (Upstream::start(|_| Answer::Status(200)).await, Upstream::start(|_| Answer::Status(200)).await);
+        let (one, other) =
+            (Upstream::start(|_| Answer::Status(200)).await, Upstream::start(|_| Answer::Status(200)).await);
         let mut policy = policy(1, 10);
         policy.balance = hms_model::policy::balance::Algorithm::RoundRobin.into();
         let stage = std::rc::Rc::new(Stage::new().service("calc-svc", policy, &[&one, &other]).build());

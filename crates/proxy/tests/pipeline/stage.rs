@@ -17,6 +17,7 @@ use hms_model::policy::TrafficPolicy;
 use hms_model::resource::Resource;
 use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
+use hms_model::spiffe::SpiffeId;
 use hms_model::workload::{Address, Endpoint, Health, Registrar, Transport};
 use hms_proxy::body::Body;
 use hms_proxy::capture::dns::resolver::Resolver;
@@ -70,6 +71,7 @@ struct Seen {
     bodies: Vec<String>,
     connections: usize,
     accepted: usize,
+    left: usize,
 }
 
 /// A server that does as told and remembers what it saw.
@@ -134,6 +136,11 @@ impl Upstream {
         self.seen.borrow().lines.len()
     }
 
+    /// Requests without an answer whose sender has closed their connection.
+    pub(crate) fn left(&self) -> usize {
+        self.seen.borrow().left
+    }
+
     /// Connections, whatever came on them.
     pub(crate) fn accepted(&self) -> usize {
         self.seen.borrow().accepted
@@ -174,7 +181,13 @@ async fn converse(
                 }
             }
             Answer::CloseAfterReading => return,
-            Answer::Hang => std::future::pending().await,
+            Answer::Hang => {
+                let ended = stream.read(&mut [0; 16]).await;
+                if matches!(ended, Ok(0) | Err(_)) {
+                    seen.borrow_mut().left += 1;
+                }
+                return;
+            }
         }
     }
 }
@@ -204,6 +217,7 @@ async fn request(stream: &mut TcpStream) -> Option<(String, String, String)> {
 pub(crate) struct Prepared {
     resources: Vec<Resource>,
     zone: String,
+    app: Option<SocketAddr>,
 }
 
 /// A data thread with its configuration.
@@ -239,11 +253,22 @@ impl Stage {
     }
 
     async fn connect(&self) -> TcpStream {
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
-        let (theirs, peer) = listener.accept().await.unwrap();
+        let (ours, theirs, peer) = pair().await;
         tokio::task::spawn_local(self.serve(theirs, peer));
         ours
+    }
+
+    /// A call by another proxy for the application beside this one.
+    pub(crate) async fn called(&self, target: &str, lines: &[(&str, &str)]) -> Answered {
+        let (ours, theirs, peer) = pair().await;
+        let party = Arc::new(Party { workload: "front".into(), namespace: "default".into(), ..Party::default() });
+        let identity = SpiffeId::parse("spiffe://t.hms/ns/default/sa/front").unwrap();
+        let entrance = Entrance::Inbound { peer: identity, port: 0 };
+        let downstream = Rc::new(Downstream::new(entrance, peer, party, Protocol::Http1));
+        let (handler, drain) =
+            (Serve { worker: Rc::clone(&self.worker), downstream }, self.worker.shared.drain.clone());
+        tokio::task::spawn_local(async move { http1::serve(theirs, handler, &drain, &http1::MESH).await });
+        ask(ours, Method::GET, "caller", target, lines, Bytes::new()).await
     }
 
     /// Answers the requests of one connection.
@@ -273,22 +298,7 @@ impl Stage {
         lines: &[(&str, &str)],
         body: Bytes,
     ) -> Answered {
-        let mut fields = Fields::new();
-        for (name, value) in lines {
-            fields.push_line(name, value.as_bytes());
-        }
-        let connection = http1::Connection::new(Stream::Plain(self.connect().await), None, http1::Peer::Server);
-        let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
-        let head = RequestHead {
-            method,
-            authority: Authority::parse(authority).unwrap(),
-            path: CanonicalPath::parse(path).unwrap(),
-            query: query.map(Into::into),
-            fields,
-        };
-        let response = connection.send(&head, &Edits::default(), Body::full(body), None).await.unwrap();
-        let body = response.body.collect(1 << 20).await.unwrap().unwrap();
-        Answered { status: response.head.status, fields: response.head.fields, body }
+        ask(self.connect().await, method, authority, target, lines, body).await
     }
 
     /// Sends bytes as they are; the status answered.
@@ -364,11 +374,50 @@ impl Stage {
     }
 }
 
+async fn pair() -> (TcpStream, TcpStream, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let ours = TcpStream::connect(listener.local_addr().unwrap()).await.unwrap();
+    let (theirs, peer) = listener.accept().await.unwrap();
+    (ours, theirs, peer)
+}
+
+async fn ask(
+    stream: TcpStream,
+    method: Method,
+    authority: &str,
+    target: &str,
+    lines: &[(&str, &str)],
+    body: Bytes,
+) -> Answered {
+    let mut fields = Fields::new();
+    for (name, value) in lines {
+        fields.push_line(name, value.as_bytes());
+    }
+    let connection = http1::Connection::new(Stream::Plain(stream), None, http1::Peer::Server);
+    let (path, query) = target.split_once('?').map_or((target, None), |(path, query)| (path, Some(query)));
+    let head = RequestHead {
+        method,
+        authority: Authority::parse(authority).unwrap(),
+        path: CanonicalPath::parse(path).unwrap(),
+        query: query.map(Into::into),
+        fields,
+    };
+    let response = connection.send(&head, &Edits::default(), Body::full(body), None).await.unwrap();
+    let body = response.body.collect(1 << 20).await.unwrap().unwrap();
+    Answered { status: response.head.status, fields: response.head.fields, body }
+}
+
 impl Prepared {
     /// A service of which only the directory speaks.
     pub(crate) fn entry(mut self, name: &str, address: &str) -> Self {
         let (name, addresses) = (ServiceName::new(name).unwrap(), vec![address.parse().unwrap()]);
         self.resources.push(Resource::Entry(Entry { name, aliases: Vec::new(), addresses, ports: Vec::new() }));
+        self
+    }
+
+    /// The application beside the proxy.
+    pub(crate) fn app(mut self, upstream: &Upstream) -> Self {
+        self.app = Some(upstream.address);
         self
     }
 
@@ -436,7 +485,8 @@ impl Prepared {
         let dir = tempfile::tempdir().unwrap();
         let arguments = ["--service", "caller", "--control", "unix:/none", "--trust-domain", "t.hms", "--runtime-dir"];
         let place = [dir.path().into(), "--zone".into(), self.zone.clone().into()];
-        let settings = Settings::parse(arguments.iter().map(Into::into).chain(place)).unwrap();
+        let app = self.app.iter().flat_map(|app| ["--app".into(), app.to_string().into()]);
+        let settings = Settings::parse(arguments.iter().map(Into::into).chain(place).chain(app)).unwrap();
         let (drainer, drain) = drain::channel();
         let (wanted, wishes) = mpsc::channel(8);
         let (breakers, changes) = mpsc::channel(8);

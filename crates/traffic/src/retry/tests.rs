@@ -13,6 +13,7 @@ fn attempted(method: &Method, failure: Failure) -> Attempted<'_> {
         body: Body::Kept,
         next: Next::Other,
         deadline: None,
+        usual: Duration::ZERO,
         idempotency_key: false,
         is_retry: false,
     }
@@ -158,6 +159,18 @@ fn no_try_begins_at_or_after_the_deadline() {
 }
 
 #[test]
+fn a_try_is_not_begun_that_could_hardly_be_answered_in_time() {
+    let left = |millis, usual| {
+        let (deadline, usual) = (Some(NOW.plus(Duration::from_millis(millis))), Duration::from_millis(usual));
+        Attempted { deadline, usual, ..attempted(&Method::GET, status(500)) }
+    };
+    // The back-off is at most 37.5 ms, and half of 80 ms are 40 ms.
+    assert_eq!(judge(left(52, 80), &Retry::default()), Decision::Stop(StopReason::Deadline));
+    assert!(retries(left(78, 80), &Retry::default()));
+    assert!(retries(left(138, 60_000), &Retry::default()), "one slow answer keeps nobody from trying again");
+}
+
+#[test]
 fn the_wait_is_short_for_another_endpoint_and_long_for_the_same() {
     let wait = |next, tries| {
         let policy = Retry { retries: 10, ..Retry::default() };
@@ -256,13 +269,16 @@ proptest! {
     }
 
     #[test]
-    fn nothing_is_ever_tried_again_past_its_deadline(seed: u64, tries in 1_u32..4, left in 0_u64..2_000_000, same: bool) {
+    fn nothing_is_ever_tried_again_past_its_deadline(seed: u64, tries in 1_u32..4, left in 0_u64..2_000_000, same: bool, usual in 0_u64..500) {
         let deadline = NOW.plus(Duration::from_micros(left));
         let next = if same { Next::Same } else { Next::Other };
-        let attempted = Attempted { tries, next, deadline: Some(deadline), ..attempted(&Method::GET, Failure::Reset) };
+        let usual = Duration::from_millis(usual);
+        let deadline = Some(deadline);
+        let attempted = Attempted { tries, next, deadline, usual, ..attempted(&Method::GET, Failure::Reset) };
         let decision = decide(&attempted, &Retry::default(), &Budget::new(), NOW, &mut Dice::seeded(seed));
         if let Decision::Retry { after, .. } = decision {
-            prop_assert!(NOW.plus(after) < deadline);
+            let begins = NOW.plus(after).plus((usual / 2).min(Duration::from_millis(100)));
+            prop_assert!(deadline.is_some_and(|deadline| begins < deadline));
             prop_assert!(tries <= 2);
         }
     }

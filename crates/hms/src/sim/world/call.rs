@@ -229,6 +229,7 @@ impl World<'_> {
             body: retry::Body::Kept,
             next: if upstream.has_other(&call.tried, now) { retry::Next::Other } else { retry::Next::Same },
             deadline: call.deadline,
+            usual: upstream.endpoints.get(index).map(|own| own.latency.value(now)).unwrap_or_default(),
             idempotency_key: false,
             is_retry: call.is_retry,
         };
