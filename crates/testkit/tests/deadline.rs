@@ -21,7 +21,7 @@ fn when_the_first_of_three_hops_gives_up_all_of_them_stop() {
     scenario(Duration::from_mins(2), async {
         let mesh = Mesh::new();
         let _control = mesh.control(&[]).await;
-        let services = "front-svc: {routes: [GET /order], timeout: 300ms}, middle-svc: {routes: [GET /order]}, last-svc: {routes: [GET /order]}";
+        let services = "front-svc: {routes: [GET /front], timeout: 300ms}, middle-svc: {routes: [GET /middle]}, last-svc: {routes: [GET /last]}";
         let _applied = mesh.rest().apply(&format!("services: {{{services}, portal: {{}}}}")).await;
         let (mut hops, mut proxies) = (Vec::new(), Vec::new());
         for name in SERVICES {
