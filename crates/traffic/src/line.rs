@@ -165,12 +165,12 @@ mod tests {
                         let full = inside.len() >= 8;
                         let number = line.join(wants, (), MOST, at(now));
                         prop_assert_eq!(number.is_none(), full);
-                        number.into_iter().for_each(|number| drop(inside.insert(number, wants)));
+                        inside.extend(number.map(|number| (number, wants)));
                         None
                     }
                     2 => {
                         let first = inside.keys().nth(usize::from(wants)).copied();
-                        for number in first {
+                        if let Some(number) = first {
                             prop_assert!(line.leave(number));
                             inside.remove(&number);
                         }

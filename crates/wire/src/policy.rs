@@ -238,7 +238,7 @@ impl Wire for Limits {
 
     fn from_wire(message: v1::Limits) -> Result<Self, WireError> {
         let v1::Limits { requests, connections, pending } = message;
-        let pending = pending.unwrap_or(Self::default().pending);
+        let pending = pending.unwrap_or_else(|| Self::default().pending);
         Ok(Self {
             requests: number(requests, "limits.requests", 1..=MANY)?,
             connections: number(connections, "limits.connections", 1..=MANY)?,

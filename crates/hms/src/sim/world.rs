@@ -69,6 +69,8 @@ struct Try {
     pooled: bool,
     /// It says of itself that it is not the first (`x-hms-attempt`).
     is_retry: bool,
+    /// How long its proxy will wait, which it tells (`x-envoy-expected-rq-timeout-ms`).
+    told: Option<Duration>,
 }
 
 /// A service that is played.

@@ -128,18 +128,22 @@ impl Pool {
         let place = pool.handed.iter().position(|own| (own.0, own.1) == (number, key));
         let own = place.map(|place| pool.handed.swap_remove(place).2);
         let was_handed = own.is_some();
-        own.into_iter().for_each(|own| pool.keep(key, own));
+        if let Some(own) = own {
+            pool.keep(key, own);
+        }
         was_handed
     }
 
     /// Closes idle connections to services for which somebody waits elsewhere, as many as are waited for.
     pub fn let_go(&mut self) {
-        for idle in self.http1.values_mut() {
+        self.http1.retain(|_, idle| {
             idle.retain(|own| !own.connection.place().is_some_and(Place::is_wanted));
-        }
-        for connections in self.http2.values_mut() {
+            !idle.is_empty()
+        });
+        self.http2.retain(|_, connections| {
             connections.retain(|own| !own.is_in_the_way());
-        }
+            !connections.is_empty()
+        });
     }
 
     /// Shares an HTTP/2 connection from its first request on.

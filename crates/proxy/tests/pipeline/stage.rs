@@ -14,6 +14,7 @@ use hms_model::http_route::HttpRoute;
 use hms_model::message::{Authority, CanonicalPath, Fields, RequestHead};
 use hms_model::names::ServiceName;
 use hms_model::policy::TrafficPolicy;
+use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::Resource;
 use hms_model::service::{Entry, Service};
 use hms_model::snapshot::Snapshot;
@@ -439,6 +440,15 @@ impl Prepared {
 
     pub(crate) fn resource(mut self, resource: Resource) -> Self {
         self.resources.push(resource);
+        self
+    }
+
+    /// What the last service speaks.
+    pub(crate) fn speaking(mut self, protocol: AppProtocol) -> Self {
+        let services = self.resources.iter_mut().rev();
+        let service =
+            services.into_iter().find_map(|own| if let Resource::Service(own) = own { Some(own) } else { None });
+        service.unwrap().ports = vec![Port { number: 80, name: String::new(), protocol, target: None }];
         self
     }
 

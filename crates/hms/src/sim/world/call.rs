@@ -13,6 +13,8 @@ use http::{Method, StatusCode};
 use super::super::caller::{Came, Upstream};
 use super::{Event, Seat, Try, World};
 
+/// `attempt::FAIR`.
+const FAIR: Duration = Duration::from_secs(1);
 /// Why a caller's own proxy refuses a call.
 const BREAKER_OPEN: &str = "breaker open";
 const NO_ENDPOINT: &str = "no endpoint";
@@ -30,6 +32,8 @@ pub(super) struct Call {
     is_retry: bool,
     begun: Moment,
     deadline: Option<Moment>,
+    /// When the request must be answered that it is made for.
+    inherited: Option<Moment>,
     version: String,
     tries: u32,
     tried: Vec<usize>,
@@ -67,6 +71,8 @@ impl World<'_> {
             is_retry,
             begun: now,
             deadline: None,
+            // One that is over was forgotten with its answer.
+            inherited: by.and_then(|work| self.works.get(&work)?.until).filter(|until| *until > now),
             version: String::new(),
             tries: 0,
             tried: Vec::new(),
@@ -77,7 +83,8 @@ impl World<'_> {
         };
         let Some(timeouts) = self.policy(to).map(|policy| policy.timeouts) else { return };
         let Some(requests) = self.policy(to).map(|policy| policy.limits.requests) else { return };
-        call.deadline = timeouts.request.map(|timeout| now.plus(timeout));
+        let own = timeouts.request.map(|timeout| now.plus(timeout));
+        call.deadline = [own, call.inherited].into_iter().flatten().min();
         let Some(upstream) = self.proxies.get_mut(proxy).and_then(|own| own.upstreams.get_mut(&to)) else { return };
         let refusal = match upstream.follow(now, &mut self.choices) {
             None => Some(NO_ENDPOINT),
@@ -146,16 +153,18 @@ impl World<'_> {
             to: Seat { service: call.to, place: endpoint.place },
             pooled,
             is_retry,
+            told: None,
         };
         let (to, deadline) = (call.to, call.deadline);
         if let Some(account) = self.accounts.get_mut(to) {
             account.try_made(again_for);
         }
         let attempt = self.policy(to).and_then(|policy| policy.timeouts.attempt);
-        if let Some(limit) = time_left(attempt, deadline, now) {
+        let told = time_left(attempt, deadline, now);
+        if let Some(limit) = told {
             self.plan(limit, Event::Expire { call: number, number: sent.number });
         }
-        self.plan(self.scenario.network, Event::Arrive(sent));
+        self.plan(self.scenario.network, Event::Arrive(Try { told, ..sent }));
     }
 
     /// A try came to something: what that says is noted, and whether to try again is decided.
@@ -165,7 +174,12 @@ impl World<'_> {
         let Some((index, begun)) = call.current else { return };
         call.is_waiting = false;
         let (proxy, to) = (call.proxy, call.to);
-        let (outcome, failure) = came.judge();
+        let (mut outcome, mut failure) = came.judge();
+        // `attempt::once`: so little time says nothing about the endpoint, and there is no more of it.
+        let hurried = |until: Moment| until.saturating_since(begun) < FAIR && now >= until;
+        if matches!(came, Came::TimedOut) && call.inherited.is_some_and(hurried) {
+            (outcome, failure) = (Outcome::Ignored, Some(retry::Failure::Shed));
+        }
         let keeps = self.policy(to).is_some_and(|policy| policy.keep_alive == KeepAlive::On);
         let Some(upstream) = self.proxies.get_mut(proxy).and_then(|own| own.upstreams.get_mut(&to)) else { return };
         if let Some(endpoint) = upstream.endpoints.get_mut(index) {

@@ -19,6 +19,8 @@ pub(super) struct Work {
     begun: Moment,
     /// Which of its own calls is next.
     next: usize,
+    /// When its caller's proxy gives up, or its own (`traffic::deadline`): its own calls have no more time.
+    pub(super) until: Option<Moment>,
 }
 
 impl World<'_> {
@@ -41,8 +43,10 @@ impl World<'_> {
             return self.miss(arriving, State::Down);
         }
         account.receive(now, seat.place);
+        let own = self.services.get(seat.service).and_then(|own| own.played.policy.timeouts.request);
+        let until = [arriving.told, own].into_iter().flatten().min().map(|left| now.plus(left));
         let work = self.name();
-        self.works.insert(work, Work { of: arriving, begun: now, next: 0 });
+        self.works.insert(work, Work { of: arriving, begun: now, next: 0, until });
         let takes = sample(behaviour.latency, &mut self.applications) + behaviour.slow;
         self.plan(takes, Event::Worked(work));
     }
