@@ -145,7 +145,7 @@ struct Goal<'a> {
 }
 
 fn known<'m>(mesh: &'m Mesh, name: &ServiceName) -> Going<&'m ServiceState> {
-    mesh.services.get(name).ok_or_else(|| {
+    mesh.services.get(name).map(AsRef::as_ref).ok_or_else(|| {
         let names: Vec<String> = mesh.services.keys().take(8).map(ToString::to_string).collect();
         let text = format!("no service is called {name}; there is {}", names.join(", "));
         Box::new(Step::stop("route", 3403, text).fix("hms services"))
