@@ -94,7 +94,9 @@ impl Compiled {
             remove(&mut self.gateway, key);
         }
         if state.route.is_some() {
-            part.iter().for_each(|(key, encoded)| set(&mut self.gateway, key, encoded));
+            for (key, encoded) in &part {
+                set(&mut self.gateway, key, encoded);
+            }
         }
         self.services.insert(name.clone(), Arc::new(part));
     }

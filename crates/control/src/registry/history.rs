@@ -199,7 +199,7 @@ async fn tree(store: &dyn Store, pieces: &[String]) -> Result<Tree, StoreError> 
     Ok(whole)
 }
 
-async fn piece(store: &dyn Store, hash: &str) -> Result<Piece, StoreError> {
+async fn read_piece(store: &dyn Store, hash: &str) -> Result<Piece, StoreError> {
     let stored: Tree = read(store, hash).await?;
     let entries = stored.into_iter().map(|(name, hash)| Ok((key_of(&name)?, Hash::from(hash))));
     let mut entries = entries.collect::<Result<Vec<_>, StoreError>>()?;
@@ -212,13 +212,12 @@ async fn lists(store: &dyn Store, tree: &[String], known: &Head) -> Result<Head,
     let mut old: BTreeMap<&str, &Arc<Piece>> = known.pieces.iter().map(|piece| (piece.hash.as_str(), piece)).collect();
     let (mut pieces, mut fresh) = (Vec::new(), Vec::new());
     for hash in tree {
-        let piece = match old.remove(hash.as_str()) {
-            Some(piece) => Arc::clone(piece),
-            None => {
-                fresh.push(Arc::new(piece(store, hash).await?));
-                fresh.last().map(Arc::clone).ok_or_else(|| damaged("a piece"))?
-            }
-        };
+        if let Some(piece) = old.remove(hash.as_str()) {
+            pieces.push(Arc::clone(piece));
+            continue;
+        }
+        let piece = Arc::new(read_piece(store, hash).await?);
+        fresh.push(Arc::clone(&piece));
         pieces.push(piece);
     }
     let (mut hashes, mut resources) = (known.hashes.clone(), Resources::clone(&known.resources));
@@ -419,7 +418,7 @@ mod tests {
     async fn a_commit_larger_than_the_store_takes_at_once_is_atomic() {
         let store = MemoryStore::new();
         let many = declarations((0..500).map(|n| format!("s{n}")));
-        let head = commit(&store, &Head::default(), AUTHOR, many.clone()).await.unwrap();
+        let head = commit(&store, &Head::default(), AUTHOR, Arc::clone(&many)).await.unwrap();
         let loaded = load(&store, &Head::default()).await.unwrap();
         assert_eq!((loaded.revision, &loaded.resources), (head.revision, &many));
         let log = log(&store, &loaded, 1).await.unwrap();
