@@ -153,7 +153,7 @@ fn an_open_breaker_and_an_unknown_name_stop_it() {
 }
 
 /// What is said of the choice among endpoints, of a request with these fields.
-fn choices(balance: Balance, fields: &[(&'static str, &str)]) -> Vec<String> {
+fn choices(balance: &Balance, fields: &[(&'static str, &str)]) -> Vec<String> {
     let mut resources = resources();
     for resource in &mut resources {
         match resource {
@@ -185,24 +185,24 @@ fn choices(balance: Balance, fields: &[(&'static str, &str)]) -> Vec<String> {
 
 #[test]
 fn where_a_key_a_cookie_or_a_zone_leads_is_said() {
-    assert!(choices(Balance::default(), &[]).is_empty());
-    const USER: http::HeaderName = http::HeaderName::from_static("x-user");
-    let ring = || Balance::from(Algorithm::RingHash(HashKey::Header(USER)));
-    assert_eq!(choices(ring(), &[]), ["the request has no header x-user, so the less loaded of two endpoints gets it"]);
+    assert!(choices(&Balance::default(), &[]).is_empty());
+    let by_user = HashKey::Header(http::HeaderName::from_static("x-user"));
+    let ring = Balance::from(Algorithm::RingHash(by_user));
+    assert_eq!(choices(&ring, &[]), ["the request has no header x-user, so the less loaded of two endpoints gets it"]);
     let whose: std::collections::BTreeSet<String> =
-        (0..40).flat_map(|user| choices(ring(), &[("x-user", &format!("user{user}"))])).collect();
+        (0..40).flat_map(|user| choices(&ring, &[("x-user", &format!("user{user}"))])).collect();
     assert_eq!(whose.len(), 2, "both endpoints have keys: {whose:?}");
     assert!(whose.iter().all(|text| text.starts_with("its header x-user leads to ")), "{whose:?}");
 
     let affinity = Some(Affinity::Cookie { name: "stay".to_owned(), ttl: None });
-    let stays = || Balance { affinity: affinity.clone(), ..Balance::default() };
-    assert!(choices(stays(), &[])[0].contains("its answer brings one"));
+    let stays = Balance { affinity, ..Balance::default() };
+    assert!(choices(&stays, &[])[0].contains("its answer brings one"));
     let token = crate::balance::key::write_token(crate::balance::key::token("calc-svc", "v2"));
-    let text = choices(stays(), &[("cookie", &format!("stay={token}"))]);
+    let text = choices(&stays, &[("cookie", &format!("stay={token}"))]);
     assert!(text[0].starts_with("its cookie stay leads to v2 at "), "{text:?}");
 
     let zones = Balance { zones: Zones::Prefer, ..Balance::default() };
-    assert_eq!(choices(zones, &[]), ["from zone-v1 the 1 usable of 1 endpoints there come first"]);
+    assert_eq!(choices(&zones, &[]), ["from zone-v1 the 1 usable of 1 endpoints there come first"]);
 }
 
 #[test]
