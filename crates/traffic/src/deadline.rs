@@ -286,7 +286,7 @@ mod loom_tests {
     #[test]
     fn loom_nobody_sees_the_deadline_of_another_trace() {
         loom::model(|| {
-            let one = std::iter::once_with(Group::new).collect();
+            let one: Box<[Group]> = std::iter::once_with(Group::new).collect();
             let deadlines = Arc::new(Deadlines { groups: OnceLock::from(one) });
             let other = Arc::clone(&deadlines);
             let thread = loom::thread::spawn(move || {

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use hms_formats::{Source, scenario};
 use proptest::prelude::*;
 
@@ -107,6 +109,26 @@ fn what_is_not_there_is_not_simulated_away() {
     );
     assert!(silent.failed_with.contains_key("timeout"), "{silent:?}");
     assert!(silent.openings.len() == 1, "{silent:?}");
+}
+
+#[test]
+fn the_time_of_the_first_hop_is_the_time_of_all() {
+    let text = "
+duration: 5s
+services:
+  front: {calls: [middle], timeout: 300ms}
+  middle: {calls: [last]}
+  last: {latency: 5s}
+load: [{to: front, rps: 20}]
+";
+    let played = play(&read(text), 7).unwrap();
+    assert_eq!(played.accounts.len(), 3);
+    for account in played.accounts {
+        let longest = account.ended.iter().map(|own| own.took).max();
+        assert!(longest.is_some_and(|took| took <= Duration::from_millis(300)), "{}: {longest:?}", account.service);
+        assert_eq!(account.retries, 0, "{}: there is no time for another try", account.service);
+        assert_eq!(account.openings.len(), usize::from(account.service.name() == "front"), "{}", account.service);
+    }
 }
 
 #[test]

@@ -270,3 +270,84 @@ impl Demand {
 pub fn bell() -> impl Future<Output = ()> {
     BELL.notified()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+
+    use futures_util::FutureExt as _;
+
+    use super::*;
+    use crate::clock::Clock;
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    fn wanted(pool: &RefCell<Pool>) -> Wanted {
+        let key = Key { endpoint: 1, generation: 0, port: 0 };
+        Wanted { pool: std::ptr::from_ref(pool).addr(), key, protocol: Protocol::Http1 }
+    }
+
+    fn block_on<T>(future: impl Future<Output = T>) -> T {
+        tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
+    }
+
+    #[test]
+    fn places_go_from_thread_to_thread_and_never_more_than_there_are() {
+        const MOST: u32 = 3;
+        let (connections, clock) = (Arc::<Connections>::default(), Clock::start());
+        let many = || {
+            let pool = RefCell::new(Pool::new(clock));
+            block_on(async {
+                for _ in 0..500 {
+                    let place = match connections.place(MOST) {
+                        Some(place) => place,
+                        None => match connections.wait(&pool, wanted(&pool), (MOST, 100), (clock.now(), LONG)).await {
+                            Ok(Got::Place(place)) => place,
+                            other => panic!("{other:?}"),
+                        },
+                    };
+                    assert!(connections.open.in_flight() <= MOST);
+                    tokio::task::yield_now().await;
+                    drop(place);
+                }
+            });
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(many);
+            }
+        });
+        assert_eq!((connections.open.in_flight(), connections.line.lock().len()), (0, 0));
+        assert!(connections.is_quiet());
+    }
+
+    #[test]
+    fn who_leaves_with_a_place_that_was_given_gives_it_to_the_next() {
+        let (connections, clock) = (Arc::<Connections>::default(), Clock::start());
+        let held = connections.place(1).expect("the only one");
+        let (tell, told) = mpsc::channel();
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                let pool = RefCell::new(Pool::new(clock));
+                block_on(async {
+                    let first = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG));
+                    let mut first = Box::pin(first);
+                    assert!(first.as_mut().now_or_never().is_none());
+                    let second = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG));
+                    let mut second = Box::pin(second);
+                    assert!(second.as_mut().now_or_never().is_none());
+                    let third = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG)).await;
+                    assert_eq!(third.err(), Some(InVain::Full));
+                    drop(held);
+                    // It was told, and does not come to hear of it.
+                    drop(first);
+                    let got = second.await;
+                    assert!(matches!(got, Ok(Got::Place(_))), "{got:?}");
+                    tell.send(()).expect("somebody listens");
+                });
+            });
+        });
+        assert!(told.recv().is_ok());
+        assert!(connections.place(1).is_some(), "and nothing is lost");
+    }
+}
