@@ -131,8 +131,11 @@ pub async fn run(
     let permit = upstream.cells.concurrency.try_acquire(policy.limits.requests).ok_or_else(|| overloaded(upstream))?;
     exchange.hold(permit);
     let begun = exchange.begun();
-    caller_deadline(head, exchange)?;
+    exchange.until(caller_deadline(head, begun)?);
+    let inherited = inherited_deadline(worker, exchange)?;
     let own = request.map(|timeout| begun.plus(timeout));
+    let deadline = earlier(own, inherited);
+    let is_inherited = inherited.is_some() && deadline == inherited;
     upstream.cells.budget.record_request(begun);
     // What an outsider says of itself was struck from the head by an edit.
     let is_retry = !edits.hides(ATTEMPT.as_str().as_bytes()) && head.fields.first(&ATTEMPT).is_some();
@@ -152,11 +155,12 @@ pub async fn run(
             edits.set(ATTEMPT, HeaderValue::from(exchange.attempts));
         }
         describe(exchange, endpoint);
-        let patience = patience(head, attempt, (own, exchange.deadline()), now);
+        let patience = patience(attempt, (deadline, exchange.deadline()), now);
         tell(head, endpoint, patience, exchange.deadline().map(|called| called.saturating_since(now)), &mut edits);
         let outgoing = Outgoing { head, edits: &edits, body: &body, downstream: protocol, port };
         let sending = pin!(endpoint::send(worker, upstream, endpoint, outgoing));
-        let time = Time { begun: now, patience, called: exchange.deadline() };
+        let called = earlier(exchange.deadline(), deadline.filter(|_| is_inherited));
+        let time = Time { begun: now, patience, called };
         let (outcome, ended) = once(worker, upstream, endpoint, sending, &body, &time).await;
         exchange.tried(outcome.told(endpoint, (begun, now, ended), candidates));
         let Some(failure) = outcome.failure() else {
@@ -169,7 +173,7 @@ pub async fn run(
             failure,
             body: if body.can_replay() { retry::Body::Kept } else { retry::Body::Gone },
             next: if has_other(worker, upstream, pick, &tried) { Next::Other } else { Next::Same },
-            deadline: [own, exchange.deadline()].into_iter().flatten().min(),
+            deadline: earlier(deadline, exchange.deadline()),
             usual: endpoint.cells.latency.value(ended),
             idempotency_key: head.fields.first(&IDEMPOTENCY_KEY).is_some(),
             is_retry,
@@ -202,37 +206,37 @@ fn rescued(worker: &Worker, upstream: &Upstream, endpoint: &UpstreamEndpoint, fa
     }
 }
 
-/// Notes when the caller gives up, if that counts from its first byte: of a gRPC call by its own words, of a call that an application
-/// makes for a request of its own by the time which that one has.
-fn caller_deadline(head: &RequestHead, exchange: &mut Exchange<'_>) -> Result<(), Refusal> {
-    let (begun, inherited) = (exchange.begun(), exchange.deadline());
-    if inherited.is_some_and(|inherited| inherited <= begun) {
+/// When the caller of a gRPC call gives up.
+fn caller_deadline(head: &RequestHead, begun: Moment) -> Result<Option<Moment>, Refusal> {
+    if !head.is_grpc() {
+        return Ok(None);
+    }
+    let Some(value) = head.fields.first(&GRPC_TIMEOUT) else { return Ok(None) };
+    let timeout = grpc::read_timeout(value).map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
+    Ok(Some(begun.plus(timeout)))
+}
+
+/// When the request must be answered that our application makes this call for, as far as that is known.
+fn inherited_deadline(worker: &Worker, exchange: &Exchange<'_>) -> Result<Option<Moment>, Refusal> {
+    let inherited = worker.shared.app.deadlines().until(exchange.trace_key());
+    if inherited.is_some_and(|inherited| inherited <= exchange.begun()) {
         return Err(Refusal::new(Reason::Deadline, "the caller of the request that this call is for has given up"));
     }
-    let value = head.fields.first(&GRPC_TIMEOUT).filter(|_| head.is_grpc());
-    let own = value.map(grpc::read_timeout).transpose();
-    let own = own.map_err(|why| Refusal::new(Reason::GrpcTimeout, why.to_string()))?;
-    let called = [inherited, own.map(|timeout| begun.plus(timeout))].into_iter().flatten().min();
-    exchange.until(called);
-    Ok(())
+    Ok(inherited)
+}
+
+fn earlier(one: Option<Moment>, other: Option<Moment>) -> Option<Moment> {
+    [one, other].into_iter().flatten().min()
 }
 
 /// How long a try may take: as long as one may, and until a deadline.
-fn patience(
-    head: &RequestHead,
-    attempt: Option<Duration>,
-    (own, called): (Option<Moment>, Option<Moment>),
-    now: Moment,
-) -> Patience {
+fn patience(attempt: Option<Duration>, (deadline, called): (Option<Moment>, Option<Moment>), now: Moment) -> Patience {
     let left = |deadline: Option<Moment>| deadline.map(|deadline| deadline.saturating_since(now));
-    let answer = [attempt, left(own)].into_iter().flatten().min();
-    let all = left(called);
-    match all {
-        // Its caller counts from its first byte, however long it goes on sending.
-        Some(all) if head.is_grpc() => {
-            Patience { answer: None, all: Some(answer.map_or(all, |answer| answer.min(all))) }
-        }
-        all => Patience { answer, all },
+    let answer = [attempt, left(deadline)].into_iter().flatten().min();
+    match left(called) {
+        // A gRPC caller counts from its first byte, however long it goes on sending.
+        Some(all) => Patience { answer: None, all: Some(answer.map_or(all, |answer| answer.min(all))) },
+        None => Patience { answer, all: None },
     }
 }
 
@@ -244,7 +248,7 @@ fn tell(
     called: Option<Duration>,
     edits: &mut Edits,
 ) {
-    if let Some(left) = called.filter(|_| head.is_grpc()) {
+    if let Some(left) = called {
         edits.set_line(&GRPC_TIMEOUT, grpc::write_timeout(left).as_bytes());
     }
     let left = [patience.answer, patience.all].into_iter().flatten().min();

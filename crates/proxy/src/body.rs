@@ -316,7 +316,7 @@ pub fn answer_within<T>(
 ) -> impl Future<Output = Option<T>> {
     let Patience { answer, all } = patience;
     let end = all.map(Timer::end_of);
-    let mut timer = answer.or(all).map(|after| Timer::before(after, end));
+    let mut timer = answer.or(all).map(|after| Timer::before(Timer::end_of(after), end));
     let mut is_coming = answer.is_some() && body.source() == Source::Sending;
     std::future::poll_fn(move |context| {
         if let Poll::Ready(answer) = sending.as_mut().poll(context) {
@@ -325,17 +325,19 @@ pub fn answer_within<T>(
         let Some(timer) = &mut timer else { return Poll::Pending };
         loop {
             // Where a task of its own sends the body this is seen when the limit is reached.
-            let has_come = is_coming && body.source() != Source::Sending;
-            if has_come {
+            if is_coming && body.source() != Source::Sending {
                 is_coming = false;
                 whole();
-                *timer = Timer::before(answer.unwrap_or_default(), end);
+                let ended = body.ended().unwrap_or_else(|| Timer::end_of(Duration::ZERO));
+                *timer = Timer::before(Timer::end_from(ended, answer.unwrap_or_default()), end);
             }
             ready!(timer.poll(context));
-            if !is_coming || timer.is_at(end) {
+            if timer.is_at(end) || !is_coming {
                 return Poll::Ready(None);
             }
-            *timer = Timer::before(answer.unwrap_or_default(), end);
+            if body.source() == Source::Sending {
+                *timer = Timer::before(Timer::end_of(answer.unwrap_or_default()), end);
+            }
         }
     })
 }

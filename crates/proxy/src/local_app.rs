@@ -48,7 +48,7 @@ pub async fn forward(
     head: &RequestHead,
     body: Body,
     edits: &Edits,
-    (told, trace): (Option<Duration>, u64),
+    (told, trace): (Patience, u64),
 ) -> Result<Response, Refusal> {
     let Some(address) = address(worker, local, port) else { return Err(down(worker)) };
     let policy = &local.service.policy;
@@ -57,20 +57,25 @@ pub async fn forward(
     let asks_http2 = head.is_grpc() || matches!(declared, Some(AppProtocol::Http2 | AppProtocol::Grpc));
     let protocol = if asks_http2 && body.offered().is_none() { Protocol::Http2 } else { Protocol::Http1 };
     let body = Replayable::new(body.idle_limit(body_idle(head, policy.timeouts.idle)));
-    let limit = [told, policy.timeouts.request].into_iter().flatten().min();
-    // A gRPC caller counts from its first byte, however long it goes on sending.
-    let patience = if head.is_grpc() && told.is_some() {
-        Patience { answer: None, all: limit }
-    } else {
-        Patience { answer: limit, all: None }
-    };
+    let answer = [told.answer, policy.timeouts.request].into_iter().flatten().min();
+    let (patience, begun) = (Patience { answer, all: told.all }, worker.now());
     let under_way = worker.shared.app.deadlines().begin(trace);
-    let whole = || limit.into_iter().for_each(|limit| under_way.until(worker.now(), limit));
-    if patience.all.is_some() || body.source() == Source::Complete {
+    if let Some(all) = patience.all {
+        under_way.until(begun, all);
+    }
+    let whole = || {
+        let now = worker.now();
+        let all = patience.all.map(|all| all.saturating_sub(now.saturating_since(begun)));
+        if let Some(left) = [answer, all].into_iter().flatten().min() {
+            under_way.until(now, left);
+        }
+    };
+    if body.source() == Source::Complete {
         whole();
     }
+    let is_told = told.all.is_some() || (told.answer.is_some() && told.answer == answer);
     let sending = pin!(attempt(worker, address, protocol, head, edits, &body));
-    answer_within(patience, &body, sending, whole).await.unwrap_or_else(|| Err(late(worker, limit == told)))
+    answer_within(patience, &body, sending, whole).await.unwrap_or_else(|| Err(late(worker, is_told)))
 }
 
 /// The refusal of a request that was not answered in time: that which its caller gave it, or our own.

@@ -34,7 +34,7 @@ pub(crate) use self::details::details;
 pub use self::mirror::Mirrors;
 use self::split::Pick;
 use crate::attempt::{self, Call, Terms};
-use crate::body::Body;
+use crate::body::{Body, Patience};
 use crate::egress;
 use crate::filters::jwt::Claims;
 use crate::filters::{forwarded, json_body};
@@ -217,7 +217,7 @@ async fn inbound(
     forwarded::at_the_destination(head, client_cert(worker, downstream, peer), &mut edits);
     exchange.attempts = 1;
     let told = told(head);
-    exchange.until(told.map(|told| exchange.begun().plus(told)));
+    exchange.until(told.all.map(|all| exchange.begun().plus(all)));
     let time = (told, exchange.trace_key());
     let mut response = local_app::forward(worker, (local, port), head, body, &edits, time).await?;
     // Only a proxy may speak in the mesh's name.
@@ -226,12 +226,13 @@ async fn inbound(
     Ok(response)
 }
 
-/// How long another proxy says that it will wait; of a gRPC call also in the call's own words.
-fn told(head: &RequestHead) -> Option<Duration> {
-    let own = head.fields.first(&forwarded::EXPECTED).and_then(deadline::read);
+/// How long another proxy says that it will wait for the answer, and how long a gRPC call may take in its own words.
+fn told(head: &RequestHead) -> Patience {
     let grpc = head.fields.first(&attempt::GRPC_TIMEOUT).filter(|_| head.is_grpc());
-    let grpc = grpc.and_then(|value| grpc::read_timeout(value).ok());
-    [own, grpc].into_iter().flatten().min()
+    Patience {
+        answer: head.fields.first(&forwarded::EXPECTED).and_then(deadline::read),
+        all: grpc.and_then(|value| grpc::read_timeout(value).ok()),
+    }
 }
 
 /// From the application beside us to a service.
@@ -243,7 +244,6 @@ async fn outbound(
     exchange: &mut Exchange<'_>,
 ) -> Result<Response, Refusal> {
     let Asked { downstream, head, body } = asked;
-    exchange.until(worker.shared.app.deadlines().until(exchange.trace_key()));
     let asked_host = head.authority.host();
     let asked_service = match pinned {
         Some(name) => details(worker, runtime, name).await?,

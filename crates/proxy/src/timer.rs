@@ -50,9 +50,13 @@ impl Timer {
         limit(Instant::now(), after)
     }
 
-    /// Strikes `after` from now, or at `end` if that is earlier.
-    pub fn before(after: Duration, end: Option<Instant>) -> Self {
-        let limit = limit(Instant::now(), after);
+    /// What strikes `after` from then.
+    pub fn end_from(then: Instant, after: Duration) -> Instant {
+        limit(then, after)
+    }
+
+    /// Strikes at `limit`, or at `end` if that is earlier.
+    pub fn before(limit: Instant, end: Option<Instant>) -> Self {
         Self::at(end.map_or(limit, |end| end.min(limit)))
     }
 

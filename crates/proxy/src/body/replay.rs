@@ -3,12 +3,15 @@
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 
 use bytes::Bytes;
 use hms_http1::websocket::Offer;
 use hms_model::policy::retry::REPLAY_LIMIT;
+use tokio::time::Instant;
 
 use super::{Body, BodyError, Frame, Kind, Polled, Source};
+use crate::timer::Timer;
 
 /// A request body that can be sent more than once, as long as what was read of it fits [`REPLAY_LIMIT`] (ruling R2).
 pub struct Replayable {
@@ -26,6 +29,8 @@ struct Shared {
     failed: Option<BodyError>,
     overflowed: bool,
     attempt: u32,
+    /// When it was read to its end.
+    ended: Option<Instant>,
 }
 
 /// One sending of a [`Replayable`].
@@ -52,6 +57,7 @@ impl Replayable {
             failed: None,
             overflowed: false,
             attempt: 0,
+            ended: None,
         };
         Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None, waits: Cell::new(false) }
     }
@@ -79,6 +85,11 @@ impl Replayable {
             (None, true) => Source::Complete,
             (None, false) => Source::Sending,
         }
+    }
+
+    /// When the last of it was read, if that was seen.
+    pub(super) fn ended(&self) -> Option<Instant> {
+        self.shared.as_ref().and_then(|shared| shared.borrow().ended)
     }
 
     /// The body from its beginning. Bodies of earlier attempts end with an error, so that only one reads the source.
@@ -112,6 +123,7 @@ impl ReplayBody {
             failed: None,
             overflowed: true,
             attempt: 0,
+            ended: None,
         };
         Self { shared: Rc::new(RefCell::new(shared)), position: 0, attempt: 0, length: None }
     }
@@ -143,6 +155,9 @@ impl ReplayBody {
                     self.position = 0;
                 }
             }
+        }
+        if shared.ended.is_none() && (shared.complete || shared.failed.is_some() || shared.source.is_end()) {
+            shared.ended = Some(Timer::end_of(Duration::ZERO));
         }
         Poll::Ready(next)
     }

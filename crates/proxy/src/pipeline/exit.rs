@@ -2,8 +2,6 @@
 
 use std::rc::Rc;
 
-use hms_traffic::deadline;
-
 use super::split::Pick;
 use super::{Asked, is_probe};
 use crate::attempt::{Call, Terms};
@@ -37,11 +35,6 @@ pub(super) async fn serve(
     edits.remove(ATTEMPT);
     edits.remove(TRACE_ID);
     edits.remove(EXPECTED);
-    // With a body it counts from that one's end, which its sender sees first.
-    if body.is_end() {
-        let told = head.fields.first(&EXPECTED).and_then(deadline::read);
-        exchange.until(told.map(|told| exchange.begun().plus(told)));
-    }
     let call = Call {
         head,
         body,
