@@ -9,7 +9,7 @@ use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-pub use self::copied::Passed;
+pub use self::copied::{NotCopied, Passed};
 pub use self::replay::Replayable;
 
 use self::copied::CopiedBody;
@@ -138,7 +138,7 @@ impl Body {
     #[must_use]
     pub(crate) fn copied(self, passed: Passed) -> Self {
         if self.is_end() {
-            passed(Some(Bytes::new()));
+            passed(Ok(Bytes::new()));
             return self;
         }
         Self { kind: Kind::Copied(Box::new(CopiedBody::new(self, passed))), idle: None, silence: None }

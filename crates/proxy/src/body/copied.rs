@@ -7,8 +7,17 @@ use hms_model::policy::retry::REPLAY_LIMIT;
 
 use super::{Body, Frame, Polled};
 
-/// What is told once a body has passed: its bytes, or nothing if they were too many or broke off.
-pub type Passed = Box<dyn FnOnce(Option<Bytes>)>;
+/// What is told once a body has passed: its bytes, or why there is no copy.
+pub type Passed = Box<dyn FnOnce(Result<Bytes, NotCopied>)>;
+
+/// Why there is no copy of a body.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotCopied {
+    /// It is larger than what is kept.
+    TooLarge,
+    /// It broke off.
+    Broken,
+}
 
 pub(super) struct CopiedBody {
     pub(super) source: Body,
@@ -21,10 +30,10 @@ impl CopiedBody {
         Self { source, kept: Vec::new(), passed: Some(passed) }
     }
 
-    fn tell(&mut self, whole: bool) {
+    fn tell(&mut self, outcome: Result<(), NotCopied>) {
         if let Some(passed) = self.passed.take() {
             let kept = std::mem::take(&mut self.kept);
-            passed(whole.then(|| Bytes::from(kept)));
+            passed(outcome.map(|()| Bytes::from(kept)));
         }
     }
 
@@ -33,17 +42,17 @@ impl CopiedBody {
         match &next {
             Some(Ok(Frame::Data(bytes))) if self.passed.is_some() => {
                 if self.kept.len() + bytes.len() > REPLAY_LIMIT {
-                    self.tell(false);
+                    self.tell(Err(NotCopied::TooLarge));
                 } else {
                     self.kept.extend_from_slice(bytes);
                 }
             }
-            Some(Err(_)) => self.tell(false),
+            Some(Err(_)) => self.tell(Err(NotCopied::Broken)),
             Some(Ok(_)) | None => {}
         }
         // Nobody asks a body again that says it has ended.
         if next.is_none() || (self.source.is_end() && !matches!(next, Some(Err(_)))) {
-            self.tell(true);
+            self.tell(Ok(()));
         }
         Poll::Ready(next)
     }
@@ -51,6 +60,6 @@ impl CopiedBody {
 
 impl Drop for CopiedBody {
     fn drop(&mut self) {
-        self.tell(false);
+        self.tell(Err(NotCopied::Broken));
     }
 }

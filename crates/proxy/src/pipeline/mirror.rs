@@ -14,7 +14,8 @@ use hms_traffic::http_route::act;
 use super::split::Pick;
 use super::{details, named_port};
 use crate::attempt::{self, Call, Terms};
-use crate::body::Body;
+use crate::body::{Body, NotCopied};
+use crate::telemetry::metrics::NotSent;
 use crate::telemetry::record::Exchange;
 use crate::transport::{Delivered, Edits, Outcome, Protocol};
 use crate::worker::Worker;
@@ -73,7 +74,7 @@ pub(super) fn copies(
             continue;
         }
         let Some(place) = worker.mirrors.place() else {
-            worker.metrics.mirror_dropped();
+            worker.metrics.mirror_dropped(NotSent::TooMany);
             continue;
         };
         let copy = Copy {
@@ -84,8 +85,9 @@ pub(super) fn copies(
             _place: place,
         };
         body = body.copied(Box::new(move |copied| match copied {
-            Some(bytes) => drop(tokio::task::spawn_local(bounded(copy, bytes))),
-            None => copy.worker.metrics.mirror_dropped(),
+            Ok(bytes) => drop(tokio::task::spawn_local(bounded(copy, bytes))),
+            Err(NotCopied::TooLarge) => copy.worker.metrics.mirror_dropped(NotSent::TooLarge),
+            Err(NotCopied::Broken) => copy.worker.metrics.mirror_dropped(NotSent::Broken),
         }));
     }
     body
@@ -95,7 +97,7 @@ pub(super) fn copies(
 async fn bounded(copy: Copy, body: Bytes) {
     let worker = Rc::clone(&copy.worker);
     if tokio::time::timeout(PATIENCE, send(copy, body)).await.is_err() {
-        worker.metrics.mirror_dropped();
+        worker.metrics.mirror_dropped(NotSent::Late);
     }
 }
 
@@ -107,7 +109,7 @@ async fn send(copy: Copy, body: Bytes) {
     let nowhere = std::net::SocketAddr::from(([0, 0, 0, 0], 0));
     let mut exchange = Exchange::begin(worker, Direction::Outbound, &party, nowhere, Some(head), 0);
     let Ok(upstream) = details(worker, &runtime, &mirror.share.service).await else {
-        worker.metrics.mirror_dropped();
+        worker.metrics.mirror_dropped(NotSent::Unknown);
         return;
     };
     let never = Retry { retries: 0, ..Retry::default() };

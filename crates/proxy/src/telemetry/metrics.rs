@@ -197,6 +197,26 @@ pub struct Metrics {
     recent: RefCell<FxHashMap<Key, Recent>>,
 }
 
+/// Why a copy of a request was not sent, or not answered in time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NotSent {
+    /// Too many are under way.
+    TooMany,
+    /// Its body is larger than what is kept.
+    TooLarge,
+    /// The request broke off.
+    Broken,
+    /// Nothing is known of whom it is for.
+    Unknown,
+    /// It took too long.
+    Late,
+}
+
+impl NotSent {
+    /// As the series says it, in the order of the reasons.
+    const WORDS: [&str; 5] = ["too_many", "too_large", "broken", "unknown", "late"];
+}
+
 /// A cell, and what its key points at.
 #[derive(Debug)]
 struct Recent {
@@ -217,7 +237,7 @@ pub struct Registry {
     pending: Mutex<Retries>,
     pending_refused: Mutex<Retries>,
     /// Copies of requests that were to be sent and were not.
-    mirrors_dropped: AtomicU64,
+    mirrors_dropped: [AtomicU64; NotSent::WORDS.len()],
     breaches: Mutex<BTreeMap<&'static str, u64>>,
     names: Mutex<Names>,
     gauges: Mutex<BTreeMap<String, f64>>,
@@ -271,9 +291,11 @@ impl Metrics {
         }
     }
 
-    /// Counts a copy of a request that was not sent.
-    pub fn mirror_dropped(&self) {
-        self.registry.mirrors_dropped.fetch_add(1, Relaxed);
+    /// Counts a copy of a request that was not sent, or not answered in time.
+    pub fn mirror_dropped(&self, why: NotSent) {
+        if let Some(cell) = self.registry.mirrors_dropped.get(why as usize) {
+            cell.fetch_add(1, Relaxed);
+        }
     }
 
     fn cell(&self, labels: &Labels) -> Arc<Cell> {
@@ -372,7 +394,9 @@ impl Registry {
         out.push_str("# TYPE hms_pending_refused_total counter\n");
         each(&mut out, "hms_pending_refused_total", read(&self.pending_refused));
         out.push_str("# TYPE hms_mirrors_dropped_total counter\n");
-        line(&mut out, "hms_mirrors_dropped_total", self.mirrors_dropped.load(Relaxed));
+        for (why, count) in NotSent::WORDS.iter().zip(&self.mirrors_dropped) {
+            line(&mut out, &format!("hms_mirrors_dropped_total{{reason=\"{why}\"}}"), count.load(Relaxed));
+        }
         out.push_str("# HELP hms_http2_breaches_total HTTP/2 connections ended because they went over a limit.\n");
         out.push_str("# TYPE hms_http2_breaches_total counter\n");
         for (limit, count) in self.breaches.lock().iter() {

@@ -171,7 +171,7 @@ fn a_copy_goes_to_the_mirror_once_whatever_becomes_of_it() {
         stage.call(Method::GET, "pay-svc", "/c", Bytes::new()).await;
         stage.until("the next copy arrives", || shadow.count() == 2).await;
         assert_eq!(shadow.seen().last().map(String::as_str), Some("GET /c"), "failed copies are not sent again");
-        assert!(stage.metrics().contains("hms_mirrors_dropped_total 1"), "{}", stage.metrics());
+        assert!(stage.metrics().contains("hms_mirrors_dropped_total{reason=\"too_large\"} 1"), "{}", stage.metrics());
     });
 }
 
