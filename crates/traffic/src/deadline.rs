@@ -20,6 +20,8 @@ const GROUPS: usize = 256;
 const PLACES: usize = 8;
 #[cfg(loom)]
 const PLACES: usize = 2;
+/// Spreads numbers that are alike: 2^64 over the golden ratio, which is odd.
+const SPREAD: u64 = 0x9e37_79b9_7f4a_7c15;
 /// What is said of a request that may take as long as it likes.
 const NEVER: u64 = u64::MAX;
 
@@ -90,7 +92,7 @@ impl Group {
 /// What stands for a trace. A collision makes a call belong to one more request.
 pub fn key(trace: u128) -> u64 {
     let half = |bits: u128| u64::try_from(bits & u128::from(u64::MAX)).unwrap_or_default();
-    (half(trace) ^ half(trace >> 64).rotate_left(32)).max(1)
+    half(trace).wrapping_add(half(trace >> 64).wrapping_mul(SPREAD)).max(1)
 }
 
 impl Deadlines {
@@ -100,7 +102,7 @@ impl Deadlines {
     }
 
     fn group(groups: &[Group], key: u64) -> Option<&Group> {
-        let mixed = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+        let mixed = key.wrapping_mul(SPREAD) >> 32;
         groups.get(usize::try_from(mixed).unwrap_or_default() % groups.len().max(1))
     }
 
