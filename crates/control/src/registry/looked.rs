@@ -1,0 +1,182 @@
+//! What is worked out of each view beside what is sent: since when every resource is as it is, and which rules do nothing.
+
+use std::cmp::Ordering;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use hms_model::finding::Finding;
+use hms_model::http_route::Parent;
+use hms_model::names::ServiceName;
+use hms_model::resource::{Kind, Resource, ResourceKey};
+use tokio::time::Instant;
+
+use super::View;
+use crate::inert;
+use crate::store::Revision;
+
+/// Services that went and are remembered.
+const GONE: usize = 1000;
+
+/// Since when a resource is as it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Age {
+    /// The revision of the configuration that has it so. After a start of the control plane that is the one it started with.
+    pub(crate) config: Revision,
+    /// The first view that showed it so: who acknowledged it, or a later one, has it.
+    pub(crate) shown: Revision,
+    /// When that was.
+    pub(crate) at: Instant,
+}
+
+/// Kept from view to view, so that a change costs what it touches.
+#[derive(Debug, Default)]
+pub(super) struct Looked {
+    ages: BTreeMap<ResourceKey, Age>,
+    /// When services went that are not declared any more; what names them minds it.
+    gone: BTreeMap<ResourceKey, Instant>,
+    /// By parent, `None` for the gateway; those without a finding are not there.
+    inert: BTreeMap<Option<ServiceName>, Vec<Finding>>,
+    /// What else there was to say of the last view.
+    others: Vec<Finding>,
+}
+
+impl Looked {
+    /// Looks at a view that follows another, and says what people should know of it.
+    pub(super) fn at(&mut self, view: &View, before: &View, now: Instant) -> Vec<Finding> {
+        // Nothing of what is looked at follows from endpoints.
+        if view.config != before.config || self.ages.is_empty() {
+            let mut parents = BTreeSet::new();
+            for (key, old, new) in differences(&before.resources, &view.resources) {
+                match new {
+                    Some(_) => {
+                        let age = Age { config: view.config, shown: view.revision, at: now };
+                        self.ages.insert(key.clone(), age);
+                    }
+                    None => drop(self.ages.remove(key)),
+                }
+                self.bury(key, new.is_none(), now);
+                [old, new].into_iter().flatten().for_each(|resource| touched(resource, &mut parents));
+            }
+            for parent in parents {
+                let found = inert::of(view, parent.as_ref());
+                if found.is_empty() { drop(self.inert.remove(&parent)) } else { drop(self.inert.insert(parent, found)) }
+            }
+            self.others = inert::others(view);
+        }
+        let found = self.inert.values().flatten().chain(&self.others);
+        found.take(inert::MOST_FINDINGS).cloned().collect()
+    }
+
+    /// Remembers when a service went, until it comes again.
+    fn bury(&mut self, key: &ResourceKey, is_gone: bool, now: Instant) {
+        if !is_gone {
+            self.gone.remove(key);
+        } else if key.kind == Kind::Declaration {
+            if self.gone.len() >= GONE {
+                self.gone.clear();
+            }
+            self.gone.insert(key.clone(), now);
+        }
+    }
+
+    /// When a service was declared, declared otherwise or taken away, if that is known.
+    pub(super) fn touched(&self, service: &ServiceName) -> Option<Instant> {
+        let key = ResourceKey::of(Kind::Declaration, service);
+        self.age(&key).map(|age| age.at).or_else(|| self.gone.get(&key).copied())
+    }
+
+    /// Since when a resource is as it is.
+    pub(super) fn age(&self, key: &ResourceKey) -> Option<Age> {
+        self.ages.get(key).copied()
+    }
+}
+
+/// Whose routes are others because of a resource.
+fn touched(resource: &Resource, parents: &mut BTreeSet<Option<ServiceName>>) {
+    match resource {
+        Resource::HttpRoute(route) => parents.extend(route.parents.iter().map(|parent| match parent {
+            Parent::Service { service, .. } => Some(service.clone()),
+            Parent::Gateway => None,
+        })),
+        // One that appears takes routes that were there before.
+        Resource::Declaration(declaration) => drop(parents.insert(Some(declaration.name.clone()))),
+        _ => {}
+    }
+}
+
+type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
+/// A resource before and after.
+type Pair<'a> = (&'a ResourceKey, Option<&'a Resource>, Option<&'a Resource>);
+
+/// What is not the same in two configurations. What did not change is shared by both, so most of it is compared by its address.
+fn differences<'a>(before: &'a Resources, after: &'a Resources) -> Vec<Pair<'a>> {
+    let mut found: Vec<Pair<'a>> = Vec::new();
+    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
+    loop {
+        let order = match (old.peek(), new.peek()) {
+            (None, None) => return found,
+            (Some(_), None) => Ordering::Less,
+            (None, Some(_)) => Ordering::Greater,
+            (Some((one, _)), Some((other, _))) => one.cmp(other),
+        };
+        let gone = if order == Ordering::Greater { None } else { old.next() };
+        let came = if order == Ordering::Less { None } else { new.next() };
+        match (gone, came) {
+            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) || one == other => {}
+            (Some((key, one)), other) => found.push((key, Some(&**one), other.map(|(_, other)| &**other))),
+            (None, Some((key, other))) => found.push((key, None, Some(&**other))),
+            (None, None) => {}
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use hms_model::http_route::{Backend, HttpRoute, HttpRule};
+    use hms_model::mesh::{Assigned, assemble};
+    use hms_model::resource::Declaration;
+
+    use super::*;
+
+    fn name(text: &str) -> ServiceName {
+        ServiceName::new(text).unwrap()
+    }
+
+    fn route(object: &str, service: &str) -> Resource {
+        let parents = vec![Parent::Service { service: name(service), port: None }];
+        let rules = vec![HttpRule::to(vec![Backend::all(name(service))])];
+        Resource::HttpRoute(HttpRoute { name: name(object), parents, hosts: Vec::new(), rules })
+    }
+
+    fn view(config: u64, live: u64, resources: &[&Arc<Resource>]) -> View {
+        let (mesh, _) = assemble(resources.iter().map(|one| Resource::clone(one)).collect(), |_| Assigned::default());
+        let resources = resources.iter().map(|one| (one.key(), Arc::clone(one))).collect();
+        let revision = Revision(config.max(live));
+        View { revision, config: Revision(config), live: Revision(live), mesh, resources, ..View::default() }
+    }
+
+    #[test]
+    fn what_did_not_change_keeps_its_age_and_its_findings() {
+        let now = Instant::now();
+        let later = now + Duration::from_secs(9);
+        let pay = Arc::new(Resource::Declaration(Declaration::new(name("pay"))));
+        let [one, two] = ["one", "two"].map(|object| Arc::new(route(object, "pay")));
+        let mut looked = Looked::default();
+        let first = view(5, 3, &[&pay, &one]);
+        assert_eq!(looked.at(&first, &View::default(), now), []);
+        let second = view(8, 11, &[&pay, &one, &two]);
+        let found = looked.at(&second, &first, later);
+        assert_eq!(found.len(), 1, "two rules for everything: {found:?}");
+        let age = |looked: &Looked, key: &Arc<Resource>| looked.age(&key.key()).map(|age| (age.config.0, age.shown.0, age.at));
+        assert_eq!(age(&looked, &one), Some((5, 5, now)));
+        assert_eq!(age(&looked, &two), Some((8, 11, later)));
+        let third = view(8, 12, &[&pay, &one, &two]);
+        assert_eq!(looked.at(&third, &second, later), found);
+        let fourth = view(13, 12, &[&one]);
+        assert_eq!((looked.at(&fourth, &third, later), looked.touched(&name("pay"))), (Vec::new(), Some(later)));
+        assert_eq!(looked.age(&two.key()), None);
+        assert_eq!(age(&looked, &one), Some((5, 5, now)));
+    }
+}
