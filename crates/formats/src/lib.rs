@@ -16,6 +16,7 @@
 //! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`scenario`]: what `hms sim` plays
+//! * [`stored`]: resources as they are shown, to be applied again
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
@@ -30,6 +31,7 @@ pub mod route_yaml;
 pub mod routes_json;
 pub mod scenario;
 pub mod source;
+pub mod stored;
 
 mod document;
 mod gateway_api;
