@@ -26,7 +26,9 @@ pub(crate) fn others(view: &View) -> Vec<Finding> {
     let mut findings: Vec<Finding> = mesh.gateway.routes.iter().filter_map(|route| unheard(mesh, route)).collect();
     for (name, state) in &mesh.services {
         findings.extend(strangers(mesh, name));
-        for (route, rule) in state.service.http.iter().flat_map(|route| route.rules.iter().map(move |rule| (route, rule))) {
+        for (route, rule) in
+            state.service.http.iter().flat_map(|route| route.rules.iter().map(move |rule| (route, rule)))
+        {
             findings.extend(uncalled(mesh, route, rule));
         }
         if findings.len() > MOST_FINDINGS {

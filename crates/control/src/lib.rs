@@ -21,3 +21,5 @@ pub mod settings;
 mod show;
 pub mod store;
 pub mod tasks;
+
+pub use show::resources;

@@ -5,6 +5,8 @@ mod read;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hms_formats::{Source, stored};
+use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::resource::Resource;
 use prost_reflect::{
@@ -63,6 +65,12 @@ fn object(message: &DynamicMessage) -> Value {
         shown.insert(label.to_owned(), value);
     }
     Value::Object(shown)
+}
+
+/// The resources of files that hold them as they are shown, with everything that is wrong there.
+pub fn resources(sources: &[Source]) -> (Vec<Resource>, Vec<Finding>) {
+    let shower = Shower::new();
+    stored::translate(sources, |written| shower.read(written))
 }
 
 /// What a field is called for people.

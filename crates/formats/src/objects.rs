@@ -108,6 +108,15 @@ impl Objects {
     }
 }
 
+/// Whether a finding about the mesh says what was said of the file already: the same of a place in it.
+pub fn repeats(said: &[Finding], finding: &Finding) -> bool {
+    let file = |one: &Finding| one.place.as_ref().map(|place| place.file.clone());
+    let predicate = |one: &Finding| one.message.rsplit('`').next().unwrap_or_default().to_owned();
+    let same =
+        |one: &Finding| one.code == finding.code && file(one) == file(finding) && predicate(one) == predicate(finding);
+    finding.place.is_some() && said.iter().any(same)
+}
+
 /// Whether a file holds objects: `apiVersion` or `kind` begins a line of it, or it is JSON that names them.
 pub fn recognises(source: &Source) -> bool {
     let text = source.text.trim_start_matches('\u{feff}');

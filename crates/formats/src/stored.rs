@@ -173,7 +173,9 @@ fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null | Value::Unknown => serde_json::Value::Null,
         Value::Scalar(text, Form::Plain) => match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) if value.to_string() == *text => value,
+            Ok(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) if value.to_string() == *text => {
+                value
+            }
             _ => text.as_str().into(),
         },
         Value::Scalar(text, _) => text.as_str().into(),
@@ -232,7 +234,7 @@ mod tests {
         let (_, other) = read(r#"{"apiVersion": "hms/v1", "kind": "Status"}"#, pay);
         assert!(other[0].contains("`Status` of hms/v1 cannot be applied"), "{other:?}");
         let (_, mixed) = read(&format!("{SPLIT}---\napiVersion: v1\nkind: Service\n"), pay);
-        assert!(mixed[0].starts_with("a.yaml:11:1: error[HMS-2170]"), "{mixed:?}");
+        assert!(mixed[0].starts_with("a.yaml:12:1: error[HMS-2170]"), "{mixed:?}");
     }
 
     #[test]

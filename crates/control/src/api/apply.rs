@@ -6,8 +6,8 @@ use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hms_formats::Source;
 use hms_formats::objects::{self, Objects};
-use hms_formats::stored;
 use hms_formats::route_yaml::{self, RouteFile};
+use hms_formats::stored;
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
@@ -163,7 +163,10 @@ async fn apply(
     if mode == Mode::Commit {
         // What is inert is known only now that all of it is together.
         let view = context.parts().registry.view();
-        findings.extend(view.findings.iter().filter(|finding| objects.is_about(finding)).cloned());
+        let spoken_of = spoken_of(objects, resources);
+        let about = |finding: &&Finding| spoken_of.is_about(finding) && !objects::repeats(&findings, finding);
+        let inert: Vec<Finding> = view.findings.iter().filter(about).cloned().collect();
+        findings.extend(inert);
     }
     let body = Applied {
         registered,
@@ -204,6 +207,18 @@ async fn delete(
     })
     .await?;
     Ok(deleted(&context, &changed, mode))
+}
+
+/// Objects together with what resources say of the same.
+fn spoken_of(mut objects: Objects, resources: Vec<Resource>) -> Objects {
+    for resource in resources {
+        match resource {
+            Resource::HttpRoute(route) => objects.routes.push(route),
+            Resource::Split(split) => objects.splits.push(split),
+            _ => {}
+        }
+    }
+    objects
 }
 
 /// What people call a resource.

@@ -6,7 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hms_model::finding::did_you_mean;
-use hms_model::http_route::{HttpRule, Parent};
+use hms_model::http_route::HttpRule;
 use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
 use hms_model::resource::{Kind as ResourceKind, Resource, ResourceKey};
 use schemars::JsonSchema;
@@ -36,9 +36,15 @@ pub(super) fn operations() -> Vec<Operation> {
             list,
         )
         .answers::<Items<ResourceName>>(StatusCode::OK),
-        Operation::new(Method::GET, kind, "listResourcesOfKind", "Everything configured of one kind, and how it fares.", list_kind)
-            .answers::<Items<ResourceView>>(StatusCode::OK)
-            .fails(&[StatusCode::NOT_FOUND]),
+        Operation::new(
+            Method::GET,
+            kind,
+            "listResourcesOfKind",
+            "Everything configured of one kind, and how it fares.",
+            list_kind,
+        )
+        .answers::<Items<ResourceView>>(StatusCode::OK)
+        .fails(&[StatusCode::NOT_FOUND]),
         Operation::new(Method::GET, one, "showResource", "One resource as it is configured, and how it fares.", show)
             .answers::<ResourceView>(StatusCode::OK)
             .fails(&[StatusCode::NOT_FOUND]),
@@ -243,7 +249,6 @@ fn users(view: &View, service: &ServiceName) -> Vec<(String, String)> {
             }
             Resource::HttpRoute(route) => {
                 let name = &route.name;
-                let is_it = |parent: &Parent| matches!(parent, Parent::Service { service: own, .. } if own == service);
                 let leads = |rule: &&HttpRule| {
                     let backends = rule.backends.iter().map(|backend| &backend.share);
                     let mirrors = rule.actions.mirrors.iter().map(|mirror| &mirror.share);
@@ -252,7 +257,9 @@ fn users(view: &View, service: &ServiceName) -> Vec<(String, String)> {
                 let led = route.rules.iter().find(leads);
                 let (what, rule) = match led {
                     Some(rule) => ("leads to it", Some(rule)),
-                    None if route.parents.iter().any(is_it) => ("is about it", route.rules.first()),
+                    None if route.parents.iter().any(|parent| parent.service() == Some(service)) => {
+                        ("is about it", route.rules.first())
+                    }
                     None => continue,
                 };
                 let origin = rule.map(|rule| rule.origin.as_str()).filter(|origin| !origin.is_empty());
@@ -294,7 +301,11 @@ fn is_configured(kind: ResourceKind) -> bool {
 fn is_single(kind: ResourceKind) -> bool {
     matches!(
         kind,
-        ResourceKind::Trust | ResourceKind::Defaults | ResourceKind::Gateway | ResourceKind::Egress | ResourceKind::Stamps
+        ResourceKind::Trust
+            | ResourceKind::Defaults
+            | ResourceKind::Gateway
+            | ResourceKind::Egress
+            | ResourceKind::Stamps
     )
 }
 

@@ -21,13 +21,7 @@ pub(super) fn judge(mesh: &Mesh, resource: &Resource) -> Result<String, Fault> {
 /// The services it is about.
 pub(super) fn parents(resource: &Resource) -> Vec<&ServiceName> {
     match resource {
-        Resource::HttpRoute(route) => {
-            let service = |parent| match parent {
-                &Parent::Service { ref service, .. } => Some(service),
-                Parent::Gateway => None,
-            };
-            route.parents.iter().filter_map(service).collect()
-        }
+        Resource::HttpRoute(route) => route.parents.iter().filter_map(Parent::service).collect(),
         Resource::Split(split) => vec![&split.service],
         Resource::Route(route) => vec![&route.service],
         _ => Vec::new(),

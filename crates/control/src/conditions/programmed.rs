@@ -43,8 +43,14 @@ impl Proxies {
             let part = view.compiled.scope(scope);
             part.is_some_and(|part| carried.keys.iter().any(|key| part.contains_key(key)))
         };
-        let mut places: Vec<usize> =
-            carried.scopes.iter().filter(holds).filter_map(|scope| self.by_scope.get(scope)).flatten().copied().collect();
+        let mut places: Vec<usize> = carried
+            .scopes
+            .iter()
+            .filter(holds)
+            .filter_map(|scope| self.by_scope.get(scope))
+            .flatten()
+            .copied()
+            .collect();
         places.sort_unstable();
         places.dedup();
         places.into_iter().filter_map(|place| self.all.get(place)).collect()
@@ -126,7 +132,8 @@ pub(super) fn judge(view: &View, proxies: &Proxies, resource: &Resource, age: Ag
     let (mut reached, mut missed, mut refused) = (age.at, None, age.at);
     for proxy in &concerned {
         let Some(at) = proxy.reached(age.shown.0) else {
-            let so_far = proxy.acknowledged.map_or_else(|| "nothing".to_owned(), |revision| format!("revision {revision}"));
+            let so_far =
+                proxy.acknowledged.map_or_else(|| "nothing".to_owned(), |revision| format!("revision {revision}"));
             behind.push(format!("{} has {so_far}", proxy.who));
             missed = Some(missed.map_or(proxy.since, |first: Instant| first.min(proxy.since)));
             continue;

@@ -5,7 +5,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use hms_model::finding::Finding;
-use hms_model::http_route::Parent;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind, Resource, ResourceKey};
 use tokio::time::Instant;
@@ -94,10 +93,7 @@ impl Looked {
 /// Whose routes are others because of a resource.
 fn touched(resource: &Resource, parents: &mut BTreeSet<Option<ServiceName>>) {
     match resource {
-        Resource::HttpRoute(route) => parents.extend(route.parents.iter().map(|parent| match parent {
-            Parent::Service { service, .. } => Some(service.clone()),
-            Parent::Gateway => None,
-        })),
+        Resource::HttpRoute(route) => parents.extend(route.parents.iter().map(|parent| parent.service().cloned())),
         // One that appears takes routes that were there before.
         Resource::Declaration(declaration) => drop(parents.insert(Some(declaration.name.clone()))),
         _ => {}
@@ -134,7 +130,7 @@ fn differences<'a>(before: &'a Resources, after: &'a Resources) -> Vec<Pair<'a>>
 mod tests {
     use std::time::Duration;
 
-    use hms_model::http_route::{Backend, HttpRoute, HttpRule};
+    use hms_model::http_route::{Backend, HttpRoute, HttpRule, Parent};
     use hms_model::mesh::{Assigned, assemble};
     use hms_model::resource::Declaration;
 
@@ -169,7 +165,9 @@ mod tests {
         let second = view(8, 11, &[&pay, &one, &two]);
         let found = looked.at(&second, &first, later);
         assert_eq!(found.len(), 1, "two rules for everything: {found:?}");
-        let age = |looked: &Looked, key: &Arc<Resource>| looked.age(&key.key()).map(|age| (age.config.0, age.shown.0, age.at));
+        let age = |looked: &Looked, key: &Arc<Resource>| {
+            looked.age(&key.key()).map(|age| (age.config.0, age.shown.0, age.at))
+        };
         assert_eq!(age(&looked, &one), Some((5, 5, now)));
         assert_eq!(age(&looked, &two), Some((8, 11, later)));
         let third = view(8, 12, &[&pay, &one, &two]);

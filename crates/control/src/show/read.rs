@@ -8,7 +8,8 @@ use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
 use hms_model::resource::Resource;
 use prost_reflect::prost::Message as _;
 use prost_reflect::{
-    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _, Value as Field,
+    DynamicMessage, EnumDescriptor, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage as _,
+    Value as Field,
 };
 use serde_json::Value;
 
@@ -37,7 +38,10 @@ impl Shower {
         if resource.key() == written.key {
             return Ok(resource);
         }
-        let finding = Finding::error(2105, format!("this is `{}`, and its fields are those of `{}`", written.key, resource.key()));
+        let finding = Finding::error(
+            2105,
+            format!("this is `{}`, and its fields are those of `{}`", written.key, resource.key()),
+        );
         Err(vec![(Vec::new(), finding.fix("correct the name, or the fields"))])
     }
 }
@@ -138,7 +142,9 @@ impl Reading {
             }
             Kind::Uint64 if is_time => value.as_str().and_then(microseconds).map(Field::U64),
             Kind::Bool => value.as_bool().map(Field::Bool),
-            Kind::Uint32 | Kind::Fixed32 => value.as_u64().and_then(|number| u32::try_from(number).ok()).map(Field::U32),
+            Kind::Uint32 | Kind::Fixed32 => {
+                value.as_u64().and_then(|number| u32::try_from(number).ok()).map(Field::U32)
+            }
             Kind::Uint64 | Kind::Fixed64 => value.as_u64().map(Field::U64),
             Kind::Int32 | Kind::Sint32 | Kind::Sfixed32 => {
                 value.as_i64().and_then(|number| i32::try_from(number).ok()).map(Field::I32)
@@ -163,7 +169,9 @@ impl Reading {
         let kind = Kind::Enum(descriptor.clone());
         let words: Vec<(Value, i32)> =
             descriptor.values().map(|one| (word(one.number(), &kind), one.number())).collect();
-        if let Some((_, number)) = words.iter().find(|(word, number)| word == value || value.as_i64() == Some((*number).into())) {
+        if let Some((_, number)) =
+            words.iter().find(|(word, number)| word == value || value.as_i64() == Some((*number).into()))
+        {
             return Some(Field::EnumNumber(*number));
         }
         let known: Vec<&str> = words.iter().filter_map(|(word, _)| word.as_str()).collect();
@@ -251,14 +259,20 @@ mod tests {
             keep_alive: None,
             probe: Some(Probe::default()),
         };
-        let rule = |source| AllowRule { source, matches: vec![Match::parse("GET /a/*").unwrap()], origin: "m:1".to_owned() };
+        let rule =
+            |source| AllowRule { source, matches: vec![Match::parse("GET /a/*").unwrap()], origin: "m:1".to_owned() };
         let allow = vec![rule(Caller::Any), rule(Caller::Gateway), rule(Caller::Service(service("web.prod")))];
         let identities = vec![SpiffeId::parse("spiffe://k3.hms/ns/default/sa/pay").unwrap()];
         let authorization = Some(AuthorizationPolicy { allow });
         let limit = Some(RateLimit::parse("20 req/min").unwrap());
         let rules = vec![Rule { matches: Match::parse("/x").unwrap(), rate_limit: limit, origin: String::new() }];
         for resource in [
-            Resource::Declaration(Declaration { identities, overlay, authorization, ..Declaration::new(service("pay")) }),
+            Resource::Declaration(Declaration {
+                identities,
+                overlay,
+                authorization,
+                ..Declaration::new(service("pay"))
+            }),
             Resource::Declaration(Declaration::new(service("a.b"))),
             Resource::Defaults(Defaults::default()),
             Resource::Gateway(Gateway::default()),
@@ -286,7 +300,8 @@ mod tests {
         assert_eq!(back(&route), Ok(route));
         let parents = vec![Parent::Gateway, Parent::Service { service: service("a"), port: Some(7) }];
         let rules = vec![HttpRule::to(vec![Backend::all(service("b"))])];
-        let bare = Resource::HttpRoute(HttpRoute { name: service("r.ns"), parents, hosts: vec!["a.b".to_owned()], rules });
+        let bare =
+            Resource::HttpRoute(HttpRoute { name: service("r.ns"), parents, hosts: vec!["a.b".to_owned()], rules });
         assert_eq!(back(&bare), Ok(bare));
     }
 

@@ -64,7 +64,7 @@ fn nobody(route: &HttpRoute, rule: &HttpRule) -> Option<Finding> {
 
 /// A rule as people find it.
 fn named(rule: &LedRule) -> String {
-    let name = format!("`{}` of `{}`", rule.title, rule.route);
+    let name = format!("`{}` of the route `{}`", rule.title, rule.route);
     if rule.rule.origin.is_empty() { name } else { format!("{name} ({})", rule.rule.origin) }
 }
 
@@ -123,7 +123,9 @@ mod tests {
         ];
         assert_eq!(
             said(Some(&service("pay-svc")), &routes),
-            ["pay.yaml:20:1: warning[HMS-2180]: the rule `* /x[/*]` of the route `b` is never reached; `* /x[/*]` of `a` (pay.yaml:3) and `* /y[/*]` of `a` (pay.yaml:7) take every request that it would"]
+            [
+                "pay.yaml:20:1: warning[HMS-2180]: the rule `* /x[/*]` of the route `b` is never reached; `* /x[/*]` of the route `a` (pay.yaml:3) and `* /y[/*]` of the route `a` (pay.yaml:7) take every request that it would"
+            ]
         );
     }
 
@@ -159,7 +161,9 @@ mod tests {
         let said = said(Some(&service("pay-svc")), &[route("a", of_pay(), vec![none])]);
         assert_eq!(
             said,
-            ["pay.yaml:5:1: warning[HMS-2107]: a rule of the route `a` gives nobody a request; every weight is 0: the requests are answered with 500"]
+            [
+                "pay.yaml:5:1: warning[HMS-2107]: a rule of the route `a` gives nobody a request; every weight is 0: the requests are answered with 500"
+            ]
         );
     }
 

@@ -187,7 +187,10 @@ async fn a_service_that_routes_name_is_not_removed_and_they_are_named() {
     assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::CONFLICT, "`pay-v2` is still called"));
     let why = "the route `r` leads to it (file.yaml:7); the split of `pay-svc` gives it a share";
     let body = refused.json();
-    assert_eq!(body["why"].as_str().unwrap().split("; ").collect::<std::collections::BTreeSet<_>>(), why.split("; ").collect());
+    assert_eq!(
+        body["why"].as_str().unwrap().split("; ").collect::<std::collections::BTreeSet<_>>(),
+        why.split("; ").collect()
+    );
     assert_eq!(body["fix"].as_array().unwrap().len(), 2, "{body}");
     for path in ["split/pay-svc", "httproute/r", "declaration/pay-v2"] {
         let removed = world.call(Method::DELETE, &format!("/v1/resources/{path}"), None).await;
