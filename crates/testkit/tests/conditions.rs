@@ -124,17 +124,17 @@ fn what_leads_nowhere_and_what_is_never_reached_is_told_with_its_place() {
         mesh.write("routes.yaml", [route("pay", "pay-svc", "pay-v1"), route("lost", "pay-v1", "ghost")].join("---\n"));
         let said = mesh.try_hms(&["lint", "routes.yaml"]).await;
         let shadow = "the rule `never` of the route `pay` is never reached";
-        assert!(said.code == 3 && said.out.contains(shadow) && said.out.contains("routes.yaml:15"), "{said:?}");
+        assert!(said.code == 3 && said.out.contains(shadow) && said.out.contains("routes.yaml:14"), "{said:?}");
         let said = mesh.try_hms(&["apply", "routes.yaml"]).await;
         assert_eq!(said.code, 0, "{said:?}");
         let why = "`all` of the route `pay` (routes.yaml:11) takes every request that it would";
-        for words in ["HMS-2180", shadow, "routes.yaml:15", why, "requests are led to `ghost`, which does not exist"] {
+        for words in ["HMS-2180", shadow, "routes.yaml:14", why, "requests are led to `ghost`, which does not exist"] {
             assert!(said.err.contains(words), "{words}: {said:?}");
         }
         let check = mesh.try_hms(&["check", "--only", "configuration"]).await;
-        assert!(check.code == 3 && check.out.contains(&format!("HMS-2180 {shadow} (routes.yaml:15)")), "{check:?}");
+        assert!(check.code == 3 && check.out.contains(&format!("HMS-2180 {shadow} (routes.yaml:14)")), "{check:?}");
         let status = mesh.hms(&["status"]).await;
-        assert!(status.contains(&format!("HMS-2180 {shadow} (routes.yaml:15)")), "{status}");
+        assert!(status.contains(&format!("HMS-2180 {shadow} (routes.yaml:14)")), "{status}");
 
         let led = stack.until("httproute/pay", "Programmed").await;
         assert_eq!(led["conditions"][0]["message"], "`pay-svc` takes it");

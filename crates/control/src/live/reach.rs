@@ -77,7 +77,9 @@ impl Reach {
     /// A proxy that came so far at this moment.
     pub(crate) fn of(who: &str, scopes: impl IntoIterator<Item = Scope>, reached: &[(u64, Instant)]) -> Self {
         let mut steps = Steps::default();
-        reached.iter().for_each(|(revision, at)| steps.add(*revision, *at));
+        for (revision, at) in reached {
+            steps.add(*revision, *at);
+        }
         Self {
             who: who.to_owned(),
             scopes: Arc::new(scopes.into_iter().collect()),

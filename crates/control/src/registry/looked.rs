@@ -177,4 +177,30 @@ mod tests {
         assert_eq!(looked.age(&two.key()), None);
         assert_eq!(age(&looked, &one), Some((5, 5, now)));
     }
+
+    /// What it costs beside the change itself. The bound is that of a release; an unoptimised build only shows that nothing is quadratic.
+    #[test]
+    fn one_change_among_ten_thousand_routes_costs_what_it_touches() {
+        let mut stored: Vec<Arc<Resource>> = Vec::new();
+        for service in 0..1000 {
+            let service = format!("s{service}");
+            stored.push(Arc::new(Resource::Declaration(Declaration::new(name(&service)))));
+            stored.extend((0..10).map(|number| Arc::new(route(&format!("{service}-r{number}"), &service))));
+        }
+        let all = |stored: &[Arc<Resource>]| stored.iter().collect::<Vec<_>>();
+        let before = view(5, 5, &all(&stored));
+        let mut looked = Looked::default();
+        let now = Instant::now();
+        let begun = Instant::now();
+        assert_eq!(looked.at(&before, &View::default(), now).len(), inert::MOST_FINDINGS, "nine of ten are hidden");
+        println!("figure: the first look at 1000 services x 10 routes: {:?}", begun.elapsed());
+        *stored.last_mut().unwrap() = Arc::new(route("s999-r9", "s998"));
+        let after = view(6, 5, &all(&stored));
+        let begun = Instant::now();
+        assert_eq!(looked.at(&after, &before, now).len(), inert::MOST_FINDINGS);
+        let took = begun.elapsed();
+        println!("figure: one change among 1000 services x 10 routes: {took:?}");
+        let bound = Duration::from_millis(if cfg!(debug_assertions) { 500 } else { 3 });
+        assert!(took < bound, "{took:?}");
+    }
 }

@@ -70,7 +70,9 @@ fn of_routes(applied: &[Source], shown: &[Source]) -> Vec<Finding> {
     for route in objects.routes.into_iter().chain(stored) {
         let parents: BTreeSet<Option<ServiceName>> =
             route.parents.iter().map(|parent| parent.service().cloned()).collect();
-        parents.into_iter().for_each(|parent| of.entry(parent).or_default().push(route.clone()));
+        for parent in parents {
+            of.entry(parent).or_default().push(route.clone());
+        }
     }
     for (parent, routes) in of {
         let inert = hms_traffic::http_route::inert(parent.as_ref(), &routes);
