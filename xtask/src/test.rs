@@ -18,7 +18,8 @@ const STEPS: &[Step] = &[
         action: Action::Cargo(&["test", "--no-fail-fast", "--workspace", "--exclude", "hms-testkit"]),
     },
     Step { name: "loom", action: Action::Own(loom) },
-    Step { name: "fuzz", action: Action::Own(fuzz::smoke) },
+    // A release is linked by one processor for minutes, and a fuzz target runs on one.
+    Step { name: "fuzz", action: Action::Own(|| process::beside(&mut size::build(), fuzz::smoke)) },
     Step { name: "size", action: Action::Own(size::measure) },
     Step { name: "tools", action: Action::Own(tools) },
     Step { name: "mesh", action: Action::Own(mesh) },

@@ -10,7 +10,7 @@ use hms_formats::route_yaml::{self, RouteFile};
 use hms_formats::stored;
 use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
-use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
+use hms_model::resource::{Declaration, Gateway, Kind, Resource, ResourceKey};
 use hms_model::route::Route;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -231,7 +231,7 @@ fn named_resource(key: &ResourceKey) -> String {
 
 /// The gateway with the host names that objects give it, if it does not have them.
 fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
-    let mut gateway = view.mesh.gateway.clone();
+    let mut gateway = Gateway::clone(&view.mesh.gateway);
     let new = objects.hosts.iter().filter(|host| !gateway.hosts.contains(host));
     let new: Vec<String> = new.cloned().collect();
     if new.is_empty() {

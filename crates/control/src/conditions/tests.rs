@@ -1,4 +1,3 @@
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -38,7 +37,7 @@ fn split(service: &str, others: &[&str]) -> Resource {
 fn view(resources: &[Resource]) -> View {
     let (mesh, _) = assemble(resources.to_vec(), |_| Assigned::default());
     let compiled = compile(&mesh, (&Mesh::default(), &Compiled::default()));
-    let resources = resources.iter().map(|one| (one.key(), Arc::new(one.clone()))).collect::<BTreeMap<_, _>>();
+    let resources = Arc::new(resources.iter().map(|one| (one.key(), Arc::new(one.clone()))).collect());
     View { mesh, compiled, resources, ..View::default() }
 }
 

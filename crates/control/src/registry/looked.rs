@@ -1,10 +1,9 @@
 //! What is worked out of each view beside what is sent: since when every resource is as it is, and which rules do nothing.
 
-use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
 use hms_model::finding::Finding;
+use hms_model::mesh::{changed, same};
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind, Resource, ResourceKey};
 use tokio::time::Instant;
@@ -45,7 +44,7 @@ impl Looked {
         // Nothing of what is looked at follows from endpoints.
         if view.config != before.config || self.ages.is_empty() {
             let mut parents = BTreeSet::new();
-            for (key, old, new) in differences(&before.resources, &view.resources) {
+            for (key, old, new) in changed(&before.resources, &view.resources, same) {
                 match new {
                     Some(_) => {
                         let age = Age { config: view.config, shown: view.revision, at: now };
@@ -100,34 +99,9 @@ fn touched(resource: &Resource, parents: &mut BTreeSet<Option<ServiceName>>) {
     }
 }
 
-type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
-/// A resource before and after.
-type Pair<'a> = (&'a ResourceKey, Option<&'a Resource>, Option<&'a Resource>);
-
-/// What is not the same in two configurations. What did not change is shared by both, so most of it is compared by its address.
-fn differences<'a>(before: &'a Resources, after: &'a Resources) -> Vec<Pair<'a>> {
-    let mut found: Vec<Pair<'a>> = Vec::new();
-    let (mut old, mut new) = (before.iter().peekable(), after.iter().peekable());
-    loop {
-        let order = match (old.peek(), new.peek()) {
-            (None, None) => return found,
-            (Some(_), None) => Ordering::Less,
-            (None, Some(_)) => Ordering::Greater,
-            (Some((one, _)), Some((other, _))) => one.cmp(other),
-        };
-        let gone = if order == Ordering::Greater { None } else { old.next() };
-        let came = if order == Ordering::Less { None } else { new.next() };
-        match (gone, came) {
-            (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) || one == other => {}
-            (Some((key, one)), other) => found.push((key, Some(&**one), other.map(|(_, other)| &**other))),
-            (None, Some((key, other))) => found.push((key, None, Some(&**other))),
-            (None, None) => {}
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
     use std::time::Duration;
 
     use hms_model::http_route::{Backend, HttpRoute, HttpRule, Parent};
@@ -148,7 +122,7 @@ mod tests {
 
     fn view(config: u64, live: u64, resources: &[&Arc<Resource>]) -> View {
         let (mesh, _) = assemble(resources.iter().map(|one| Resource::clone(one)).collect(), |_| Assigned::default());
-        let resources = resources.iter().map(|one| (one.key(), Arc::clone(one))).collect();
+        let resources = Arc::new(resources.iter().map(|one| (one.key(), Arc::clone(one))).collect());
         let revision = Revision(config.max(live));
         View { revision, config: Revision(config), live: Revision(live), mesh, resources, ..View::default() }
     }
@@ -187,15 +161,14 @@ mod tests {
             stored.push(Arc::new(Resource::Declaration(Declaration::new(name(&service)))));
             stored.extend((0..10).map(|number| Arc::new(route(&format!("{service}-r{number}"), &service))));
         }
-        let all = |stored: &[Arc<Resource>]| stored.iter().collect::<Vec<_>>();
-        let before = view(5, 5, &all(&stored));
+        let before = view(5, 5, &stored.iter().collect::<Vec<_>>());
         let mut looked = Looked::default();
         let now = Instant::now();
         let begun = Instant::now();
         assert_eq!(looked.at(&before, &View::default(), now).len(), inert::MOST_FINDINGS, "nine of ten are hidden");
         println!("figure: the first look at 1000 services x 10 routes: {:?}", begun.elapsed());
         *stored.last_mut().unwrap() = Arc::new(route("s999-r9", "s998"));
-        let after = view(6, 5, &all(&stored));
+        let after = view(6, 5, &stored.iter().collect::<Vec<_>>());
         let begun = Instant::now();
         assert_eq!(looked.at(&after, &before, now).len(), inert::MOST_FINDINGS);
         let took = begun.elapsed();
