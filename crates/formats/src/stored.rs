@@ -168,16 +168,18 @@ fn place(root: &Node, steps: &[Step]) -> Span {
     at
 }
 
-/// A value as JSON: a plain scalar is a number or a truth value if that is written again as it was.
+/// A number or truth value that is written again as it was.
+fn bare(text: &str) -> Option<serde_json::Value> {
+    let value = serde_json::from_str::<serde_json::Value>(text).ok()?;
+    let again = value.to_string();
+    ((value.is_number() || value.is_boolean()) && again == text).then_some(value)
+}
+
+/// A value as JSON: a plain scalar is a number or a truth value where it can be.
 fn json(node: &Node) -> serde_json::Value {
     match &node.value {
         Value::Null | Value::Unknown => serde_json::Value::Null,
-        Value::Scalar(text, Form::Plain) => match serde_json::from_str::<serde_json::Value>(text) {
-            Ok(value @ (serde_json::Value::Bool(_) | serde_json::Value::Number(_))) if value.to_string() == *text => {
-                value
-            }
-            _ => text.as_str().into(),
-        },
+        Value::Scalar(text, Form::Plain) => bare(text).unwrap_or_else(|| text.as_str().into()),
         Value::Scalar(text, _) => text.as_str().into(),
         Value::List(items) => items.iter().map(json).collect(),
         Value::Map(entries) => entries.iter().map(|entry| (entry.key.clone(), json(&entry.value))).collect(),

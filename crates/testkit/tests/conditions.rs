@@ -66,7 +66,8 @@ impl Stack {
         wait::until(&format!("{path} is {reason}"), SOON, || async {
             let status = self.mesh.rest().get(&format!("/v1/resources/{path}")).await["status"].clone();
             let conditions: Vec<&Value> = status["conditions"].as_array().into_iter().flatten().collect();
-            let fault = conditions.iter().find(|condition| condition["status"] == "False").or(conditions.last());
+            let fault =
+                conditions.iter().find(|condition| condition["status"] == "False").or_else(|| conditions.last());
             if fault.is_some_and(|fault| fault["reason"] == reason) { Ok(status) } else { Err(status.to_string()) }
         })
         .await

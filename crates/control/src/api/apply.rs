@@ -157,7 +157,7 @@ async fn apply(
         Ok(changes)
     })
     .await?;
-    let named = resources.iter().map(|resource| resource.key());
+    let named = resources.iter().map(Resource::key);
     let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).chain(named.map(|key| named_resource(&key))).collect();
     if mode == Mode::Commit {

@@ -38,7 +38,7 @@ fn view(resources: &[Resource]) -> View {
     let (mesh, _) = assemble(resources.to_vec(), |_| Assigned::default());
     let compiled = compile(&mesh, (&Mesh::default(), &Compiled::default()));
     let resources = Arc::new(resources.iter().map(|one| (one.key(), Arc::new(one.clone()))).collect());
-    View { mesh, compiled, resources, ..View::default() }
+    View { mesh, resources, compiled, ..View::default() }
 }
 
 /// An object of revision 40 that a view first showed as 42.
@@ -115,7 +115,7 @@ fn a_reference_that_may_not_be_followed_says_why() {
              [{{group: \"\", kind: Service, name: pay}}]\n  rules: [{{backendRefs: [{backend}]}}]\n"
         );
         let (objects, findings) = objects::translate(&[Source::new("r.yaml", text)]);
-        objects.routes.first().cloned().map(Resource::HttpRoute).unwrap_or_else(|| panic!("{findings:?}"))
+        objects.routes.first().cloned().map_or_else(|| panic!("{findings:?}"), Resource::HttpRoute)
     };
     let foreign = route("{name: old, namespace: prod, port: 80}");
     let found = faults(&[declared("pay"), declared("old.prod"), foreign.clone()], &foreign);
@@ -175,7 +175,7 @@ fn what_concerns_everybody_waits_for_everybody_and_for_nobody_it_is_done() {
 #[test]
 fn a_condition_is_as_old_as_what_last_decided_it() {
     let begin = Instant::now();
-    let later = begin + Duration::from_secs(60);
+    let later = begin + Duration::from_mins(1);
     let resources = [declared("pay"), declared("old"), split("pay", &["pay", "old"])];
     let touched = |service: &ServiceName| Some(if *service == name("old") { later } else { begin });
     let status = of(&view(&resources), &Proxies::default(), &resources[2], age(begin), touched);

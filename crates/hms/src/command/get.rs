@@ -89,18 +89,19 @@ fn table(resources: &[Value], of_one_kind: bool) -> Table {
 
 /// What a resource says, in a few words.
 fn says(kind: &str, spec: &Value) -> String {
-    let each = |list: &str, word: &dyn Fn(&Value) -> Option<String>, between: &str| {
-        let items = spec.get(list).and_then(Value::as_array).into_iter().flatten();
-        items.filter_map(word).collect::<Vec<_>>().join(between)
-    };
+    let items = |list: &str| spec.get(list).and_then(Value::as_array).into_iter().flatten();
     let text = |value: &Value, member: &str| value.get(member).and_then(Value::as_str).map(str::to_owned);
     match kind {
-        "split" => each("shares", &|share| Some(share.get("weight")?.to_string()), "/"),
-        "route" => each("rules", &|rule| text(rule, "matches"), ", "),
+        "split" => {
+            let weights = items("shares").filter_map(|share| Some(share.get("weight")?.to_string()));
+            weights.collect::<Vec<_>>().join("/")
+        }
+        "route" => items("rules").filter_map(|rule| text(rule, "matches")).collect::<Vec<_>>().join(", "),
         "httproute" => {
-            let rules = spec.get("rules").and_then(Value::as_array).map_or(0, Vec::len);
-            let parent = |parent: &Value| text(parent, "service").or_else(|| Some("gateway".to_owned()));
-            format!("{}: {rules} rule{}", each("parents", &parent, ", "), if rules == 1 { "" } else { "s" })
+            let parent = |parent: &Value| text(parent, "service").unwrap_or_else(|| "gateway".to_owned());
+            let parents: Vec<String> = items("parents").map(parent).collect();
+            let rules = items("rules").count();
+            format!("{}: {rules} rule{}", parents.join(", "), if rules == 1 { "" } else { "s" })
         }
         _ => spec.to_string(),
     }
