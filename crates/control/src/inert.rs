@@ -1,10 +1,12 @@
 //! What is configured and does nothing, as far as the mesh as a whole tells: said once it is shown, never silent.
 
 use hms_model::finding::Finding;
-use hms_model::http_route::{HttpRoute, HttpRule, Source};
+use hms_model::http_route::{HttpRoute, HttpRule, Parent, Source};
 use hms_model::mesh::Mesh;
 use hms_model::names::ServiceName;
 use hms_model::policy::authorization;
+use hms_model::port::Port;
+use hms_model::split::Share;
 
 use crate::registry::View;
 
@@ -26,6 +28,9 @@ pub(crate) fn others(view: &View) -> Vec<Finding> {
     let mut findings: Vec<Finding> = mesh.gateway.routes.iter().filter_map(|route| unheard(mesh, route)).collect();
     for (name, state) in &mesh.services {
         findings.extend(strangers(mesh, name));
+        findings.extend(nobody(name, &state.service.split));
+        let declared = view.declaration(name).map(|own| own.ports.as_slice()).unwrap_or_default();
+        findings.extend(state.service.http.iter().flat_map(|route| portless(name, declared, route)));
         for (route, rule) in
             state.service.http.iter().flat_map(|route| route.rules.iter().map(move |rule| (route, rule)))
         {
@@ -82,6 +87,36 @@ fn strangers(mesh: &Mesh, name: &ServiceName) -> Vec<Finding> {
     rules.iter().filter_map(stranger).collect()
 }
 
+/// A split that gives every call to nobody.
+fn nobody(name: &ServiceName, shares: &[Share]) -> Option<Finding> {
+    if shares.is_empty() || shares.iter().any(|share| share.weight > 0) {
+        return None;
+    }
+    let finding = Finding::warning(2107, format!("the split of `{name}` gives nobody a request"));
+    Some(
+        finding
+            .because("every weight is 0")
+            .fix(format!("hms shift {name} VERSION=PERCENT, or hms delete split {name}")),
+    )
+}
+
+/// A route about a port that its service does not declare: nobody dials it. Without declared ports those of its programs count, and
+/// programs come and go.
+fn portless(name: &ServiceName, declared: &[Port], route: &HttpRoute) -> Vec<Finding> {
+    let missing = |parent: &Parent| match parent {
+        Parent::Service { service, port: Some(port) } if service == name && !declared.is_empty() => {
+            (!declared.iter().any(|own| own.number == *port)).then_some(*port)
+        }
+        _ => None,
+    };
+    let finding = |port: u16| {
+        let message = format!("the route `{}` is about port {port} of `{name}`, which has no such port", route.name);
+        let known: Vec<String> = declared.iter().map(|own| own.number.to_string()).collect();
+        Finding::warning(2107, message).because(format!("it declares {}", known.join(", "))).fix("correct the port")
+    };
+    route.parents.iter().filter_map(missing).map(finding).collect()
+}
+
 /// A rule for callers of which none exists.
 fn uncalled(mesh: &Mesh, route: &HttpRoute, rule: &HttpRule) -> Option<Finding> {
     let is_there = |source: &Source| match source {
@@ -103,10 +138,13 @@ fn uncalled(mesh: &Mesh, route: &HttpRoute, rule: &HttpRule) -> Option<Finding> 
 
 #[cfg(test)]
 mod tests {
-    use hms_model::http_route::{Backend, HttpMatch, Parent};
+    use std::sync::Arc;
+
+    use hms_model::http_route::{Backend, HttpMatch};
     use hms_model::mesh::{Assigned, assemble};
     use hms_model::policy::authorization::{AllowRule, AuthorizationPolicy};
     use hms_model::resource::{Declaration, Resource};
+    use hms_model::split::Split;
 
     use super::*;
 
@@ -115,7 +153,9 @@ mod tests {
     }
 
     fn view(resources: Vec<Resource>) -> View {
-        View { mesh: assemble(resources, |_| Assigned::default()).0, ..View::default() }
+        let stored = resources.iter().map(|one| (one.key(), Arc::new(one.clone()))).collect();
+        let mesh = assemble(resources, |_| Assigned::default()).0;
+        View { mesh, resources: Arc::new(stored), ..View::default() }
     }
 
     fn said(resources: Vec<Resource>) -> Vec<String> {
@@ -152,6 +192,25 @@ mod tests {
         assert_eq!(
             said,
             ["a rule of the route `r` is for callers that do not exist; * /* from ghost, * /* from namespace nowhere"]
+        );
+    }
+
+    #[test]
+    fn a_port_that_nobody_has_and_a_split_for_nobody_are_named() {
+        let port =
+            Port { number: 80, name: String::new(), protocol: hms_model::port::AppProtocol::Detect, target: None };
+        let pay = Declaration { ports: vec![port], ..Declaration::new(name("pay")) };
+        let about = |number| Parent::Service { service: name("pay"), port: Some(number) };
+        let rules = vec![HttpRule::to(vec![Backend::all(name("pay"))])];
+        let route = HttpRoute { name: name("r"), parents: vec![about(80), about(81)], hosts: Vec::new(), rules };
+        let shares = vec![Share { service: name("pay"), version: "v1".to_owned(), weight: 0 }];
+        let split = Split { service: name("pay"), shares };
+        assert_eq!(
+            said(vec![Resource::Declaration(pay), Resource::HttpRoute(route), Resource::Split(split)]),
+            [
+                "the split of `pay` gives nobody a request; every weight is 0",
+                "the route `r` is about port 81 of `pay`, which has no such port; it declares 80",
+            ]
         );
     }
 
