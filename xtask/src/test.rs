@@ -80,6 +80,8 @@ fn mesh() -> Outcome {
     // One run tells everything that fails.
     let mut command = cargo_command(&["test", "--no-fail-fast", "-p", "hms-testkit"]);
     command
+        // Most of them wait for something most of the time.
+        .env("RUST_TEST_THREADS", "3")
         .env("HMS_TEST_BIN", target().join("debug"))
         .env("HMS_TEST_PYTHON", venv.python())
         .env("HMS_TEST_H2SPEC", golang::h2spec()?)
