@@ -159,6 +159,28 @@ fn only_proxies_that_hold_what_carries_it_are_counted() {
 }
 
 #[test]
+fn a_gateway_is_concerned_by_its_routes_and_by_what_it_serves() {
+    let now = Instant::now();
+    let served = Resource::Route(Route { service: name("pay"), rules: Vec::new() });
+    let outside = Resource::HttpRoute(route(vec![Parent::Gateway], vec![Backend::all(name("pay"))]));
+    let inside = split("other", &["pay"]);
+    let resources = [declared("pay"), declared("other"), served.clone(), outside.clone(), inside.clone()];
+    let view = view(&resources);
+    let proxies = || {
+        let gateway = Reach::of("gateway", [Scope::Mesh, Scope::Gateway], &[(41, now)]);
+        vec![gateway, Reach::of("web", [Scope::Mesh, Scope::Service(name("pay"))], &[(42, now)])]
+    };
+    let counted = |resource| {
+        let status = judged(&view, proxies(), resource, now);
+        (status.programmed, status.proxies)
+    };
+    assert_eq!(counted(&served), (1, 2), "who calls it, and the gateway");
+    assert_eq!(counted(&outside), (0, 1));
+    assert_eq!(counted(&inside), (0, 0), "nobody asked for this one");
+    assert_eq!(counted(&declared("pay")), (1, 2), "everybody knows its name");
+}
+
+#[test]
 fn what_concerns_everybody_waits_for_everybody_and_for_nobody_it_is_done() {
     let now = Instant::now();
     let resources = [declared("pay")];
