@@ -7,7 +7,6 @@ mod actions;
 mod destination;
 mod destination_rule;
 mod matches;
-mod order;
 mod resilience;
 mod virtual_service;
 
@@ -18,7 +17,6 @@ use hms_model::names::ServiceName;
 pub(crate) use self::destination_rule::read as destination_rule;
 pub(crate) use self::virtual_service::read as virtual_service;
 
-use crate::document::{Form, Node, Value};
 use crate::objects::object::Object;
 use crate::read::{Field, Reader};
 
@@ -40,14 +38,4 @@ fn service(reader: &mut Reader<'_>, object: &Object<'_>, field: &Field<'_>) -> O
         reader.bad(field, "the host name of a service", why, "write for example reviews.prod.svc.cluster.local");
     }
     service
-}
-
-/// A key read as if it were a value, where keys are names of something.
-fn key_node(field: &Field<'_>) -> Node {
-    Node { span: field.key, value: Value::Scalar(field.name.to_owned(), Form::Quoted) }
-}
-
-/// Such a key as a field.
-fn key_field<'k>(field: &Field<'_>, node: &'k Node) -> Field<'k> {
-    Field { path: field.path.clone(), name: "", key: field.key, node }
 }

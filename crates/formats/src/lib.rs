@@ -13,7 +13,7 @@
 //! * [`convert`]: objects written as the Gateway API's
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
-//! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
+//! * [`objects`]: objects of Kubernetes and of other meshes: the Gateway API's, Linkerd's, SMI's, Istio's, Consul's, App Mesh's
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`scenario`]: what `hms sim` plays
 //! * [`mod@render`]: findings for a terminal
@@ -31,6 +31,7 @@ pub mod routes_json;
 pub mod scenario;
 pub mod source;
 
+mod consul;
 mod document;
 mod gateway_api;
 mod istio;

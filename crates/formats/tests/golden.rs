@@ -77,6 +77,9 @@ fn objects(sources: &[Source], out: &mut String) -> Vec<Finding> {
     }
     for (name, policies) in &objects.services {
         writeln!(out, "service {name}: {:?}", policies.overlay).unwrap();
+        if let Some(protocol) = policies.protocol {
+            writeln!(out, "  speaks {protocol}").unwrap();
+        }
         for rule in &policies.allow {
             writeln!(out, "  {rule:?}").unwrap();
         }

@@ -2,6 +2,7 @@
 
 use hms_model::finding::Finding;
 
+use crate::consul;
 use crate::document::short;
 use crate::read::{Field, Reader, nearest};
 
@@ -34,6 +35,16 @@ pub(crate) enum Kind {
     TrafficTarget,
     /// Linkerd's `HTTPRoute`.
     LinkerdRoute,
+    /// Consul's.
+    ServiceRouter,
+    /// Consul's.
+    ServiceSplitter,
+    /// Consul's.
+    ServiceResolver,
+    /// Consul's.
+    ServiceDefaults,
+    /// Consul's.
+    ServiceIntentions,
 }
 
 impl Kind {
@@ -43,6 +54,11 @@ impl Kind {
             Self::TrafficSplit | Self::HttpRouteGroup | Self::TrafficTarget => "smi",
             Self::LinkerdRoute => "linkerd",
             Self::VirtualService | Self::DestinationRule => "istio",
+            Self::ServiceRouter
+            | Self::ServiceSplitter
+            | Self::ServiceResolver
+            | Self::ServiceDefaults
+            | Self::ServiceIntentions => "consul",
             _ => "gateway-api",
         }
     }
@@ -50,7 +66,7 @@ impl Kind {
     /// The kind that it shares its names with: all that become routes for requests are stored as such.
     pub(crate) fn stored_as(self) -> Self {
         match self {
-            Self::GrpcRoute | Self::LinkerdRoute | Self::VirtualService => Self::HttpRoute,
+            Self::GrpcRoute | Self::LinkerdRoute | Self::VirtualService | Self::ServiceRouter => Self::HttpRoute,
             own => own,
         }
     }
@@ -74,6 +90,11 @@ const KINDS: &[Row] = &[
     ("networking.istio.io", "DestinationRule", &["v1", "v1beta1", "v1alpha3"], Kind::DestinationRule),
     ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
     ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
+    (consul::GROUP, "ServiceRouter", &["v1alpha1"], Kind::ServiceRouter),
+    (consul::GROUP, "ServiceSplitter", &["v1alpha1"], Kind::ServiceSplitter),
+    (consul::GROUP, "ServiceResolver", &["v1alpha1"], Kind::ServiceResolver),
+    (consul::GROUP, "ServiceDefaults", &["v1alpha1"], Kind::ServiceDefaults),
+    (consul::GROUP, "ServiceIntentions", &["v1alpha1"], Kind::ServiceIntentions),
     ("split.smi-spec.io", "TrafficSplit", &["v1alpha2", "v1alpha3", "v1alpha4"], Kind::TrafficSplit),
 ];
 

@@ -1,0 +1,138 @@
+//! What has been made of the objects so far.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use hms_model::finding::Finding;
+use hms_model::http_route::HttpRoute;
+use hms_model::names::ServiceName;
+use hms_model::resource::Overlay;
+use hms_model::split::Split;
+
+use super::kind::Kind;
+use super::object::Object;
+use super::{Objects, Policies, overlaid};
+use crate::consul::{self, Chain, Division};
+use crate::gateway_api::{self, Scene};
+use crate::istio::{self, Subsets};
+use crate::linkerd;
+use crate::read::{Reader, Span};
+use crate::smi::{self, Groups};
+use crate::traffic_split::{self, Meaning};
+
+/// What has been made so far, by the file it is from.
+#[derive(Debug, Default)]
+pub(super) struct Made {
+    routes: Vec<(u16, HttpRoute)>,
+    splits: Vec<(u16, Split)>,
+    divided: BTreeMap<ServiceName, Span>,
+    pub(super) hosts: Vec<(u16, String)>,
+    services: Vec<(u16, ServiceName, Policies)>,
+    pub(super) groups: Groups,
+    subsets: Subsets,
+    pub(super) chain: Chain,
+}
+
+impl Made {
+    pub(super) fn add(&mut self, reader: &mut Reader<'_>, kind: Kind, object: &Object<'_>, scene: &Scene<'_>) {
+        let file = object.at.file;
+        let route = match kind {
+            Kind::TrafficSplit => match traffic_split::read(reader, object, &self.groups) {
+                Some(Meaning::All(split, at)) => return self.divide(reader, Some((split, at))),
+                Some(Meaning::Some(route)) => Some(route),
+                None => return,
+            },
+            Kind::TrafficTarget => {
+                let target = smi::target(reader, object, &self.groups);
+                let policies = |allow| Policies { allow, ..Policies::default() };
+                self.services.extend(target.map(|(service, allow)| (file, service, policies(allow))));
+                return;
+            }
+            Kind::TcpRoute | Kind::TlsRoute => {
+                let split = gateway_api::streams::read(reader, object, scene);
+                return self.divide(reader, split);
+            }
+            Kind::HttpRoute => gateway_api::http_route(reader, object, scene),
+            Kind::GrpcRoute => gateway_api::grpc::read(reader, object, scene),
+            Kind::LinkerdRoute => linkerd::read(reader, object, scene),
+            Kind::VirtualService => istio::virtual_service(reader, object, &self.subsets),
+            Kind::ServiceRouter => consul::router(reader, object, &self.chain),
+            Kind::ServiceSplitter | Kind::ServiceResolver => return self.divided(reader, kind, object),
+            Kind::ServiceDefaults => {
+                let protocol = consul::defaults(reader, object);
+                let policies = |protocol| Policies { protocol: Some(protocol), ..Policies::default() };
+                self.services.extend(protocol.map(|(service, protocol)| (file, service, policies(protocol))));
+                return;
+            }
+            Kind::ServiceIntentions => {
+                let rules = consul::intentions(reader, object);
+                let policies = |allow| Policies { allow, ..Policies::default() };
+                self.services.extend(rules.map(|(service, allow)| (file, service, policies(allow))));
+                return;
+            }
+            Kind::BackendTlsPolicy => return gateway_api::backend_tls(reader, object),
+            // Read before, because others refer to them.
+            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup | Kind::DestinationRule => return,
+        };
+        self.routes.extend(route.map(|mut route| {
+            linkerd::annotations::over(reader, object, &mut route);
+            (file, route)
+        }));
+    }
+
+    /// What a rule of Istio's says of a service.
+    pub(super) fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        let Some((service, overlay)) = istio::destination_rule(reader, object, &mut self.subsets) else { return };
+        if overlay != Overlay::default() {
+            self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
+        }
+    }
+
+    /// What a splitter or a resolver of Consul's says of a service.
+    fn divided(&mut self, reader: &mut Reader<'_>, kind: Kind, object: &Object<'_>) {
+        if kind == Kind::ServiceResolver
+            && let Some((service, overlay)) = consul::policies(reader, object)
+        {
+            self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
+        }
+        match self.chain.division(reader, kind, object) {
+            Some(Division::Split(split, at)) => self.divide(reader, Some((split, at))),
+            Some(Division::Route(route)) => self.routes.push((object.at.file, route)),
+            None => {}
+        }
+    }
+
+    /// A service is divided once.
+    fn divide(&mut self, reader: &mut Reader<'_>, split: Option<(Split, Span)>) {
+        let Some((split, at)) = split else { return };
+        if let Some(first) = self.divided.get(&split.service) {
+            let why = format!("{} says it as well", reader.origin(*first));
+            let finding = Finding::error(2110, format!("the calls to `{}` are divided twice", split.service));
+            return reader.report(at, finding.because(why).fix("keep one of the two"));
+        }
+        self.divided.insert(split.service.clone(), at);
+        self.splits.push((at.file, split));
+    }
+
+    /// What stands in files without an error.
+    pub(super) fn clean(self, reader: &Reader<'_>) -> Objects {
+        let is_clean = |file: u16| !reader.has_errors(file);
+        let mut hosts: Vec<String> =
+            self.hosts.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, host)| host).collect();
+        hosts.sort_unstable();
+        hosts.dedup();
+        let mut services: BTreeMap<ServiceName, Policies> = BTreeMap::new();
+        for (_, name, policies) in self.services.into_iter().filter(|(file, ..)| is_clean(*file)) {
+            let own = services.entry(name).or_default();
+            own.overlay = overlaid(policies.overlay, &own.overlay);
+            own.allow.extend(policies.allow);
+            own.protocol = policies.protocol.or(own.protocol);
+        }
+        Objects {
+            formats: BTreeSet::new(),
+            services,
+            routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
+            splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),
+            hosts,
+        }
+    }
+}
