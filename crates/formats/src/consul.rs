@@ -78,7 +78,8 @@ pub(crate) fn refuse_hcl(reader: &mut Reader<'_>, file: u16) {
     let length = body.get(start..).and_then(|rest| rest.lines().next()).map_or(1, str::len);
     let finding = Finding::error(2170, format!("this is a `{kind}` in HCL, which is not read"));
     let fix = format!("write it as JSON: consul config read -kind {kind} -name {name} > {name}.json");
-    let why = "Consul's HCL has two dialects, and only Consul knows what a file of it says; it writes every entry as JSON";
+    let why =
+        "Consul's HCL has two dialects, and only Consul knows what a file of it says; it writes every entry as JSON";
     reader.report(Span::new(file, start, start + length.max(1)), finding.because(why).fix(fix));
 }
 
@@ -140,12 +141,7 @@ fn partition(reader: &mut Reader<'_>, table: &Table<'_>) {
 }
 
 /// The service that a reference means: `own` where it names none.
-fn referred(
-    reader: &mut Reader<'_>,
-    object: &Object<'_>,
-    table: &Table<'_>,
-    own: &ServiceName,
-) -> Option<ServiceName> {
+fn referred(reader: &mut Reader<'_>, object: &Object<'_>, table: &Table<'_>, own: &ServiceName) -> Option<ServiceName> {
     partition(reader, table);
     let namespace = said(table, "Namespace");
     let namespace = namespace.map(|field| namespace_of(reader, &field));

@@ -31,6 +31,7 @@ pub mod routes_json;
 pub mod scenario;
 pub mod source;
 
+mod appmesh;
 mod consul;
 mod document;
 mod gateway_api;

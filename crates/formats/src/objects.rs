@@ -7,6 +7,7 @@ pub(crate) mod kind;
 mod made;
 pub(crate) mod object;
 pub(crate) mod order;
+mod size;
 pub(crate) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -22,6 +23,7 @@ use hms_model::split::Split;
 use self::kind::Kind;
 use self::made::Made;
 use self::object::{Object, heads, items};
+use crate::appmesh::{self, World};
 use crate::document::{self, Node, Value, short};
 use crate::gateway_api::Scene;
 use crate::read::{Reader, Span};
@@ -40,7 +42,7 @@ pub struct Objects {
     pub splits: Vec<Split>,
     /// Policies of services, whose other policies stay.
     pub services: BTreeMap<ServiceName, Policies>,
-    /// Whose objects there are: `consul`, `gateway-api`, `istio`, `linkerd`, `smi`.
+    /// Whose objects there are: `appmesh`, `consul`, `gateway-api`, `istio`, `linkerd`, `smi`.
     pub formats: BTreeSet<&'static str>,
     /// Host names that the gateway is to answer for.
     pub hosts: Vec<String>,
@@ -117,13 +119,14 @@ impl Objects {
 pub fn recognises(source: &Source) -> bool {
     let text = source.text.trim_start_matches('\u{feff}');
     if text.trim_start().starts_with(['{', '[']) {
-        return ["\"apiVersion\"", "\"Kind\"", "\"kind\""].iter().any(|key| text.contains(key));
+        let is_object = ["\"apiVersion\"", "\"Kind\"", "\"kind\""].iter().any(|key| text.contains(key));
+        return is_object || appmesh::recognises(text);
     }
     let is_key = text.lines().any(|line| {
         let word = line.trim_start_matches(['"', '\'']).split([':', '"', '\'']).next().unwrap_or_default();
         line.contains(':') && matches!(word, "apiVersion" | "kind" | "Kind")
     });
-    is_key || consul::is_hcl(text)
+    is_key || consul::is_hcl(text) || appmesh::recognises(text)
 }
 
 /// Reads files that are to take effect together. A file with an error yields nothing; one error anywhere means that nothing is to
@@ -158,6 +161,7 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     for (kind, object) in &objects {
         made.chain.add(&mut reader, *kind, object);
     }
+    made.world = World::read(&mut reader, &objects);
     for (kind, object) in &objects {
         made.add(&mut reader, *kind, object, &scene);
     }
@@ -179,6 +183,9 @@ fn known<'n>(reader: &mut Reader<'_>, roots: &'n [Node]) -> Vec<(Kind, Object<'n
         }
         let (kind, object) = if consul::is_entry(root) {
             let Some(entry) = consul::entry(reader, root) else { continue };
+            entry
+        } else if appmesh::is_entry(root) {
+            let Some(entry) = appmesh::entry(reader, root) else { continue };
             entry
         } else {
             let Some(heads) = heads(reader, root) else { continue };

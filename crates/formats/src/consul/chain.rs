@@ -1,5 +1,6 @@
 //! What a reference to a service comes to: redirects, subsets and divisions of all the files together.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use hms_model::finding::Finding;
@@ -15,6 +16,9 @@ use crate::read::{Reader, Span};
 
 /// Redirects that are followed one after the other.
 const MOST_REDIRECTS: usize = 16;
+/// Shares, and changes of header fields of them, that all routers together come to. Each route to a service that is divided has all of
+/// its shares.
+const MOST_WRITTEN: usize = 100_000;
 
 /// Whom a reference names.
 #[derive(Debug, Clone)]
@@ -50,6 +54,8 @@ pub(crate) struct Chain {
     resolvers: BTreeMap<ServiceName, Resolver>,
     splitters: BTreeMap<ServiceName, Vec<Leg>>,
     routers: Vec<ServiceName>,
+    /// Shares and changes of header fields that were written out so far.
+    written: Cell<usize>,
 }
 
 /// What a splitter or a resolver comes to.
@@ -130,7 +136,23 @@ impl Chain {
     /// The legs of a splitter. What is the same in the end is one.
     fn legs(&self, reader: &mut Reader<'_>, service: &ServiceName) -> Option<Vec<Backend>> {
         let mut backends: Vec<Backend> = Vec::new();
-        for leg in self.splitters.get(service)? {
+        let legs = self.splitters.get(service)?;
+        let parts = |own: &HeaderEdits| own.set.len() + own.add.len() + own.remove.len();
+        let all: usize = legs.iter().map(|leg| 1 + parts(&leg.request) + parts(&leg.response)).sum();
+        self.written.set(self.written.get() + all);
+        if self.written.get() > MOST_WRITTEN {
+            let finding = Finding::error(
+                2112,
+                format!("all routes to services that are divided come to more than {MOST_WRITTEN} shares"),
+            );
+            let at = legs.first().map(|leg| leg.at)?;
+            reader.report(
+                at,
+                finding.because("each such route has all shares of its service").fix("apply fewer files at once"),
+            );
+            return None;
+        }
+        for leg in legs {
             let (other, subset) = (&leg.target.service, &leg.target.subset);
             if subset.is_none() && other != service && self.splitters.contains_key(other) {
                 let what = format!("a share for `{other}`, which is divided itself,");
@@ -188,7 +210,8 @@ impl Chain {
                 version.clone()
             }
             (Some((name, at)), None) => {
-                let message = format!("no service-resolver among these files says what the subset `{}` is", short(&name));
+                let message =
+                    format!("no service-resolver among these files says what the subset `{}` is", short(&name));
                 let why = format!("the version `{}` is meant", short(&name));
                 reader.report(at, Finding::warning(2171, message).because(why));
                 name

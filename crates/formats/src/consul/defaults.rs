@@ -27,8 +27,12 @@ const DEFAULTS: Keys = Keys::new(&[
     "RateLimits",
 ]);
 
-const PROTOCOLS: [(&str, AppProtocol); 4] =
-    [("http", AppProtocol::Http), ("tcp", AppProtocol::Tcp), ("http2", AppProtocol::Http2), ("grpc", AppProtocol::Grpc)];
+const PROTOCOLS: [(&str, AppProtocol); 4] = [
+    ("http", AppProtocol::Http),
+    ("tcp", AppProtocol::Tcp),
+    ("http2", AppProtocol::Http2),
+    ("grpc", AppProtocol::Grpc),
+];
 
 /// What is otherwise here, and how.
 const OTHERWISE: [(&str, &str); 13] = [
@@ -59,7 +63,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(Serv
     if let Some(field) = said(&table, "MutualTLSMode")
         && !crate::gateway_api::is_word(Some(&field), "strict")
     {
-        let why = "what a proxy takes in clear text is said for the whole mesh: hms set mtls";
+        let why = "what a proxy takes in clear text is said for the whole mesh";
         not_carried(reader, field.key, &format!("`{}`", short(&field.path)), why);
     }
     if let Some(field) = said(&table, "Destination") {

@@ -165,7 +165,8 @@ fn may(reader: &mut Reader<'_>, table: &Table<'_>, item: &Field<'_>) -> Option<M
         reader.report(action.key, finding.because("each permission has its own").fix("keep one of the two"));
     }
     let (mut allowed, mut denies) = (Vec::new(), None);
-    for item in items(reader, table, "Permissions", PERMISSIONS, "a list such as [{Action: allow, HTTP: {PathPrefix: /api}}]")
+    for item in
+        items(reader, table, "Permissions", PERMISSIONS, "a list such as [{Action: allow, HTTP: {PathPrefix: /api}}]")
     {
         let Some(table) = reader.table_spelt(item.node, &item.path, PERMISSION, &[]) else { continue };
         if let Some(field) = said(&table, "JWT") {
@@ -181,7 +182,13 @@ fn may(reader: &mut Reader<'_>, table: &Table<'_>, item: &Field<'_>) -> Option<M
             Some(Action::Allow) => {
                 if let Some(at) = denies.take() {
                     let why = "a rule here can only allow more";
-                    no_equal(reader, at, "denying a part of what is allowed after it", why, "name what is allowed alone");
+                    no_equal(
+                        reader,
+                        at,
+                        "denying a part of what is allowed after it",
+                        why,
+                        "name what is allowed alone",
+                    );
                 }
                 let span = item.node.span;
                 allowed.extend(matches.iter().flat_map(|own| smi::allowed(reader, own, span)));

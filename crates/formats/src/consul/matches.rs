@@ -83,7 +83,8 @@ fn one_of<'n>(reader: &mut Reader<'_>, table: &Table<'n>, keys: &[&str], is_need
     }
     if !found.is_empty() || is_needed {
         let finding = Finding::error(2105, format!("`{}` wants one of {}", table.path, keys.join(", ")));
-        reader.report(found.get(1).map_or(table.span, |second| second.key), finding.fix("keep one of them"));
+        let fix = if found.is_empty() { "add one of them" } else { "keep one of them" };
+        reader.report(found.get(1).map_or(table.span, |second| second.key), finding.fix(fix));
     }
     None
 }

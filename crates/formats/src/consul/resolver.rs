@@ -167,8 +167,7 @@ mod tests {
 
     #[test]
     fn a_filter_that_says_more_than_a_version_is_none() {
-        for filter in
-            ["Service.Meta.version == v1", "Service.Meta.version==\"v1\"", "  Service.Meta.version  == `v1` "]
+        for filter in ["Service.Meta.version == v1", "Service.Meta.version==\"v1\"", "  Service.Meta.version  == `v1` "]
         {
             assert_eq!(version_of(filter), Some("v1"), "{filter}");
         }

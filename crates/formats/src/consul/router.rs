@@ -2,7 +2,7 @@
 
 use hms_model::finding::Finding;
 use hms_model::http_route::{
-    Actions, Bound, HttpMatch, HttpRoute, HttpRule, MOST_RULES, Parent, PathCondition, PathRewrite, Rewrite,
+    Actions, Backend, Bound, HttpMatch, HttpRoute, HttpRule, MOST_RULES, Parent, PathCondition, PathRewrite, Rewrite,
     TimeoutOverlay,
 };
 use hms_model::message::CanonicalPath;
@@ -11,7 +11,7 @@ use hms_model::policy::Retry;
 
 use super::chain::{Chain, Target};
 use super::{edits, matches, referred, said, settings, subset};
-use crate::gateway_api::{attempts, only_what_may_be, time};
+use crate::gateway_api::{attempts, is_word, only_what_may_be, time};
 use crate::objects::object::{Object, items, not_carried};
 use crate::objects::{order, words};
 use crate::read::{Field, Keys, Reader, Span, Table};
@@ -66,12 +66,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, chain: &Chain) 
     Some(HttpRoute { name: own, parents, hosts: Vec::new(), rules })
 }
 
-fn stays(
-    reader: &mut Reader<'_>,
-    own: &ServiceName,
-    chain: &Chain,
-    at: Span,
-) -> Vec<hms_model::http_route::Backend> {
+fn stays(reader: &mut Reader<'_>, own: &ServiceName, chain: &Chain, at: Span) -> Vec<Backend> {
     chain.backends(reader, own, &Target { service: own.clone(), subset: None }, at).unwrap_or_default()
 }
 
@@ -123,7 +118,8 @@ fn rewrite(reader: &mut Reader<'_>, field: &Field<'_>, matches: &[HttpMatch]) ->
 /// Trying again, if a destination speaks of it.
 fn retry(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Retry> {
     let first = ["NumRetries", "RetryOnConnectFailure", "RetryOn", "RetryOnStatusCodes"];
-    let first = first.iter().find_map(|key| said(table, key))?;
+    let is_off = |field: &Field<'_>| ["false", "0"].iter().any(|word| is_word(Some(field), word));
+    let first = first.iter().find_map(|key| said(table, key).filter(|field| !is_off(field)))?;
     // One try more unless told otherwise.
     let mut retry = Retry { retries: 1, ..Retry::default() };
     if let Some(field) = said(table, "NumRetries") {

@@ -11,15 +11,8 @@ use crate::objects::object::{Object, items};
 use crate::read::{Field, Keys, Reader};
 
 const SPLITTER: Keys = Keys::new(&["Splits"]);
-const SPLIT: Keys = Keys::new(&[
-    "Weight",
-    "Service",
-    "ServiceSubset",
-    "Namespace",
-    "Partition",
-    "RequestHeaders",
-    "ResponseHeaders",
-]);
+const SPLIT: Keys =
+    Keys::new(&["Weight", "Service", "ServiceSubset", "Namespace", "Partition", "RequestHeaders", "ResponseHeaders"]);
 /// Everything, in the smallest weights there are: hundredths of a per cent.
 const ALL: u32 = 10_000;
 
@@ -27,7 +20,8 @@ const ALL: u32 = 10_000;
 pub(super) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(ServiceName, Vec<Leg>)> {
     let table = settings(reader, object, SPLITTER)?;
     let own = object.route_name(reader)?;
-    let splits = reader.need_spelt(&table, "Splits", "[{Weight: 90, ServiceSubset: v1}, {Weight: 10, ServiceSubset: v2}]")?;
+    let splits =
+        reader.need_spelt(&table, "Splits", "[{Weight: 90, ServiceSubset: v1}, {Weight: 10, ServiceSubset: v2}]")?;
     let mut legs: Vec<Leg> = Vec::new();
     for item in items(reader, &table, "Splits", MOST_SHARES, "a list such as [{Weight: 100, ServiceSubset: v1}]") {
         let Some(table) = reader.table_spelt(item.node, &item.path, SPLIT, &[]) else { continue };

@@ -2,9 +2,9 @@
 
 use hms_model::finding::Finding;
 
-use crate::consul;
 use crate::document::short;
 use crate::read::{Field, Reader, nearest};
+use crate::{appmesh, consul};
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -45,6 +45,18 @@ pub(crate) enum Kind {
     ServiceDefaults,
     /// Consul's.
     ServiceIntentions,
+    /// App Mesh's.
+    AppMeshService,
+    /// App Mesh's.
+    AppMeshRouter,
+    /// App Mesh's, as the command line has it.
+    AppMeshRoute,
+    /// App Mesh's.
+    AppMeshNode,
+    /// App Mesh's.
+    AppMeshGatewayRoute,
+    /// App Mesh's, of which there is one here.
+    AppMeshOther,
 }
 
 impl Kind {
@@ -59,6 +71,12 @@ impl Kind {
             | Self::ServiceResolver
             | Self::ServiceDefaults
             | Self::ServiceIntentions => "consul",
+            Self::AppMeshService
+            | Self::AppMeshRouter
+            | Self::AppMeshRoute
+            | Self::AppMeshNode
+            | Self::AppMeshGatewayRoute
+            | Self::AppMeshOther => "appmesh",
             _ => "gateway-api",
         }
     }
@@ -66,7 +84,11 @@ impl Kind {
     /// The kind that it shares its names with: all that become routes for requests are stored as such.
     pub(crate) fn stored_as(self) -> Self {
         match self {
-            Self::GrpcRoute | Self::LinkerdRoute | Self::VirtualService | Self::ServiceRouter => Self::HttpRoute,
+            Self::GrpcRoute
+            | Self::LinkerdRoute
+            | Self::VirtualService
+            | Self::ServiceRouter
+            | Self::AppMeshGatewayRoute => Self::HttpRoute,
             own => own,
         }
     }
@@ -90,6 +112,13 @@ const KINDS: &[Row] = &[
     ("networking.istio.io", "DestinationRule", &["v1", "v1beta1", "v1alpha3"], Kind::DestinationRule),
     ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
     ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
+    (appmesh::GROUP, "VirtualService", &["v1beta2"], Kind::AppMeshService),
+    (appmesh::GROUP, "VirtualRouter", &["v1beta2"], Kind::AppMeshRouter),
+    (appmesh::GROUP, "VirtualNode", &["v1beta2"], Kind::AppMeshNode),
+    (appmesh::GROUP, "GatewayRoute", &["v1beta2"], Kind::AppMeshGatewayRoute),
+    (appmesh::GROUP, "VirtualGateway", &["v1beta2"], Kind::AppMeshOther),
+    (appmesh::GROUP, "Mesh", &["v1beta2"], Kind::AppMeshOther),
+    (appmesh::GROUP, "BackendGroup", &["v1beta2"], Kind::AppMeshOther),
     (consul::GROUP, "ServiceRouter", &["v1alpha1"], Kind::ServiceRouter),
     (consul::GROUP, "ServiceSplitter", &["v1alpha1"], Kind::ServiceSplitter),
     (consul::GROUP, "ServiceResolver", &["v1alpha1"], Kind::ServiceResolver),

@@ -9,9 +9,11 @@ use hms_model::resource::Overlay;
 use hms_model::split::Split;
 
 use super::kind::Kind;
-use super::object::Object;
-use super::{Objects, Policies, overlaid};
+use super::object::{Object, not_carried};
+use super::{Objects, Policies, overlaid, size};
+use crate::appmesh::{self, World};
 use crate::consul::{self, Chain, Division};
+use crate::document::short;
 use crate::gateway_api::{self, Scene};
 use crate::istio::{self, Subsets};
 use crate::linkerd;
@@ -30,6 +32,9 @@ pub(super) struct Made {
     pub(super) groups: Groups,
     subsets: Subsets,
     pub(super) chain: Chain,
+    pub(super) world: World,
+    /// What the first node of a service said.
+    of_nodes: BTreeMap<ServiceName, Policies>,
 }
 
 impl Made {
@@ -69,14 +74,33 @@ impl Made {
                 self.services.extend(rules.map(|(service, allow)| (file, service, policies(allow))));
                 return;
             }
+            Kind::AppMeshService => match appmesh::virtual_service(reader, object, &self.world) {
+                Some(appmesh::Meaning::Split(split, at)) => return self.divide(reader, Some((split, at))),
+                Some(appmesh::Meaning::Route(route)) => Some(route),
+                None => return,
+            },
+            Kind::AppMeshNode => return self.node(reader, object),
+            Kind::AppMeshGatewayRoute => appmesh::gateway_route(reader, object, &self.world),
+            Kind::AppMeshOther => return appmesh::only_one(reader, object),
             Kind::BackendTlsPolicy => return gateway_api::backend_tls(reader, object),
             // Read before, because others refer to them.
-            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup | Kind::DestinationRule => return,
+            Kind::Gateway
+            | Kind::ReferenceGrant
+            | Kind::HttpRouteGroup
+            | Kind::DestinationRule
+            | Kind::AppMeshRouter
+            | Kind::AppMeshRoute => return,
         };
-        self.routes.extend(route.map(|mut route| {
-            linkerd::annotations::over(reader, object, &mut route);
-            (file, route)
-        }));
+        let Some(mut route) = route else { return };
+        linkerd::annotations::over(reader, object, &mut route);
+        let bytes = size::of(&route);
+        if bytes > size::MOST {
+            let finding = Finding::error(2112, format!("the route `{}` comes to {bytes} bytes", route.name));
+            let why =
+                format!("a route has at most {}; each method of a match counts, and each share of a rule", size::MOST);
+            return reader.report(object.at, finding.because(why).fix("divide it among several routes"));
+        }
+        self.routes.push((file, route));
     }
 
     /// What a rule of Istio's says of a service.
@@ -84,6 +108,27 @@ impl Made {
         let Some((service, overlay)) = istio::destination_rule(reader, object, &mut self.subsets) else { return };
         if overlay != Overlay::default() {
             self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
+        }
+    }
+
+    /// What a node of App Mesh says of its service. Of several the first one counts.
+    fn node(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        let Some((service, overlay, protocol)) = appmesh::policies(reader, object) else { return };
+        let policies = Policies { overlay, protocol, ..Policies::default() };
+        if policies == Policies::default() {
+            return;
+        }
+        match self.of_nodes.get(&service) {
+            None => {
+                self.of_nodes.insert(service.clone(), policies.clone());
+                self.services.push((object.at.file, service, policies));
+            }
+            Some(first) if *first == policies => {}
+            Some(_) => {
+                let what = format!("what `{}` says of its listener", short(object.name));
+                let why = format!("policies are those of `{service}` whatever its version; its first node's hold");
+                not_carried(reader, object.at, &what, &why);
+            }
         }
     }
 
