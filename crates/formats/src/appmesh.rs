@@ -84,8 +84,8 @@ pub(crate) fn is_entry(root: &Node) -> bool {
 
 /// Whether a text may be one, in YAML or JSON.
 pub(crate) fn recognises(text: &str) -> bool {
-    let names = ENTRIES.iter().any(|(_, name, _)| text.contains(name));
-    names && text.contains("meshName")
+    let words = ["virtualNode", "virtualRouter", "virtualService", "gatewayRoute", "routeName"];
+    text.contains("meshName") && words.iter().any(|word| text.contains(word))
 }
 
 /// Reads the head of an answer.

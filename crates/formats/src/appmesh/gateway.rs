@@ -33,7 +33,7 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, world: &World) 
         let why = "of several routes the most particular one wins, whatever its priority";
         crate::objects::object::not_carried(reader, field.key, "`priority` of a gateway route", why);
     }
-    let name = object.route_name(reader);
+    let name = object.route_name(reader).map(|name| world.distinct(name));
     let field = one_of(reader, &spec, &KINDS, "httpRoute: {match: {prefix: /}, action: {}}")?;
     let is_grpc = field.name == "grpcRoute";
     let table = reader.table(field.node, &field.path, ROUTE)?;

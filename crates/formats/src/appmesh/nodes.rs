@@ -65,6 +65,8 @@ pub(crate) struct World {
     pub(super) routers: BTreeMap<Name, usize>,
     pub(super) routes: Vec<Vec<RouteOf>>,
     pub(super) services: BTreeMap<Name, ServiceOf>,
+    /// The services of virtual services.
+    owned: BTreeSet<ServiceName>,
     /// Routers that provide a service, so that those which do not are told.
     provided: BTreeSet<usize>,
 }
@@ -90,6 +92,7 @@ impl World {
             if let Some(Provider::Router(name, _)) = &service.provider {
                 world.provided.extend(world.routers.get(name));
             }
+            world.owned.insert(service.service.clone());
             world.services.extend(names.into_iter().map(|name| (name, service.clone())));
         }
         for object in of(Kind::AppMeshRouter).chain(of(Kind::AppMeshRoute)) {
@@ -141,6 +144,13 @@ impl World {
                 .to_owned()
         };
         reader.report(object.at, finding.because(why).fix(fix));
+    }
+
+    /// A name for a route from outside. That of a service is its own route's.
+    pub(super) fn distinct(&self, name: ServiceName) -> ServiceName {
+        let is_taken = self.owned.contains(&name);
+        let other = is_taken.then(|| ServiceName::in_namespace(name.namespace(), &format!("{}-gateway", name.name())));
+        other.and_then(Result::ok).unwrap_or(name)
     }
 
     /// The routes of a router.

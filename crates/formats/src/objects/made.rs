@@ -33,6 +33,10 @@ pub(super) struct Made {
     subsets: Subsets,
     pub(super) chain: Chain,
     pub(super) world: World,
+    /// How much the routes come to.
+    bytes: usize,
+    /// The names of the routes, and where each is from.
+    named: BTreeMap<ServiceName, Span>,
     /// What the first node of a service said.
     of_nodes: BTreeMap<ServiceName, Policies>,
 }
@@ -93,6 +97,11 @@ impl Made {
         };
         let Some(mut route) = route else { return };
         linkerd::annotations::over(reader, object, &mut route);
+        self.keep(reader, object, route);
+    }
+
+    /// Keeps a route: one of each name, and of a size that can be stored.
+    fn keep(&mut self, reader: &mut Reader<'_>, object: &Object<'_>, route: HttpRoute) {
         let bytes = size::of(&route);
         if bytes > size::MOST {
             let finding = Finding::error(2112, format!("the route `{}` comes to {bytes} bytes", route.name));
@@ -100,7 +109,18 @@ impl Made {
                 format!("a route has at most {}; each method of a match counts, and each share of a rule", size::MOST);
             return reader.report(object.at, finding.because(why).fix("divide it among several routes"));
         }
-        self.routes.push((file, route));
+        if let Some(first) = self.named.get(&route.name) {
+            let why = format!("{} makes one of this name as well", reader.origin(*first));
+            let finding = Finding::error(2110, format!("there are two routes `{}`", route.name));
+            return reader.report(object.at, finding.because(why).fix("give one of the two another name"));
+        }
+        self.bytes += bytes;
+        if self.bytes > size::MOST_ALL {
+            let finding = Finding::error(2112, format!("the routes come to more than {} bytes", size::MOST_ALL));
+            return reader.report(object.at, finding.fix("apply fewer files at once"));
+        }
+        self.named.insert(route.name.clone(), object.at);
+        self.routes.push((object.at.file, route));
     }
 
     /// What a rule of Istio's says of a service.
@@ -123,7 +143,10 @@ impl Made {
                 self.of_nodes.insert(service.clone(), policies.clone());
                 self.services.push((object.at.file, service, policies));
             }
-            Some(first) if *first == policies => {}
+            // It says nothing else.
+            Some(first)
+                if overlaid(policies.overlay.clone(), &first.overlay) == first.overlay
+                    && policies.protocol.is_none_or(|own| first.protocol == Some(own)) => {}
             Some(_) => {
                 let what = format!("what `{}` says of its listener", short(object.name));
                 let why = format!("policies are those of `{service}` whatever its version; its first node's hold");
@@ -141,7 +164,7 @@ impl Made {
         }
         match self.chain.division(reader, kind, object) {
             Some(Division::Split(split, at)) => self.divide(reader, Some((split, at))),
-            Some(Division::Route(route)) => self.routes.push((object.at.file, route)),
+            Some(Division::Route(route)) => self.keep(reader, object, route),
             None => {}
         }
     }

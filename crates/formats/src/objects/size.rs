@@ -2,21 +2,25 @@
 
 use hms_model::http_route::{HeaderEdits, HttpMatch, HttpRoute, PathCondition, ValueCondition};
 
-/// The most that one route may come to, in bytes as it is stored, roughly.
-pub(super) const MOST: usize = 1024 * 1024;
+/// The most that one route may come to, in bytes, roughly.
+pub(super) const MOST: usize = 3 * 1024 * 1024;
+/// The most that all routes of the files may come to.
+pub(super) const MOST_ALL: usize = 64 * 1024 * 1024;
 
-/// What each part takes beside its texts.
+/// What each part takes beside its texts: a condition or a field, a share, a rule.
 const PART: usize = 16;
+const SHARE: usize = 256;
+const RULE: usize = 512;
 
-/// Roughly how many bytes a route has when it is stored.
+/// Roughly how many bytes a route has in memory; when it is stored it has fewer.
 pub(super) fn of(route: &HttpRoute) -> usize {
     let rules = route.rules.iter().map(|rule| {
         let actions = &rule.actions;
         let backends = rule
             .backends
             .iter()
-            .map(|own| PART + own.share.version.len() + edits(&own.request_headers) + edits(&own.response_headers));
-        PART + rule.origin.len()
+            .map(|own| SHARE + own.share.version.len() + edits(&own.request_headers) + edits(&own.response_headers));
+        RULE + rule.origin.len()
             + rule.matches.iter().map(condition).sum::<usize>()
             + backends.sum::<usize>()
             + actions.mirrors.len() * PART
