@@ -69,6 +69,12 @@ pub fn to_gateway_api(objects: &Objects) -> (String, Vec<Finding>) {
         // Writing into a string cannot fail.
         let _written = writeln!(out, "# not carried over: the policies of {name}: {why}");
     }
+    for (label, host) in &objects.egress {
+        let message = format!("`{}` is not carried over from `{label}`", host.host);
+        let why = "the Gateway API has no words for hosts outside";
+        findings.push(Finding::warning(2171, message).because(why));
+        let _written = writeln!(out, "# not carried over: the host {}: {why}", host.host);
+    }
     (out, findings)
 }
 

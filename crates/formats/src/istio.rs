@@ -1,4 +1,4 @@
-//! Istio's `VirtualService` and `DestinationRule` (networking.istio.io), as far as a mesh of another make says the same.
+//! Istio's `VirtualService`, `DestinationRule` and `ServiceEntry` (networking.istio.io), as far as a mesh of another make says the same.
 //!
 //! Istio tries the rules of a `VirtualService` one after the other; here the most particular one wins wherever it stands. Where that
 //! would make a difference, it is an error.
@@ -8,6 +8,7 @@ mod destination;
 mod destination_rule;
 mod matches;
 mod resilience;
+mod service_entry;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -15,6 +16,7 @@ use std::collections::BTreeMap;
 use hms_model::names::ServiceName;
 
 pub(crate) use self::destination_rule::read as destination_rule;
+pub(crate) use self::service_entry::{Outside, hosts as outside_hosts, read as service_entry, rule as outside_rule};
 pub(crate) use self::virtual_service::read as virtual_service;
 
 use crate::objects::object::Object;

@@ -14,9 +14,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::AllowRule;
-use hms_model::port::AppProtocol;
+use hms_model::policy::egress::EgressHost;
+use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Overlay, Resource};
 use hms_model::split::Split;
 
@@ -28,7 +29,7 @@ use crate::document::{self, Node, Value, short};
 use crate::gateway_api::Scene;
 use crate::read::{Reader, Span};
 use crate::source::Source;
-use crate::{consul, smi};
+use crate::{consul, istio, smi};
 
 /// Objects of one `List`.
 const MOST_ITEMS: usize = 10_000;
@@ -46,6 +47,8 @@ pub struct Objects {
     pub formats: BTreeSet<&'static str>,
     /// Host names that the gateway is to answer for.
     pub hosts: Vec<String>,
+    /// Hosts outside of the mesh that may be called.
+    pub egress: BTreeMap<Label, EgressHost>,
 }
 
 /// What objects add to the policies of a service.
@@ -57,6 +60,8 @@ pub struct Policies {
     pub allow: Vec<AllowRule>,
     /// What is spoken on its ports that do not say so themselves.
     pub protocol: Option<AppProtocol>,
+    /// Its ports, if not empty, instead of those that it has.
+    pub ports: Vec<Port>,
 }
 
 impl Policies {
@@ -64,6 +69,9 @@ impl Policies {
     pub fn over(&self, declaration: &mut Declaration) {
         declaration.overlay = overlaid(self.overlay.clone(), &declaration.overlay);
         declaration.protocol = self.protocol.unwrap_or(declaration.protocol);
+        if !self.ports.is_empty() {
+            declaration.ports.clone_from(&self.ports);
+        }
         if self.allow.is_empty() {
             return;
         }
@@ -155,8 +163,10 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::HttpRouteGroup) {
         smi::group(&mut reader, object, &mut made.groups);
     }
+    let entries = objects.iter().filter(|(kind, _)| *kind == Kind::ServiceEntry);
+    let outside: BTreeSet<String> = entries.flat_map(|(_, object)| istio::outside_hosts(object)).collect();
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::DestinationRule) {
-        made.rule(&mut reader, object);
+        made.rule(&mut reader, object, &outside);
     }
     for (kind, object) in &objects {
         made.chain.add(&mut reader, *kind, object);

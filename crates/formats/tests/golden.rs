@@ -80,9 +80,15 @@ fn objects(sources: &[Source], out: &mut String) -> Vec<Finding> {
         if let Some(protocol) = policies.protocol {
             writeln!(out, "  speaks {protocol}").unwrap();
         }
+        for port in &policies.ports {
+            writeln!(out, "  {port:?}").unwrap();
+        }
         for rule in &policies.allow {
             writeln!(out, "  {rule:?}").unwrap();
         }
+    }
+    for (label, host) in &objects.egress {
+        writeln!(out, "outside {label}: {host:?}").unwrap();
     }
     if !objects.hosts.is_empty() {
         writeln!(out, "the gateway answers for {:?}", objects.hosts).unwrap();

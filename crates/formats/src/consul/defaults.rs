@@ -1,12 +1,15 @@
 //! `service-defaults`: what is spoken, and what lies outside of the mesh.
 
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
+use hms_model::policy::egress::EgressHost;
 use hms_model::port::AppProtocol;
+use hms_model::resource::Overlay;
 
 use super::{said, settings};
 use crate::document::short;
-use crate::objects::object::{Object, no_equal, not_carried};
-use crate::read::{Keys, Reader};
+use crate::mesh_yaml::host_name;
+use crate::objects::object::{Object, items, not_carried};
+use crate::read::{Field, Keys, Reader};
 
 const DEFAULTS: Keys = Keys::new(&[
     "Protocol",
@@ -26,6 +29,10 @@ const DEFAULTS: Keys = Keys::new(&[
     "Expose",
     "RateLimits",
 ]);
+
+const DESTINATION: Keys = Keys::new(&["Addresses", "Port"]);
+/// Addresses of one destination.
+const ADDRESSES: usize = 32;
 
 const PROTOCOLS: [(&str, AppProtocol); 4] = [
     ("http", AppProtocol::Http),
@@ -51,10 +58,19 @@ const OTHERWISE: [(&str, &str); 13] = [
     ("RateLimits", "`rate_limit:` of mesh.yaml and of routes says it"),
 ];
 
-/// The protocol of a service.
-pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(ServiceName, AppProtocol)> {
+/// What an entry says.
+#[derive(Debug)]
+pub(crate) struct Said {
+    pub(crate) service: ServiceName,
+    pub(crate) protocol: Option<AppProtocol>,
+    /// Hosts outside of the mesh, by what they are called.
+    pub(crate) hosts: Vec<(Label, EgressHost)>,
+}
+
+/// Reads one.
+pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<Said> {
     let table = settings(reader, object, DEFAULTS)?;
-    let own = object.route_name(reader)?;
+    let service = object.route_name(reader)?;
     for (key, why) in OTHERWISE {
         if let Some(field) = said(&table, key) {
             not_carried(reader, field.key, &format!("`{}`", short(&field.path)), why);
@@ -66,11 +82,28 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(Serv
         let why = "what a proxy takes in clear text is said for the whole mesh";
         not_carried(reader, field.key, &format!("`{}`", short(&field.path)), why);
     }
-    if let Some(field) = said(&table, "Destination") {
-        let why = "a host outside of the mesh is no service of it";
-        let fix = "list it in mesh.yaml: egress: {hosts: {NAME: {host: api.example.com, ports: [443]}}}";
-        no_equal(reader, field.key, "a service whose instances are outside", why, fix);
-    }
     let protocol = said(&table, "Protocol").and_then(|field| reader.word(&field, &PROTOCOLS));
-    Some((own, protocol?))
+    let Some(field) = said(&table, "Destination") else { return Some(Said { service, protocol, hosts: Vec::new() }) };
+    // What is spoken to a host outside is seen from the first bytes.
+    let hosts = outside(reader, &field, &service);
+    Some(Said { service, protocol: None, hosts })
+}
+
+/// `Destination`: addresses outside of the mesh, and a port.
+fn outside(reader: &mut Reader<'_>, field: &Field<'_>, service: &ServiceName) -> Vec<(Label, EgressHost)> {
+    let Some(table) = reader.table_spelt(field.node, &field.path, DESTINATION, &[]) else { return Vec::new() };
+    let _needed = reader.need_spelt(&table, "Addresses", "[api.example.com]");
+    let port = reader.need_spelt(&table, "Port", "443").and_then(|field| reader.port(&field));
+    let list = items(reader, &table, "Addresses", ADDRESSES, "a list such as [api.example.com]");
+    let mut hosts = Vec::new();
+    for (place, item) in list.iter().enumerate() {
+        let number = if list.len() > 1 { format!("-{}", place + 1) } else { String::new() };
+        let label = Label::new(&format!("{}{number}", service.name()));
+        let host = host_name(reader, item);
+        if let (Ok(label), Some(host), Some(port)) = (label, host, port) {
+            let (local, tls, overlay) = (false, None, Overlay::default());
+            hosts.push((label, EgressHost { host, ports: vec![port], local, tls, overlay }));
+        }
+    }
+    hosts
 }

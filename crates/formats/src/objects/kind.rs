@@ -29,12 +29,16 @@ pub(crate) enum Kind {
     VirtualService,
     /// Istio's.
     DestinationRule,
+    /// Istio's.
+    ServiceEntry,
     /// SMI's.
     HttpRouteGroup,
     /// SMI's.
     TrafficTarget,
     /// Linkerd's `HTTPRoute`.
     LinkerdRoute,
+    /// Kubernetes' own, for Linkerd's annotations.
+    Service,
     /// Consul's.
     ServiceRouter,
     /// Consul's.
@@ -64,8 +68,8 @@ impl Kind {
     pub(crate) fn format(self) -> &'static str {
         match self {
             Self::TrafficSplit | Self::HttpRouteGroup | Self::TrafficTarget => "smi",
-            Self::LinkerdRoute => "linkerd",
-            Self::VirtualService | Self::DestinationRule => "istio",
+            Self::LinkerdRoute | Self::Service => "linkerd",
+            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => "istio",
             Self::ServiceRouter
             | Self::ServiceSplitter
             | Self::ServiceResolver
@@ -107,9 +111,11 @@ const KINDS: &[Row] = &[
     (GATEWAY_API, "Gateway", &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"], Kind::ReferenceGrant),
     (GATEWAY_API, "BackendTLSPolicy", &["v1", "v1alpha3"], Kind::BackendTlsPolicy),
+    ("", "Service", &["v1"], Kind::Service),
     ("policy.linkerd.io", "HTTPRoute", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"], Kind::LinkerdRoute),
     ("networking.istio.io", "VirtualService", &["v1", "v1beta1", "v1alpha3"], Kind::VirtualService),
     ("networking.istio.io", "DestinationRule", &["v1", "v1beta1", "v1alpha3"], Kind::DestinationRule),
+    ("networking.istio.io", "ServiceEntry", &["v1", "v1beta1", "v1alpha3"], Kind::ServiceEntry),
     ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
     ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
     (appmesh::GROUP, "VirtualService", &["v1beta2"], Kind::AppMeshService),
@@ -138,7 +144,10 @@ pub(crate) fn of(reader: &mut Reader<'_>, heads: &[Field<'_>; 2]) -> Option<Kind
         unknown(reader, kind, word);
         return None;
     };
-    let written = |row: &Row| format!("{}/{}", row.0, row.2.first().copied().unwrap_or_default());
+    let written = |row: &Row| {
+        let version = row.2.first().copied().unwrap_or_default();
+        if row.0.is_empty() { version.to_owned() } else { format!("{}/{version}", row.0) }
+    };
     let Some(row) = namesakes.iter().find(|row| row.0 == group) else {
         let known: Vec<String> = namesakes.iter().map(|row| written(row)).collect();
         let groups: Vec<&str> = namesakes.iter().map(|row| row.0).collect();

@@ -4,7 +4,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
+use hms_model::policy::egress::{EgressHost, MOST_HOSTS};
 use hms_model::resource::Overlay;
 use hms_model::split::Split;
 
@@ -15,7 +16,7 @@ use crate::appmesh::{self, World};
 use crate::consul::{self, Chain, Division};
 use crate::document::short;
 use crate::gateway_api::{self, Scene};
-use crate::istio::{self, Subsets};
+use crate::istio::{self, Outside, Subsets};
 use crate::linkerd;
 use crate::read::{Reader, Span};
 use crate::smi::{self, Groups};
@@ -33,6 +34,10 @@ pub(super) struct Made {
     subsets: Subsets,
     pub(super) chain: Chain,
     pub(super) world: World,
+    /// What rules say of hosts outside.
+    outside: Outside,
+    egress: BTreeMap<Label, (u16, EgressHost)>,
+    claimed: BTreeSet<(String, u16)>,
     /// How much the routes come to.
     bytes: usize,
     /// The names of the routes, and where each is from.
@@ -66,12 +71,7 @@ impl Made {
             Kind::VirtualService => istio::virtual_service(reader, object, &self.subsets),
             Kind::ServiceRouter => consul::router(reader, object, &self.chain),
             Kind::ServiceSplitter | Kind::ServiceResolver => return self.divided(reader, kind, object),
-            Kind::ServiceDefaults => {
-                let protocol = consul::defaults(reader, object);
-                let policies = |protocol| Policies { protocol: Some(protocol), ..Policies::default() };
-                self.services.extend(protocol.map(|(service, protocol)| (file, service, policies(protocol))));
-                return;
-            }
+            Kind::ServiceDefaults => return self.defaults(reader, object),
             Kind::ServiceIntentions => {
                 let rules = consul::intentions(reader, object);
                 let policies = |allow| Policies { allow, ..Policies::default() };
@@ -83,6 +83,14 @@ impl Made {
                 Some(appmesh::Meaning::Route(route)) => Some(route),
                 None => return,
             },
+            Kind::Service => {
+                let Some(linkerd::Annotated { service, overlay, ports }) = linkerd::service(reader, object) else {
+                    return;
+                };
+                self.services.push((file, service, Policies { overlay, ports, ..Policies::default() }));
+                return;
+            }
+            Kind::ServiceEntry => return self.entry(reader, object),
             Kind::AppMeshNode => return self.node(reader, object),
             Kind::AppMeshGatewayRoute => appmesh::gateway_route(reader, object, &self.world),
             Kind::AppMeshOther => return appmesh::only_one(reader, object),
@@ -124,11 +132,37 @@ impl Made {
     }
 
     /// What a rule of Istio's says of a service.
-    pub(super) fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+    pub(super) fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>, outside: &BTreeSet<String>) {
+        if let Some((host, external)) = istio::outside_rule(reader, object, outside) {
+            self.outside.insert(host, external);
+            return;
+        }
         let Some((service, overlay)) = istio::destination_rule(reader, object, &mut self.subsets) else { return };
         if overlay != Overlay::default() {
             self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
         }
+    }
+
+    /// Hosts outside; none has a name or a port that another has.
+    fn entry(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        for (label, host) in istio::service_entry(reader, object, &self.outside) {
+            self.external(reader, object, label, host);
+        }
+    }
+
+    fn external(&mut self, reader: &mut Reader<'_>, object: &Object<'_>, label: Label, host: EgressHost) {
+        let taken = host.ports.iter().find(|port| self.claimed.contains(&(host.host.clone(), **port)));
+        let message = match taken {
+            Some(port) => format!("port {port} of {} is listed twice", host.host),
+            None if self.egress.contains_key(&label) => format!("two hosts are called `{label}`"),
+            None if self.egress.len() >= MOST_HOSTS => format!("more than {MOST_HOSTS} hosts outside of the mesh"),
+            None => {
+                self.claimed.extend(host.ports.iter().map(|port| (host.host.clone(), *port)));
+                self.egress.insert(label, (object.at.file, host));
+                return;
+            }
+        };
+        reader.report(object.at, Finding::error(2110, message).fix("keep one of them"));
     }
 
     /// What a node of App Mesh says of its service. Of several the first one counts.
@@ -152,6 +186,18 @@ impl Made {
                 let why = format!("policies are those of `{service}` whatever its version; its first node's hold");
                 not_carried(reader, object.at, &what, &why);
             }
+        }
+    }
+
+    /// What is spoken, and what lies outside.
+    fn defaults(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        let Some(said) = consul::defaults(reader, object) else { return };
+        if said.protocol.is_some() {
+            let policies = Policies { protocol: said.protocol, ..Policies::default() };
+            self.services.push((object.at.file, said.service, policies));
+        }
+        for (label, host) in said.hosts {
+            self.external(reader, object, label, host);
         }
     }
 
@@ -194,6 +240,9 @@ impl Made {
             own.overlay = overlaid(policies.overlay, &own.overlay);
             own.allow.extend(policies.allow);
             own.protocol = policies.protocol.or(own.protocol);
+            if !policies.ports.is_empty() {
+                own.ports = policies.ports;
+            }
         }
         Objects {
             formats: BTreeSet::new(),
@@ -201,6 +250,12 @@ impl Made {
             routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
             splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),
             hosts,
+            egress: self
+                .egress
+                .into_iter()
+                .filter(|(_, (file, _))| is_clean(*file))
+                .map(|(label, (_, host))| (label, host))
+                .collect(),
         }
     }
 }
