@@ -9,7 +9,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use hms_formats::{Source, objects};
+use hms_formats::objects::{self, Objects};
+use hms_formats::{Source, convert};
 use hms_model::finding::Finding;
 use hms_model::http_route::Bound;
 use hms_model::mesh::{Assigned, Mesh, assemble};
@@ -38,13 +39,17 @@ fn outcome(shares: &[(&str, u32)], seconds: Option<u64>, retries: Option<(u8, &[
     }
 }
 
-fn mesh(file: &str) -> Mesh {
+fn read(file: &str) -> Objects {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/four_meshes").join(file);
     let source = Source::new(file, fs::read_to_string(path).unwrap());
     assert!(objects::recognises(&source), "{file}");
     let (objects, findings) = objects::translate(&[source]);
     let errors: Vec<&Finding> = findings.iter().filter(|finding| finding.is_error()).collect();
     assert!(errors.is_empty(), "{file}: {errors:#?}");
+    objects
+}
+
+fn mesh(objects: &Objects) -> Mesh {
     let services = ["payment", "payment-v1", "payment-v2", "reports", "shop"];
     let declared = services.map(|name| Resource::Declaration(Declaration::new(ServiceName::new(name).unwrap())));
     assemble(declared.into_iter().chain(objects.resources()).collect(), |_| Assigned::default()).0
@@ -89,7 +94,7 @@ fn the_same_traffic_in_the_words_of_four_meshes_goes_the_same_way() {
     let canary = || outcome(&[("payment-v2", 100)], None, None);
     let reports = || outcome(&[("reports", 100)], Some(30), None);
     for file in ["istio.yaml", "linkerd.yaml", "consul.yaml", "consul.json", "appmesh.yaml"] {
-        let mesh = mesh(file);
+        let mesh = mesh(&read(file));
         let asked = |method: Method, path: &str, fields: &[(&'static str, &'static str)]| {
             asked(&mesh, &head(&method, path, fields))
         };
@@ -102,5 +107,25 @@ fn the_same_traffic_in_the_words_of_four_meshes_goes_the_same_way() {
         assert_eq!(asked(Method::GET, "/reports/2026", &[]), reports(), "{file}");
         assert_eq!(asked(Method::PUT, "/reports/2026", &[]), divided(), "{file}");
         assert_eq!(asked(Method::GET, "/reportsold", &[]), divided(), "{file}");
+    }
+}
+
+#[test]
+fn converted_to_the_gateway_api_it_still_goes_the_same_way() {
+    for file in ["istio.yaml", "linkerd.yaml", "consul.yaml", "consul.json", "appmesh.yaml"] {
+        let first = read(file);
+        let (text, _lost) = convert::to_gateway_api(&first);
+        let (second, findings) = objects::translate(&[Source::new("converted.yaml", text.as_str())]);
+        assert!(!findings.iter().any(Finding::is_error), "{file}: {findings:#?}\n{text}");
+        let (first, second) = (mesh(&first), mesh(&second));
+        for (method, path, fields) in [
+            (Method::POST, "/pay/charge", &[][..]),
+            (Method::POST, "/pay/charge", &[("x-canary", "1")][..]),
+            (Method::GET, "/reports/2026", &[][..]),
+            (Method::PUT, "/reports/2026", &[][..]),
+        ] {
+            let head = head(&method, path, fields);
+            assert_eq!(asked(&first, &head), asked(&second, &head), "{file}: {method} {path}\n{text}");
+        }
     }
 }

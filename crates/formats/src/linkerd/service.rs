@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use hms_model::finding::Finding;
 use hms_model::http_route::TimeoutOverlay;
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
 use hms_model::policy::{Outlier, Timeouts};
 use hms_model::port::{AppProtocol, MOST_PORTS, Port};
 use hms_model::resource::Overlay;
@@ -176,6 +176,17 @@ fn opaque(reader: &mut Reader<'_>, object: &Object<'_>, field: &Field<'_>) -> Ve
     ports
 }
 
+/// The numbers of the ports that a `Service` has.
+pub(crate) fn ports(object: &Object<'_>) -> Vec<u16> {
+    // Their mistakes are found when the object is read.
+    let mut scratch = Reader::default();
+    let spec = object.top.field("spec").cloned();
+    let Some(spec) = spec.and_then(|field| scratch.open_table(field.node, &field.path)) else { return Vec::new() };
+    let list = items(&mut scratch, &spec, "ports", MOST_PORTS, "a list of ports");
+    let tables: Vec<Table<'_>> = list.iter().filter_map(|item| scratch.open_table(item.node, &item.path)).collect();
+    tables.iter().filter_map(|table| scratch.port(table.field("port")?)).collect()
+}
+
 /// A port of a `Service`. One that is not TCP has no proxy.
 fn port(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Port> {
     if let Some(field) = table.field("protocol").filter(|field| !crate::gateway_api::is_word(Some(field), "TCP")) {
@@ -184,7 +195,14 @@ fn port(reader: &mut Reader<'_>, table: &Table<'_>) -> Option<Port> {
     }
     let number = reader.need(table, "port", "port: 3306").cloned().and_then(|field| reader.port(&field));
     let name = table.field("name").cloned();
-    let name = name.and_then(|field| reader.line(&field, "the name of a port", 63)).unwrap_or_default();
+    let name = name.and_then(|field| {
+        let text = reader.line(&field, "the name of a port", 63)?;
+        if Label::new(text).is_err() {
+            reader.bad(&field, "the name of a port", "it has letters a-z, digits and -", "write for example http");
+        }
+        Some(text)
+    });
+    let name = name.unwrap_or_default();
     let app = table.field("appProtocol").cloned();
     let app = app.and_then(|field| reader.line(&field, "a protocol", 63)).and_then(AppProtocol::parse);
     let target = table.field("targetPort").cloned().and_then(|field| match &field.node.value {
