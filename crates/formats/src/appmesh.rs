@@ -59,7 +59,7 @@ const ANSWER: Keys = Keys::new(&[
 /// Longest name of anything.
 const NAME_BYTES: usize = 255;
 
-fn entry_of<'n>(root: &'n Node) -> Option<(&'n Node, &'static str, Kind)> {
+fn entry_of(root: &Node) -> Option<(&Node, &'static str, Kind)> {
     let Value::Map(entries) = &root.value else { return None };
     let within = |root: &Node, key: &str| match &root.value {
         Value::Map(entries) => entries.iter().any(|entry| entry.key == key),

@@ -56,6 +56,11 @@ pub(crate) fn is_entry(root: &Node) -> bool {
     !is_object && kinds.any(|entry| entry.key == "Kind" || is_kind(&entry.value.value))
 }
 
+/// Whether a text in JSON may be an entry whose keys are in lower case.
+pub(crate) fn recognises(text: &str) -> bool {
+    text.contains("\"kind\"") && text.contains("\"service-")
+}
+
 /// Whether a text is an entry in HCL, which begins its lines with `Kind = "…"`.
 pub(crate) fn is_hcl(text: &str) -> bool {
     text.lines().any(|line| hcl_value(line, "Kind").is_some_and(|kind| kind.contains('-')))

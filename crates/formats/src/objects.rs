@@ -127,8 +127,8 @@ impl Objects {
 pub fn recognises(source: &Source) -> bool {
     let text = source.text.trim_start_matches('\u{feff}');
     if text.trim_start().starts_with(['{', '[']) {
-        let is_object = ["\"apiVersion\"", "\"Kind\"", "\"kind\""].iter().any(|key| text.contains(key));
-        return is_object || appmesh::recognises(text);
+        let is_object = ["\"apiVersion\"", "\"Kind\""].iter().any(|key| text.contains(key));
+        return is_object || consul::recognises(text) || appmesh::recognises(text);
     }
     let is_key = text.lines().any(|line| {
         let word = line.trim_start_matches(['"', '\'']).split([':', '"', '\'']).next().unwrap_or_default();

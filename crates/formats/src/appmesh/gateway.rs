@@ -101,7 +101,7 @@ fn target(
             // A router that does not choose.
             Some([own]) if matches!(&own.leads, Leads::Http(rule) if rule.matches.is_empty()) => {
                 if let Leads::Http(own) = &own.leads {
-                    rule = HttpRule { name: String::new(), ..own.clone() };
+                    rule = HttpRule { name: String::new(), ..(**own).clone() };
                 }
             }
             None | Some([]) => {}

@@ -144,11 +144,11 @@ fn discovered(reader: &mut Reader<'_>, object: &Object<'_>, spec: &Table<'_>) ->
 /// Why an address's family is not chosen.
 const IP: &str = "instances register the addresses by which they are reached";
 
-/// The service, and what the node says of how it is dealt with.
-pub(crate) fn read(
-    reader: &mut Reader<'_>,
-    object: &Object<'_>,
-) -> Option<(ServiceName, Overlay, Option<AppProtocol>)> {
+/// A service, how it is dealt with, and what is spoken.
+pub(crate) type Listened = (ServiceName, Overlay, Option<AppProtocol>);
+
+/// What a node says of how its service is dealt with.
+pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<Listened> {
     // Its shape was checked when it was read for the others.
     let mut scratch = Reader::default();
     let (_, own) = head(&mut scratch, object)?;

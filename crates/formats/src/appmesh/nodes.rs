@@ -26,7 +26,7 @@ pub(super) struct NodeOf {
 #[derive(Debug, Clone)]
 pub(super) enum Leads {
     /// Requests.
-    Http(HttpRule),
+    Http(Box<HttpRule>),
     /// Connections.
     Tcp(Vec<Share>),
 }

@@ -25,6 +25,9 @@ enum Event {
     OtherCode,
 }
 
+/// Words for events.
+type Words = [(&'static str, Event)];
+
 const HTTP: [(&str, Event); 4] = [
     ("server-error", Event::Server),
     ("gateway-error", Event::Gateway),
@@ -72,8 +75,7 @@ pub(super) fn retry(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<(Retry
         retry.on.timeout = Toggle::On;
     }
     let mut all = false;
-    let lists: [(&str, &[(&'static str, Event)]); 3] =
-        [("httpRetryEvents", &HTTP), ("tcpRetryEvents", &TCP), ("grpcRetryEvents", &GRPC)];
+    let lists: [(&str, &Words); 3] = [("httpRetryEvents", &HTTP), ("tcpRetryEvents", &TCP), ("grpcRetryEvents", &GRPC)];
     for (key, words) in lists {
         for item in items(reader, &table, key, 25, "a list of events such as [gateway-error]") {
             match reader.word(&item, words) {

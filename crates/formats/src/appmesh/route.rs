@@ -43,7 +43,7 @@ pub(super) fn read(
         let mut rule = http(reader, object, &field, world)?;
         name.clone_into(&mut rule.name);
         rule.origin = reader.origin(at);
-        Leads::Http(rule)
+        Leads::Http(Box::new(rule))
     };
     Some(RouteOf { priority: priority?, leads, at })
 }

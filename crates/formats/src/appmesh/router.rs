@@ -30,8 +30,11 @@ pub(crate) enum Meaning {
     Split(Split, Span),
 }
 
-/// The names of a router, and its routes.
-pub(super) fn routes(reader: &mut Reader<'_>, object: &Object<'_>, world: &World) -> Option<(Vec<Name>, Vec<RouteOf>)> {
+/// What a router is called, and its routes.
+pub(super) type Routes = (Vec<Name>, Vec<RouteOf>);
+
+/// Reads a router.
+pub(super) fn routes(reader: &mut Reader<'_>, object: &Object<'_>, world: &World) -> Option<Routes> {
     let example = "spec: {listeners: [{portMapping: {port: 80, protocol: http}}], routes: []}";
     let spec = spec(reader, object, ROUTER, example)?;
     let aws = names::aws(reader, &spec);
@@ -114,7 +117,7 @@ fn led(reader: &mut Reader<'_>, object: &Object<'_>, service: ServiceName, route
     let mut divided = None;
     for own in routes {
         match &own.leads {
-            Leads::Http(rule) => rules.push((own.priority, rule.clone(), own.at)),
+            Leads::Http(rule) => rules.push((own.priority, (**rule).clone(), own.at)),
             Leads::Tcp(shares) if routes.len() == 1 => divided = Some(shares.clone()),
             Leads::Tcp(_) => {
                 let finding = Finding::error(2105, "a route for connections stands beside others");

@@ -175,7 +175,7 @@ fn may(reader: &mut Reader<'_>, table: &Table<'_>, item: &Field<'_>) -> Option<M
         let action = reader.need_spelt(&table, "Action", "allow").and_then(|field| reader.word(&field, &ACTIONS));
         let Some(http) = reader.need_spelt(&table, "HTTP", "{PathPrefix: /api}") else { continue };
         let Some(table) = reader.table_spelt(http.node, &http.path, HTTP, &[]) else { continue };
-        let matches = matches::table(reader, &table, Vec::new());
+        let matches = matches::table(reader, &table, &[]);
         match action {
             // What is denied before is taken away from what is allowed after it; what is denied last is denied anyhow.
             Some(Action::Deny) => denies = denies.or(Some(item.node.span)),

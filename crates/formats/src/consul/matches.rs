@@ -29,12 +29,12 @@ pub(super) fn read(reader: &mut Reader<'_>, field: &Field<'_>) -> Vec<HttpMatch>
         no_equal(reader, field.key, "a path whatever its case", "case counts in paths", "use PathRegex: (?i)/admin");
     }
     let query = query(reader, &table);
-    let matches = self::table(reader, &table, query);
+    let matches = self::table(reader, &table, &query);
     if matches == [HttpMatch::default()] { Vec::new() } else { matches }
 }
 
 /// The conditions that a router and an intention have in common.
-pub(super) fn table(reader: &mut Reader<'_>, table: &Table<'_>, query: Vec<QueryCondition>) -> Vec<HttpMatch> {
+pub(super) fn table(reader: &mut Reader<'_>, table: &Table<'_>, query: &[QueryCondition]) -> Vec<HttpMatch> {
     let (path, headers) = (path(reader, table), headers(reader, table));
     let mut methods = Vec::new();
     for item in items(reader, table, "Methods", CONDITIONS, "a list such as [GET]") {
@@ -53,7 +53,7 @@ pub(super) fn table(reader: &mut Reader<'_>, table: &Table<'_>, query: Vec<Query
         path: path.clone(),
         method,
         headers: headers.clone(),
-        query: query.clone(),
+        query: query.to_vec(),
         sources: Vec::new(),
     };
     methods.into_iter().map(whole).collect()
