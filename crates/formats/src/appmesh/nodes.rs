@@ -87,6 +87,9 @@ impl World {
             let Some((router, own)) = route::alone(reader, object, &world) else { continue };
             world.add_router(vec![router], vec![own]);
         }
+        for routes in &mut world.routes {
+            router::order(reader, routes);
+        }
         for object in of(Kind::AppMeshService) {
             let Some((names, service)) = router::service(reader, object) else { continue };
             if let Some(Provider::Router(name, _)) = &service.provider {

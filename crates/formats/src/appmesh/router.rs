@@ -113,11 +113,11 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, world: &World) 
 
 /// The routes of a router for the requests to a service.
 fn led(reader: &mut Reader<'_>, object: &Object<'_>, service: ServiceName, routes: &[RouteOf]) -> Option<Meaning> {
-    let mut rules: Vec<(u32, HttpRule, Span)> = Vec::new();
+    let mut rules: Vec<HttpRule> = Vec::new();
     let mut divided = None;
     for own in routes {
         match &own.leads {
-            Leads::Http(rule) => rules.push((own.priority, (**rule).clone(), own.at)),
+            Leads::Http(rule) => rules.push((**rule).clone()),
             Leads::Tcp(shares) if routes.len() == 1 => divided = Some(shares.clone()),
             Leads::Tcp(_) => {
                 let finding = Finding::error(2105, "a route for connections stands beside others");
@@ -139,13 +139,27 @@ fn led(reader: &mut Reader<'_>, object: &Object<'_>, service: ServiceName, route
         reader.report(object.at, finding.because("every request would be answered with 404").fix("add its routes"));
         return None;
     }
-    // Of those with the same priority the most particular one wins in both.
-    rules.sort_by_key(|(priority, rule, _)| (*priority, Reverse(rule.matches.first().map(order::rank))));
-    let rules: Vec<(HttpRule, Span)> = rules.into_iter().map(|(_, rule, at)| (rule, at)).collect();
-    if !reader.has_errors(object.at.file) {
-        order::check(reader, &rules);
-    }
     let parents = vec![Parent::Service { service: service.clone(), port: None }];
-    let rules = rules.into_iter().map(|(rule, _)| rule).collect();
     Some(Meaning::Route(HttpRoute { name: service, parents, hosts: Vec::new(), rules }))
+}
+
+/// Puts the routes of a router into the order in which they are tried there, and says where that would make a difference.
+pub(super) fn order(reader: &mut Reader<'_>, routes: &mut [RouteOf]) {
+    let rule = |own: &RouteOf| match &own.leads {
+        Leads::Http(rule) => Some((**rule).clone()),
+        Leads::Tcp(_) => None,
+    };
+    // Of those with the same priority the most particular one wins in both.
+    routes.sort_by_key(|own| {
+        let rank = match &own.leads {
+            Leads::Http(rule) => rule.matches.first().map(order::rank),
+            Leads::Tcp(_) => None,
+        };
+        (own.priority, Reverse(rank))
+    });
+    if routes.len() > MOST_RULES || routes.iter().any(|own| reader.has_errors(own.at.file)) {
+        return;
+    }
+    let rules: Vec<(HttpRule, Span)> = routes.iter().filter_map(|own| Some((rule(own)?, own.at))).collect();
+    order::check(reader, &rules);
 }
