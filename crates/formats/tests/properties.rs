@@ -210,7 +210,7 @@ fn what_a_few_lines_stand_for_is_bounded() {
     let routes = "- {Match: {HTTP: {PathPrefix: /a}}, Destination: {Service: all}}\n".repeat(30);
     let routers = lines(0..400, |n| format!("---\nKind: service-router\nName: r{n}\nRoutes:\n{routes}"));
     let chain = format!("Kind: service-splitter\nName: all\nSplits:\n{shares}\n{routers}");
-    let targets = vec!["{virtualNodeRef: {name: n}, weight: 1}"; 10].join(", ");
+    let targets = ["{virtualNodeRef: {name: n}, weight: 1}"; 10].join(", ");
     let route = format!("{{match: {{prefix: /a}}, action: {{weightedTargets: [{targets}]}}}}");
     let routes = lines(0..200, |n| format!("  - {{name: r{n}, httpRoute: {route}}}"));
     let services = lines(0..800, |n| {

@@ -198,10 +198,10 @@ fn outside(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
     let before = stored(view);
     let mut egress = before.clone();
     for (label, host) in &objects.egress {
-        let twice = |(other, own): (&Label, &EgressHost)| {
-            other != label && own.host == host.host && own.ports.iter().any(|port| host.ports.contains(port))
+        let twice = |(other, own): &(&Label, &EgressHost)| {
+            *other != label && own.host == host.host && own.ports.iter().any(|port| host.ports.contains(port))
         };
-        if let Some(other) = before.hosts.iter().map(|(label, own)| (label, own)).find(|pair| twice(*pair)) {
+        if let Some(other) = before.hosts.iter().find(twice) {
             let what = format!("a port of {} is listed already", host.host);
             return Err(Problem::new(problem::Kind::Conflict, what)
                 .because(format!("`{}` lists it, from mesh.yaml or another file", other.0))
