@@ -3,8 +3,10 @@
 //! Coverage counters come from LLVM's own pass and libFuzzer from its crate, so neither a nightly compiler nor another program is
 //! needed. What a run finds worth keeping goes to `target/fuzz/corpus`, an input that breaks something to `target/fuzz/found`.
 
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::process::{self, cargo_command, output_of, say};
 use crate::settings::{root, target};
@@ -46,20 +48,34 @@ pub(crate) fn run(arguments: &[String]) -> Outcome {
     }
 }
 
-/// Builds all targets and runs each for a short time.
+/// Builds all targets and runs each for a short time, as many at once as there are processors: each of them uses one.
 pub(crate) fn smoke() -> Outcome {
     let built = build()?;
-    for name in targets()? {
-        let mut command = command(&built, &name, SMOKE_SECONDS)?;
-        let output = process::capture(command.arg("-print_final_stats=1"))?;
-        let said = String::from_utf8_lossy(&output.stderr);
-        if !output.status.success() {
-            return Err(format!("{said}\nthe fuzz target {name} ended with {}", output.status));
+    let (names, next) = (targets()?, AtomicUsize::new(0));
+    let work = || {
+        while let Some(name) = names.get(next.fetch_add(1, Ordering::Relaxed)) {
+            try_for_a_while(&built, name)?;
         }
-        let tried = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
-        let tried = tried.ok_or_else(|| format!("the fuzz target {name} did not run:\n{said}"))?;
-        say(&format!("{name}: {} inputs in {SMOKE_SECONDS} s", tried.trim()));
+        Ok(())
+    };
+    let workers = std::thread::available_parallelism().map_or(1, NonZero::get);
+    std::thread::scope(|scope| {
+        let mut running = Vec::new();
+        running.resize_with(workers, || scope.spawn(work));
+        running.into_iter().try_for_each(|worker| worker.join().map_err(|_panic| "a worker died".to_owned())?)
+    })
+}
+
+fn try_for_a_while(built: &Path, name: &str) -> Outcome {
+    let mut command = command(built, name, SMOKE_SECONDS)?;
+    let output = process::capture(command.arg("-print_final_stats=1"))?;
+    let said = String::from_utf8_lossy(&output.stderr);
+    if !output.status.success() {
+        return Err(format!("{said}\nthe fuzz target {name} ended with {}", output.status));
     }
+    let tried = said.lines().find_map(|line| line.strip_prefix("stat::number_of_executed_units:"));
+    let tried = tried.ok_or_else(|| format!("the fuzz target {name} did not run:\n{said}"))?;
+    say(&format!("{name}: {} inputs in {SMOKE_SECONDS} s", tried.trim()));
     Ok(())
 }
 

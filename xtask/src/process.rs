@@ -2,7 +2,7 @@
 
 use std::ffi::OsStr;
 use std::io::{self, Write as _};
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
 use std::time::Instant;
 
 use crate::Outcome;
@@ -26,6 +26,19 @@ pub(crate) fn cargo_command<S: AsRef<OsStr>>(arguments: &[S]) -> Command {
 pub(crate) fn run(command: &mut Command) -> Outcome {
     let status = command.status().map_err(|error| cannot_run(command, &error))?;
     if status.success() { Ok(()) } else { Err(format!("`{}` ended with {status}", described(command))) }
+}
+
+/// Does something while a program runs that gets ready what a later step needs. That step runs it again and tells what it said.
+pub(crate) fn beside(command: &mut Command, work: fn() -> Outcome) -> Outcome {
+    let quiet = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let mut child = quiet.spawn().map_err(|error| cannot_run(command, &error))?;
+    let outcome = work();
+    if outcome.is_err() {
+        // It may have ended by itself.
+        let _gone = child.kill();
+    }
+    child.wait().map_err(|error| cannot_run(command, &error))?;
+    outcome
 }
 
 /// Runs a program and keeps what it says, whatever its exit code.

@@ -15,9 +15,14 @@ pub(crate) fn release_proxy() -> PathBuf {
     target().join("release/hms-proxy")
 }
 
-/// Builds it alone (a build of the whole workspace would unify features and grow it) and measures a stripped copy.
+/// What builds it alone: a build of the whole workspace would unify features and grow it.
+pub(crate) fn build() -> Command {
+    cargo_command(&["build", "--release", "-p", "hms-proxy"])
+}
+
+/// Builds it and measures a stripped copy.
 pub(crate) fn measure() -> Outcome {
-    process::run(&mut cargo_command(&["build", "--release", "-p", "hms-proxy"]))?;
+    process::run(&mut build())?;
     let copy = target().join("release/hms-proxy.stripped");
     process::run(Command::new("strip").arg("-o").arg(&copy).arg(release_proxy()))?;
     let size = std::fs::metadata(&copy).map_err(|error| format!("{}: {error}", copy.display()))?.len();

@@ -18,7 +18,8 @@ const STEPS: &[Step] = &[
         action: Action::Cargo(&["test", "--no-fail-fast", "--workspace", "--exclude", "hms-testkit"]),
     },
     Step { name: "loom", action: Action::Own(loom) },
-    Step { name: "fuzz", action: Action::Own(fuzz::smoke) },
+    // A release is linked by one processor for minutes, and a fuzz target runs on one.
+    Step { name: "fuzz", action: Action::Own(|| process::beside(&mut size::build(), fuzz::smoke)) },
     Step { name: "size", action: Action::Own(size::measure) },
     Step { name: "tools", action: Action::Own(tools) },
     Step { name: "mesh", action: Action::Own(mesh) },
@@ -79,6 +80,8 @@ fn mesh() -> Outcome {
     // One run tells everything that fails.
     let mut command = cargo_command(&["test", "--no-fail-fast", "-p", "hms-testkit"]);
     command
+        // Most of them wait for something most of the time.
+        .env("RUST_TEST_THREADS", "3")
         .env("HMS_TEST_BIN", target().join("debug"))
         .env("HMS_TEST_PYTHON", venv.python())
         .env("HMS_TEST_H2SPEC", golang::h2spec()?)

@@ -5,7 +5,6 @@
 
 use std::time::Duration;
 
-use hms_model::resource::Resource;
 use tokio::time::Instant;
 
 use crate::compile::compile;
@@ -30,22 +29,20 @@ pub(crate) async fn run(registry: Registry) {
 
 /// Makes the view of what the registry holds now, and shows it.
 pub(crate) fn show(registry: &Registry) {
-    let gathered = registry.gather();
-    let config = gathered.resources.values().map(|resource| Resource::clone(resource));
-    let endpoints = gathered.endpoints.into_iter().map(Resource::Endpoint);
-    let (mesh, mut findings) = registry.assemble(config.chain(endpoints).collect(), &gathered.addresses);
-    let before = registry.view();
-    let compiled = compile(&mesh, (&before.mesh, &before.compiled));
-    findings.extend(gathered.findings);
-    registry.show(View {
-        revision: gathered.config.max(gathered.live),
-        config: gathered.config,
-        live: gathered.live,
-        mesh,
-        findings,
-        resources: gathered.resources,
-        stopped: gathered.stopped,
-        compiled,
+    registry.assembled(|gathered, mesh, mut findings| {
+        let before = registry.view();
+        let compiled = compile(&mesh, (&before.mesh, &before.compiled));
+        findings.extend(gathered.findings);
+        registry.show(View {
+            revision: gathered.config.max(gathered.live),
+            config: gathered.config,
+            live: gathered.live,
+            mesh,
+            findings,
+            resources: gathered.inputs.resources,
+            stopped: gathered.stopped,
+            compiled,
+        });
     });
 }
 

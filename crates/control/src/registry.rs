@@ -4,16 +4,15 @@
 //! `publish` makes a new [`View`] of what the registry then holds. Writing answers when the view shows the
 //! change, so whoever reads after writing sees it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::fmt;
-use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
 use hms_identity::clock::Clock;
 use hms_model::finding::Finding;
-use hms_model::mesh::{Assigned, Mesh};
+use hms_model::mesh::{Assembler, Mesh, Resources};
 use hms_model::names::ServiceName;
 use hms_model::policy::egress::Unlisted;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
@@ -45,7 +44,7 @@ pub use history::{CommitRecord, Difference};
 pub use leases::LeaseId;
 
 use self::leases::Leases;
-use self::state::State;
+use self::state::{Gathered, State};
 
 /// The mesh as it was at one revision; never changes.
 #[derive(Debug, Default)]
@@ -61,7 +60,7 @@ pub struct View {
     /// What could not be resolved, and what else people should know.
     pub findings: Vec<Finding>,
     /// Configuration as it is stored.
-    pub resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    pub resources: Arc<Resources>,
     /// Services that somebody stopped; their endpoints are shown unhealthy.
     pub stopped: BTreeSet<ServiceName>,
     /// What is sent to proxies.
@@ -126,6 +125,8 @@ pub(crate) struct Inner {
     trust_domain: TrustDomain,
     sni_key: [u8; 32],
     state: Mutex<State>,
+    /// Held while a view is made, so that views come in the order of the states they show.
+    assembler: Mutex<Assembler>,
     leases: Mutex<Leases>,
     /// Revisions that were taken over from the store into `state`: configuration, endpoints.
     applied: watch::Sender<(Revision, Revision)>,
@@ -178,6 +179,7 @@ impl Registry {
             trust_domain,
             sni_key,
             state: Mutex::new(state),
+            assembler: Mutex::default(),
             leases: Mutex::new(leases),
             view: watch::Sender::new(Arc::default()),
             changed: Notify::new(),
@@ -231,27 +233,16 @@ impl Registry {
         format!("{}.hms", hex(hash.finalize().get(..16).unwrap_or_default()))
     }
 
-    /// The raw state, for `publish`: resources with everything that lies over them, and the opaque names.
-    pub(crate) fn gather(&self) -> state::Gathered {
+    /// Puts the mesh together from what is held now, with what lies over it and this mesh's opaque names, and hands it on with what
+    /// it was made from. Whoever comes later comes with a later state.
+    pub(crate) fn assembled<T>(&self, then: impl FnOnce(Gathered, Mesh, Vec<Finding>) -> T) -> T {
+        let mut assembler = self.0.assembler.lock();
         let lease_finding = self.0.leases.lock().finding();
         let mut gathered = self.0.state.lock().gather();
         gathered.findings.extend(lease_finding);
-        gathered
-    }
-
-    /// Assembles with this mesh's opaque names and these addresses.
-    pub(crate) fn assemble(
-        &self,
-        resources: Vec<Resource>,
-        addresses: &BTreeMap<ServiceName, Vec<IpAddr>>,
-    ) -> (Mesh, Vec<Finding>) {
-        let assigned = |service: &ServiceName| Assigned {
-            sni: self.sni(service),
-            addresses: addresses.get(service).cloned().unwrap_or_default(),
-        };
-        let (mut mesh, findings) = hms_model::mesh::assemble(resources, assigned);
-        mesh.egress.unlisted = mesh.egress.unlisted.or_else(|| self.0.unlisted.get().copied());
-        (mesh, findings)
+        gathered.inputs.unlisted = self.0.unlisted.get().copied();
+        let (mesh, findings) = assembler.update(gathered.inputs.clone(), |service| self.sni(service));
+        then(gathered, mesh, findings)
     }
 
     /// Says what becomes of hosts outside that are not listed, where the configuration does not say it. The first word holds.

@@ -1,6 +1,8 @@
 //! What would become of a request, step by step, and whose word decides: the same decisions that proxies make, asked of the whole
 //! mesh instead of by one of them.
 
+mod choice;
+mod claimed;
 mod served;
 
 use std::collections::BTreeMap;
@@ -44,7 +46,7 @@ pub enum Says {
 /// One step of a request's way.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Step {
-    /// What decides: `route`, `backend`, `breaker`, `endpoint`, `identity`, `authz`, `rate`, `terms`.
+    /// What decides: `token`, `route`, `backend`, `breaker`, `endpoint`, `balance`, `identity`, `authz`, `rate`, `terms`.
     pub name: &'static str,
     /// What it says.
     pub says: Says,
@@ -101,6 +103,9 @@ fn stop<T>(step: Step) -> Going<T> {
 }
 
 fn steps_of(mesh: &Mesh, question: &Question<'_>, steps: &mut Vec<Step>) -> Going<()> {
+    if question.from.is_gateway() {
+        steps.push(claimed::token(mesh, question)?);
+    }
     let (led, table, parent);
     let (selected, to) = if question.from.is_gateway() && question.to.is_none() {
         table = HttpTable::build(&mesh.gateway.routes, Whose::Gateway);
@@ -145,7 +150,7 @@ struct Goal<'a> {
 }
 
 fn known<'m>(mesh: &'m Mesh, name: &ServiceName) -> Going<&'m ServiceState> {
-    mesh.services.get(name).ok_or_else(|| {
+    mesh.services.get(name).map(AsRef::as_ref).ok_or_else(|| {
         let names: Vec<String> = mesh.services.keys().take(8).map(ToString::to_string).collect();
         let text = format!("no service is called {name}; there is {}", names.join(", "));
         Box::new(Step::stop("route", 3403, text).fix("hms services"))
@@ -274,7 +279,8 @@ fn backends<'m>(
     if goal.shares.is_empty() {
         let Some(name) = parent else { return stop(Step::stop("backend", 3012, "nobody gets it")) };
         let state = known(mesh, &name)?;
-        return endpoints(state, "", question, steps).map(|()| state);
+        endpoints(mesh, state, "", question, steps)?;
+        return Ok(state);
     }
     let total: u64 = goal.shares.iter().map(|share| u64::from(share.weight)).sum();
     let mut reachable = None;
@@ -289,7 +295,7 @@ fn backends<'m>(
                 + &format!(" % go to {}{version}", share.service),
         ));
         let state = known(mesh, &share.service)?;
-        match endpoints(state, &share.version, question, steps) {
+        match endpoints(mesh, state, &share.version, question, steps) {
             Ok(()) => reachable = reachable.or(Some(state)),
             Err(step) => {
                 steps.push(Step::note(step.name, format!("{}; its part goes to the others", step.text)));
@@ -305,7 +311,13 @@ fn backends<'m>(
 }
 
 /// Whether a service, or a version of it, has an endpoint that would be called.
-fn endpoints(state: &ServiceState, version: &str, question: &Question<'_>, steps: &mut Vec<Step>) -> Going<()> {
+fn endpoints(
+    mesh: &Mesh,
+    state: &ServiceState,
+    version: &str,
+    question: &Question<'_>,
+    steps: &mut Vec<Step>,
+) -> Going<()> {
     let name = &state.service.name;
     if let Some(why) = question.open.get(name) {
         let text = format!("the breaker of {name} is open at {}: {why}", question.from);
@@ -325,6 +337,7 @@ fn endpoints(state: &ServiceState, version: &str, question: &Question<'_>, steps
     let bare = if plain > 0 { format!("; {plain} without a proxy, so without mTLS") } else { String::new() };
     let text = format!("{healthy} of {} endpoints of {of} are healthy, the breaker is closed{bare}", meant.len());
     steps.push(Step::pass("endpoint", text));
+    steps.extend(choice::steps(mesh, state, version, question));
     Ok(())
 }
 

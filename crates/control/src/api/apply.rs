@@ -11,7 +11,7 @@ use hms_model::finding::Finding;
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::Egress;
 use hms_model::policy::egress::{EgressHost, MOST_HOSTS};
-use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
+use hms_model::resource::{Declaration, Gateway, Kind, Resource, ResourceKey};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
@@ -175,7 +175,7 @@ async fn delete(
 
 /// The gateway with the host names that objects give it, if it does not have them.
 fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
-    let mut gateway = view.mesh.gateway.clone();
+    let mut gateway = Gateway::clone(&view.mesh.gateway);
     let new = objects.hosts.iter().filter(|host| !gateway.hosts.contains(host));
     let new: Vec<String> = new.cloned().collect();
     if new.is_empty() {

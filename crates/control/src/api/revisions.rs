@@ -1,6 +1,5 @@
 //! Revisions: what the configuration was, who changed what, and going back.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
@@ -8,6 +7,7 @@ use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
+use hms_model::mesh::Resources;
 use hms_model::policy::JwtIssuer;
 use hms_model::resource::{Declaration, Gateway, Kind as ResourceKind, Resource, ResourceKey};
 use schemars::JsonSchema;
@@ -129,10 +129,8 @@ async fn roll_back(
     Ok((headers, Json(body)).into_response())
 }
 
-type Resources = BTreeMap<ResourceKey, Arc<Resource>>;
-
 /// The resources of a revision that somebody named.
-async fn named(context: &Context, to: Revision) -> Result<(Revision, Resources), Problem> {
+async fn named(context: &Context, to: Revision) -> Result<(Revision, Arc<Resources>), Problem> {
     let registry = &context.parts().registry;
     if let Some(old) = registry.at(to).await? {
         return Ok((to, old));
@@ -144,7 +142,7 @@ async fn named(context: &Context, to: Revision) -> Result<(Revision, Resources),
 }
 
 /// The newest revision that would change something.
-async fn latest_other(context: &Context, own: &JwtIssuer) -> Result<(Revision, Resources), Problem> {
+async fn latest_other(context: &Context, own: &JwtIssuer) -> Result<(Revision, Arc<Resources>), Problem> {
     let registry = &context.parts().registry;
     for record in registry.history(ALL).await?.into_iter().skip(1) {
         let Some(old) = registry.at(record.revision).await? else { break };

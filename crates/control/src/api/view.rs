@@ -2,7 +2,7 @@
 
 use hms_model::mesh::ServiceState;
 use hms_model::names::{SYSTEM_NAMESPACE, ServiceName};
-use hms_model::workload::{Endpoint, Health, Transport};
+use hms_model::workload::{Endpoint, Transport};
 use schemars::JsonSchema;
 use serde::Serialize;
 
@@ -136,15 +136,14 @@ pub(super) fn service(view: &View, live: &Live, name: &ServiceName, state: &Serv
 
 /// Whether a service can be given work.
 pub(super) fn health(view: &View, name: &ServiceName, state: &ServiceState) -> &'static str {
-    let serves = |state: &ServiceState| state.endpoints.values().any(|endpoint| endpoint.health == Health::Healthy);
-    if serves(state) {
+    if state.serves("") {
         return "healthy";
     }
     if !state.endpoints.is_empty() || view.stopped.contains(name) {
         return "unhealthy";
     }
     let mut shares = state.service.split.iter().filter(|share| share.weight > 0);
-    if shares.any(|share| view.mesh.services.get(&share.service).is_some_and(serves)) {
+    if shares.any(|share| view.mesh.services.get(&share.service).is_some_and(|state| state.serves(""))) {
         // Others answer for it.
         return "healthy";
     }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
 
 use hms_model::finding::Finding;
 use hms_model::resource::{ResourceKey, valid_id};
@@ -78,7 +79,7 @@ pub(super) fn origin(address: &Address, peer: &Peer) -> Result<(), Box<Finding>>
 }
 
 /// Nobody's share may crowd out the others.
-pub(super) fn quota(endpoint: &Endpoint, others: &BTreeMap<ResourceKey, Endpoint>) -> Result<(), Box<Finding>> {
+pub(super) fn quota(endpoint: &Endpoint, others: &BTreeMap<ResourceKey, Arc<Endpoint>>) -> Result<(), Box<Finding>> {
     let full =
         |what: String, limit: usize| Box::new(Finding::error(2312, format!("{what} has {limit} endpoints already")));
     if others.contains_key(&ResourceKey::endpoint(&endpoint.service, &endpoint.id)) {

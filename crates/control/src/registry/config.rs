@@ -1,10 +1,10 @@
 //! Changing the configuration.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use hms_model::finding::Finding;
+use hms_model::mesh::{self, Resources, changed, same};
 use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::SpiffeId;
@@ -55,17 +55,13 @@ impl Altered {
     }
 }
 
-fn altered(
-    before: &BTreeMap<ResourceKey, Arc<Resource>>,
-    after: &BTreeMap<ResourceKey, Arc<Resource>>,
-) -> Vec<Altered> {
-    let keys: BTreeSet<&ResourceKey> = before.keys().chain(after.keys()).collect();
-    let both = keys.into_iter().map(|key| Altered {
-        key: key.clone(),
-        before: before.get(key).cloned(),
-        after: after.get(key).cloned(),
-    });
-    both.filter(|altered| altered.before != altered.after).collect()
+fn altered(before: &Resources, after: &Resources) -> Vec<Altered> {
+    let altered = |(key, before, after): mesh::Changed<'_, ResourceKey, Arc<Resource>>| Altered {
+        key: ResourceKey::clone(key),
+        before: before.cloned(),
+        after: after.cloned(),
+    };
+    changed(before, after, same).into_iter().map(altered).collect()
 }
 
 /// Services one mesh may have.
@@ -94,7 +90,7 @@ impl Registry {
     ) -> Result<Changed, RegistryError> {
         let changed = {
             let _one_at_a_time = self.0.configuring.lock().await;
-            let head = self.0.state.lock().config.clone();
+            let head = Arc::clone(&self.0.state.lock().config);
             let resources = self.planned(&head, changes, expected)?;
             let altered = altered(&head.resources, &resources);
             Changed { revision: self.flip(actor, &head, resources).await?, altered }
@@ -105,7 +101,7 @@ impl Registry {
 
     /// What [`change`](Self::change) would come to at this moment; nothing is changed, and the revision is the present one.
     pub fn preview(&self, changes: Vec<Change>, expected: Option<Revision>) -> Result<Changed, RegistryError> {
-        let head = self.0.state.lock().config.clone();
+        let head = Arc::clone(&self.0.state.lock().config);
         let resources = self.planned(&head, changes, expected)?;
         Ok(Changed { revision: head.revision, altered: altered(&head.resources, &resources) })
     }
@@ -115,7 +111,7 @@ impl Registry {
         head: &Head,
         changes: Vec<Change>,
         expected: Option<Revision>,
-    ) -> Result<BTreeMap<ResourceKey, Arc<Resource>>, RegistryError> {
+    ) -> Result<Arc<Resources>, RegistryError> {
         if let Some(expected) = expected
             && expected != head.revision
         {
@@ -126,13 +122,13 @@ impl Registry {
 
     /// The latest commits, newest first.
     pub async fn history(&self, limit: usize) -> Result<Vec<CommitRecord>, RegistryError> {
-        let head = self.0.state.lock().config.clone();
+        let head = Arc::clone(&self.0.state.lock().config);
         Ok(history::log(&*self.0.store, &head, limit).await?)
     }
 
     /// The resources as they were at a revision of the history; `None` if it is not kept.
-    pub async fn at(&self, revision: Revision) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, RegistryError> {
-        let head = self.0.state.lock().config.clone();
+    pub async fn at(&self, revision: Revision) -> Result<Option<Arc<Resources>>, RegistryError> {
+        let head = Arc::clone(&self.0.state.lock().config);
         Ok(history::at(&*self.0.store, &head, revision).await?)
     }
 
@@ -148,7 +144,7 @@ impl Registry {
             return Ok(());
         }
         let _one_at_a_time = self.0.configuring.lock().await;
-        let head = self.0.state.lock().config.clone();
+        let head = Arc::clone(&self.0.state.lock().config);
         let key = ResourceKey::of(Kind::Declaration, service);
         let mut declaration = match head.resources.get(&key).map(AsRef::as_ref) {
             Some(Resource::Declaration(declaration)) => declaration.clone(),
@@ -171,12 +167,7 @@ impl Registry {
     }
 
     /// Writes a commit and waits until the registry itself has it, so that the next one begins there.
-    async fn flip(
-        &self,
-        actor: &str,
-        head: &Head,
-        resources: BTreeMap<ResourceKey, Arc<Resource>>,
-    ) -> Result<Revision, RegistryError> {
+    async fn flip(&self, actor: &str, head: &Head, resources: Arc<Resources>) -> Result<Revision, RegistryError> {
         self.number(&resources).await?;
         let time = self.0.clock.now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
         let author = Author { actor, time };
@@ -193,17 +184,13 @@ impl Registry {
         Ok(new.revision)
     }
 
-    fn changed_resources(
-        &self,
-        head: &Head,
-        changes: Vec<Change>,
-    ) -> Result<BTreeMap<ResourceKey, Arc<Resource>>, RegistryError> {
+    fn changed_resources(&self, head: &Head, changes: Vec<Change>) -> Result<Arc<Resources>, RegistryError> {
         if changes.len() > CHANGES {
             let finding = Finding::error(2320, format!("{} changes at once, {CHANGES} are taken", changes.len()));
             return Err(RegistryError::Invalid(vec![finding]));
         }
         let mut findings = Vec::new();
-        let mut resources = head.resources.clone();
+        let mut resources = Resources::clone(&head.resources);
         for change in changes {
             match change {
                 Change::Put(resource) => match self.checked(resource, &resources) {
@@ -221,15 +208,11 @@ impl Registry {
         if services > SERVICES {
             findings.push(Finding::error(2321, format!("{services} services, a mesh has at most {SERVICES}")));
         }
-        if findings.is_empty() { Ok(resources) } else { Err(RegistryError::Invalid(findings)) }
+        if findings.is_empty() { Ok(Arc::new(resources)) } else { Err(RegistryError::Invalid(findings)) }
     }
 
     /// A resource as it may be stored.
-    fn checked(
-        &self,
-        mut resource: Resource,
-        before: &BTreeMap<ResourceKey, Arc<Resource>>,
-    ) -> Result<Resource, Box<Finding>> {
+    fn checked(&self, mut resource: Resource, before: &Resources) -> Result<Resource, Box<Finding>> {
         let key = resource.key();
         match &mut resource {
             Resource::Declaration(declaration) => {

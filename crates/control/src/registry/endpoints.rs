@@ -80,7 +80,7 @@ impl Registry {
             let state = self.0.state.lock();
             let old = state.endpoints.get(&key);
             let resumed = old.is_none_or(|old| old.health != Health::Healthy) && endpoint.health == Health::Healthy;
-            let others_own = old.and_then(mesh_identity).is_some_and(|owner| owner != identity);
+            let others_own = old.and_then(|old| mesh_identity(old)).is_some_and(|owner| owner != identity);
             (resumed && state.stopped.contains(&endpoint.service), others_own)
         };
         if others_own {
@@ -137,7 +137,7 @@ impl Registry {
             let _one_at_a_time = self.0.registering.lock().await;
             let found = self.0.state.lock().endpoints.get(&key).cloned();
             let endpoint = found.ok_or_else(|| RegistryError::NotFound(format!("endpoint `{id}` of `{service}`")))?;
-            self.put(Endpoint { health, ..endpoint }, Vec::new()).await?
+            self.put(Endpoint { health, ..Endpoint::clone(&endpoint) }, Vec::new()).await?
         };
         self.shown_live(revision).await
     }
@@ -165,7 +165,7 @@ impl Registry {
         {
             let state = self.0.state.lock();
             admission::quota(&endpoint, &state.endpoints).map_err(RegistryError::Refused)?;
-            if state.endpoints.get(&key) == Some(&endpoint) && also.is_empty() {
+            if state.endpoints.get(&key).is_some_and(|old| **old == endpoint) && also.is_empty() {
                 return Ok(state.live);
             }
         }

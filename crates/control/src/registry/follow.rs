@@ -1,5 +1,6 @@
 //! Following the store: every commit, whoever made it, comes in here and nowhere else.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::Registry;
@@ -64,10 +65,10 @@ fn ended(end: WatchEnd) -> Result<(), StoreError> {
 
 /// Reads the configuration that holds now. Several moves of the head are one to us.
 async fn take_config(registry: &Registry) -> Result<(), StoreError> {
-    let known = registry.0.state.lock().config.clone();
+    let known = Arc::clone(&registry.0.state.lock().config);
     let head = history::load(&*registry.0.store, &known).await?;
     let revision = head.revision;
-    registry.0.state.lock().config = head;
+    registry.0.state.lock().config = Arc::new(head);
     registry.0.applied.send_modify(|applied| applied.0 = revision);
     registry.0.changed.notify_one();
     Ok(())

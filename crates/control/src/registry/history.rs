@@ -3,13 +3,15 @@
 //!
 //! A commit first writes the objects that are new, which nobody sees yet, then moves `head` with one compare-and-swap. So a
 //! change of any size is atomic within the store's bound of operations per commit, going back is the same move, and a damaged
-//! object does not go unnoticed, because its name no longer fits it.
+//! object does not go unnoticed, because its name no longer fits it. The list of resources is cut into pieces where the resources
+//! themselves say so ([`is_last`]), so that one change writes and reads one small piece, however many resources there are.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use hms_model::resource::{Resource, ResourceKey};
+use hms_model::mesh::{Resources, changed};
+use hms_model::resource::ResourceKey;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest as _, Sha256};
 
@@ -33,9 +35,21 @@ pub(super) struct Head {
     /// Counts commits from 1.
     number: u64,
     /// Hash of every resource.
-    hashes: BTreeMap<ResourceKey, String>,
+    hashes: BTreeMap<ResourceKey, Hash>,
+    /// The same list, in the pieces of [`Commit::tree`].
+    pieces: Vec<Arc<Piece>>,
     /// The resources.
-    pub(super) resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    pub(super) resources: Arc<Resources>,
+}
+
+/// The name of an object, shared by the lists that have it.
+type Hash = Arc<str>;
+
+/// A part of the list of resources.
+#[derive(Debug, PartialEq)]
+struct Piece {
+    hash: String,
+    entries: Vec<(ResourceKey, Hash)>,
 }
 
 /// One commit of the history.
@@ -100,8 +114,41 @@ struct Commit {
 
 /// A piece of the list of resources as it is stored: key to hash.
 type Tree = BTreeMap<String, String>;
-/// Resources per piece, so that one stays well below the store's bound.
+/// Resources that a piece has at most, so that it stays well below the store's bound.
 const PIECE: usize = 2000;
+
+/// Whether a piece ends with the resource of this hash: one in 64 does. It is the resources that say where the list is cut, so one
+/// more or less moves no other cut.
+fn is_last(hash: &str) -> bool {
+    hash.get(..2).and_then(|byte| u8::from_str_radix(byte, 16).ok()).is_some_and(|byte| byte < 4)
+}
+
+/// Cuts a list into pieces, taking those that did not change from `old`. What has to be written is added to `fresh`.
+fn cut(
+    hashes: &BTreeMap<ResourceKey, Hash>,
+    old: &[Arc<Piece>],
+    fresh: &mut BTreeMap<String, Bytes>,
+) -> Result<Vec<Arc<Piece>>, StoreError> {
+    let known: BTreeMap<&ResourceKey, &Arc<Piece>> =
+        old.iter().filter_map(|piece| Some((&piece.entries.first()?.0, piece))).collect();
+    let entries: Vec<(&ResourceKey, &Hash)> = hashes.iter().collect();
+    let mut pieces = Vec::new();
+    for piece in entries.chunk_by(|(_, hash), _| !is_last(hash)).flat_map(|piece| piece.chunks(PIECE)) {
+        let Some((first, _)) = piece.first() else { continue };
+        let same = |old: &&&Arc<Piece>| old.entries.iter().map(|(key, hash)| (key, hash)).eq(piece.iter().copied());
+        if let Some(unchanged) = known.get(first).filter(same) {
+            pieces.push(Arc::clone(unchanged));
+            continue;
+        }
+        let stored: Tree = piece.iter().map(|(key, hash)| (key.to_string(), hash.to_string())).collect();
+        let bytes = serialise(&stored)?;
+        let hash = hash_of(&bytes);
+        fresh.insert(hash.clone(), bytes);
+        let entries = piece.iter().map(|(key, hash)| (ResourceKey::clone(key), Hash::clone(hash))).collect();
+        pieces.push(Arc::new(Piece { hash, entries }));
+    }
+    Ok(pieces)
+}
 
 fn hash_of(bytes: &[u8]) -> String {
     super::hex(&Sha256::digest(bytes))
@@ -140,11 +187,9 @@ pub(super) async fn load(store: &dyn Store, known: &Head) -> Result<Head, StoreE
 async fn load_at(store: &dyn Store, entry: &Entry, known: &Head) -> Result<Head, StoreError> {
     let hash = String::from_utf8_lossy(&entry.value).into_owned();
     let commit: Commit = read(store, &hash).await?;
-    let (hashes, resources) = resources(store, &commit.tree, known).await?;
-    Ok(Head { revision: entry.revision, hash, number: commit.number, hashes, resources })
+    let lists = lists(store, &commit.tree, known).await?;
+    Ok(Head { revision: entry.revision, hash, number: commit.number, ..lists })
 }
-
-type Resources = (BTreeMap<ResourceKey, String>, BTreeMap<ResourceKey, Arc<Resource>>);
 
 async fn tree(store: &dyn Store, pieces: &[String]) -> Result<Tree, StoreError> {
     let mut whole = Tree::new();
@@ -154,24 +199,45 @@ async fn tree(store: &dyn Store, pieces: &[String]) -> Result<Tree, StoreError> 
     Ok(whole)
 }
 
-async fn resources(store: &dyn Store, pieces: &[String], known: &Head) -> Result<Resources, StoreError> {
-    let tree = tree(store, pieces).await?;
-    let mut hashes = BTreeMap::new();
-    let mut resources = BTreeMap::new();
-    for (name, hash) in tree {
-        let key = key_of(&name)?;
-        let resource = match known.resources.get(&key) {
-            Some(resource) if known.hashes.get(&key) == Some(&hash) => Arc::clone(resource),
+async fn read_piece(store: &dyn Store, hash: &str) -> Result<Piece, StoreError> {
+    let stored: Tree = read(store, hash).await?;
+    let entries = stored.into_iter().map(|(name, hash)| Ok((key_of(&name)?, Hash::from(hash))));
+    let mut entries = entries.collect::<Result<Vec<_>, StoreError>>()?;
+    entries.sort();
+    Ok(Piece { hash: hash.to_owned(), entries })
+}
+
+/// The lists that a tree's pieces make, with everything that `known` has taken from there; a head without a commit.
+async fn lists(store: &dyn Store, tree: &[String], known: &Head) -> Result<Head, StoreError> {
+    let mut old: BTreeMap<&str, &Arc<Piece>> = known.pieces.iter().map(|piece| (piece.hash.as_str(), piece)).collect();
+    let (mut pieces, mut fresh) = (Vec::new(), Vec::new());
+    for hash in tree {
+        if let Some(piece) = old.remove(hash.as_str()) {
+            pieces.push(Arc::clone(piece));
+            continue;
+        }
+        let piece = Arc::new(read_piece(store, hash).await?);
+        fresh.push(Arc::clone(&piece));
+        pieces.push(piece);
+    }
+    let (mut hashes, mut resources) = (known.hashes.clone(), Resources::clone(&known.resources));
+    for (key, _) in old.values().flat_map(|piece| &piece.entries) {
+        hashes.remove(key);
+        resources.remove(key);
+    }
+    for (key, hash) in fresh.iter().flat_map(|piece| &piece.entries) {
+        let resource = match known.resources.get(key) {
+            Some(resource) if known.hashes.get(key) == Some(hash) => Arc::clone(resource),
             _ => {
-                let bytes = object(store, &hash).await?;
-                let resource = hms_wire::decode(&bytes).map_err(|error| damaged(&format!("`{name}`: {error}")))?;
+                let bytes = object(store, hash).await?;
+                let resource = hms_wire::decode(&bytes).map_err(|error| damaged(&format!("`{key}`: {error}")))?;
                 Arc::new(resource)
             }
         };
         resources.insert(key.clone(), resource);
-        hashes.insert(key, hash);
+        hashes.insert(key.clone(), Hash::clone(hash));
     }
-    Ok((hashes, resources))
+    Ok(Head { hashes, pieces, resources: Arc::new(resources), ..Head::default() })
 }
 
 /// Who commits, and when (Unix seconds).
@@ -186,41 +252,33 @@ pub(super) async fn commit(
     store: &dyn Store,
     head: &Head,
     author: Author<'_>,
-    resources: BTreeMap<ResourceKey, Arc<Resource>>,
+    resources: Arc<Resources>,
 ) -> Result<Head, StoreError> {
-    let mut hashes = BTreeMap::new();
+    let mut hashes = head.hashes.clone();
     let mut fresh: BTreeMap<String, Bytes> = BTreeMap::new();
-    for (key, resource) in &resources {
-        let unchanged = head.resources.get(key).is_some_and(|old| Arc::ptr_eq(old, resource));
-        let hash = match head.hashes.get(key) {
-            Some(hash) if unchanged => hash.clone(),
-            _ => {
-                let bytes = Bytes::from(hms_wire::encode(resource));
-                let hash = hash_of(&bytes);
-                if head.hashes.get(key) != Some(&hash) {
-                    fresh.insert(hash.clone(), bytes);
-                }
-                hash
-            }
+    for (key, _, resource) in changed(&head.resources, &resources, Arc::ptr_eq) {
+        let Some(resource) = resource else {
+            hashes.remove(key);
+            continue;
         };
-        hashes.insert(key.clone(), hash);
+        let bytes = Bytes::from(hms_wire::encode(resource));
+        let hash = Hash::from(hash_of(&bytes));
+        if hashes.get(key) != Some(&hash) {
+            fresh.insert(hash.to_string(), bytes);
+            hashes.insert(key.clone(), hash);
+        }
     }
     if hashes == head.hashes && !head.hash.is_empty() {
         return Ok(head.clone());
     }
-    let mut record = Commit {
+    let pieces = cut(&hashes, &head.pieces, &mut fresh)?;
+    let record = Commit {
         number: head.number + 1,
         parent: head.hash.clone(),
-        tree: Vec::new(),
+        tree: pieces.iter().map(|piece| piece.hash.clone()).collect(),
         actor: author.actor.to_owned(),
         time: author.time,
     };
-    let entries: Vec<(String, String)> = hashes.iter().map(|(key, hash)| (key.to_string(), hash.clone())).collect();
-    for piece in entries.chunks(PIECE) {
-        let piece = serialise(&piece.iter().cloned().collect::<Tree>())?;
-        record.tree.push(hash_of(&piece));
-        fresh.insert(hash_of(&piece), piece);
-    }
     let number = record.number;
     let record = serialise(&record)?;
     let hash = hash_of(&record);
@@ -228,7 +286,7 @@ pub(super) async fn commit(
     if number.is_multiple_of(SWEEP) {
         sweep(store, &hash).await?;
     }
-    Ok(Head { revision, hash, number, hashes, resources })
+    Ok(Head { revision, hash, number, hashes, pieces, resources })
 }
 
 /// Writes the objects in as many steps as the store wants; the last one writes the commit and moves the head, so that the store
@@ -290,10 +348,10 @@ pub(super) async fn at(
     store: &dyn Store,
     head: &Head,
     revision: Revision,
-) -> Result<Option<BTreeMap<ResourceKey, Arc<Resource>>>, StoreError> {
+) -> Result<Option<Arc<Resources>>, StoreError> {
     let commits = walk(store, &head.hash, KEPT).await?;
     match commits.into_iter().find(|kept| kept.revision == revision) {
-        Some(kept) => Ok(Some(resources(store, &kept.commit.tree, head).await?.1)),
+        Some(kept) => Ok(Some(lists(store, &kept.commit.tree, head).await?.resources)),
         None => Ok(None),
     }
 }
@@ -340,18 +398,18 @@ async fn sweep(store: &dyn Store, head: &str) -> Result<(), StoreError> {
 #[cfg(test)]
 mod tests {
     use hms_model::names::ServiceName;
-    use hms_model::resource::Declaration;
+    use hms_model::resource::{Declaration, Resource};
 
     use super::*;
     use crate::store::MemoryStore;
 
-    fn declarations(names: impl IntoIterator<Item = String>) -> BTreeMap<ResourceKey, Arc<Resource>> {
+    fn declarations(names: impl IntoIterator<Item = String>) -> Arc<Resources> {
         let declare = |name: String| {
             let name = ServiceName::new(&name).unwrap();
             let resource = Resource::Declaration(Declaration::new(name));
             (resource.key(), Arc::new(resource))
         };
-        names.into_iter().map(declare).collect()
+        Arc::new(names.into_iter().map(declare).collect())
     }
 
     const AUTHOR: Author<'static> = Author { actor: "test", time: 1 };
@@ -360,7 +418,7 @@ mod tests {
     async fn a_commit_larger_than_the_store_takes_at_once_is_atomic() {
         let store = MemoryStore::new();
         let many = declarations((0..500).map(|n| format!("s{n}")));
-        let head = commit(&store, &Head::default(), AUTHOR, many.clone()).await.unwrap();
+        let head = commit(&store, &Head::default(), AUTHOR, Arc::clone(&many)).await.unwrap();
         let loaded = load(&store, &Head::default()).await.unwrap();
         assert_eq!((loaded.revision, &loaded.resources), (head.revision, &many));
         let log = log(&store, &loaded, 1).await.unwrap();
@@ -400,11 +458,34 @@ mod tests {
         assert_eq!(at(&store, &head, revisions[60]).await.unwrap(), Some(declarations(["s60".to_owned()])));
         assert_eq!(at(&store, &head, revisions[46]).await.unwrap(), None);
         let changes = |place: usize| log[place].changes.clone();
-        let keys = |n: u32| declarations([format!("s{n}")]).into_keys().next().unwrap();
+        let keys = |n: u32| declarations([format!("s{n}")]).keys().next().unwrap().clone();
         assert_eq!(changes(0), Some(vec![(keys(95), Difference::Removed), (keys(96), Difference::Added)]));
         assert_eq!(changes(49), None, "the one before is not kept");
         let objects = store.list(Keyspace::Config, OBJECT).await.unwrap().entries.len();
         assert_eq!(objects, KEPT * 3, "a commit, a list and a resource each");
+    }
+
+    #[tokio::test]
+    async fn a_change_among_many_writes_little_and_leaves_what_did_not_change_where_it_was() {
+        let store = MemoryStore::new();
+        let names = |extra: Option<usize>| declarations((0..5000).chain(extra).map(|n| format!("s{n}")));
+        let head = commit(&store, &Head::default(), AUTHOR, names(None)).await.unwrap();
+        let written = |listing: crate::store::Listing| -> usize {
+            listing.entries.into_iter().map(|entry| entry.value.len()).sum()
+        };
+        let before = written(store.list(Keyspace::Config, OBJECT).await.unwrap());
+        let loaded = load(&store, &Head::default()).await.unwrap();
+        assert_eq!((&loaded.hashes, &loaded.pieces), (&head.hashes, &head.pieces));
+
+        let more = commit(&store, &loaded, AUTHOR, names(Some(7000))).await.unwrap();
+        let after = written(store.list(Keyspace::Config, OBJECT).await.unwrap());
+        assert!((after - before) * 10 < before, "{} of {before} bytes", after - before);
+        let again = load(&store, &loaded).await.unwrap();
+        assert_eq!((&again.hashes, &again.pieces, &again.resources), (&more.hashes, &more.pieces, &more.resources));
+        let moved = changed(&loaded.resources, &again.resources, Arc::ptr_eq);
+        assert_eq!(moved.len(), 1, "the others are the same allocations");
+        let back = at(&store, &again, loaded.revision).await.unwrap().unwrap();
+        assert_eq!(back, loaded.resources);
     }
 
     #[tokio::test]

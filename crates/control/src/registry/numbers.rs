@@ -10,8 +10,9 @@ use std::sync::Arc;
 
 use hms_model::address;
 use hms_model::finding::Finding;
+use hms_model::mesh::Resources;
 use hms_model::names::ServiceName;
-use hms_model::resource::{Kind, Resource, ResourceKey};
+use hms_model::resource::{Kind, ResourceKey};
 
 use super::{Registry, RegistryError};
 use crate::store::{COMMIT_LIMIT, Keyspace, Precondition, StoreError, Write};
@@ -39,6 +40,7 @@ pub(super) fn of_key(key: &str) -> Option<u32> {
 pub(super) struct Numbers {
     by_number: BTreeMap<u32, ServiceName>,
     by_name: BTreeMap<ServiceName, u32>,
+    addresses: Arc<BTreeMap<ServiceName, Vec<IpAddr>>>,
 }
 
 impl Numbers {
@@ -47,7 +49,10 @@ impl Numbers {
         let text = std::str::from_utf8(value).map_err(|error| error.to_string())?;
         let (namespace, name) = text.split_once('/').ok_or("it names no service")?;
         let name = ServiceName::in_namespace(namespace, name).map_err(|error| error.to_string())?;
-        self.by_name.entry(name.clone()).and_modify(|lowest| *lowest = number.min(*lowest)).or_insert(number);
+        let lowest = self.by_name.get(&name).map_or(number, |other| number.min(*other));
+        self.by_name.insert(name.clone(), lowest);
+        let addresses = address::of_number(lowest).map(Vec::from).unwrap_or_default();
+        Arc::make_mut(&mut self.addresses).insert(name.clone(), addresses);
         self.by_number.insert(number, name);
         Ok(())
     }
@@ -57,19 +62,13 @@ impl Numbers {
         self.by_number.contains_key(&number)
     }
 
-    /// The virtual addresses of a service; none before it has a number.
-    pub(super) fn addresses(&self, service: &ServiceName) -> Vec<IpAddr> {
-        let number = self.by_name.get(service).copied();
-        number.and_then(address::of_number).map(Vec::from).unwrap_or_default()
-    }
-
-    /// All addresses there are, for a view.
-    pub(super) fn all(&self) -> BTreeMap<ServiceName, Vec<IpAddr>> {
-        self.by_name.keys().map(|name| (name.clone(), self.addresses(name))).collect()
+    /// The virtual addresses of every service that has a number.
+    pub(super) fn addresses(&self) -> &Arc<BTreeMap<ServiceName, Vec<IpAddr>>> {
+        &self.addresses
     }
 
     /// New numbers for those declared services that have none.
-    fn missing(&self, resources: &BTreeMap<ResourceKey, Arc<Resource>>) -> Vec<(u32, ServiceName)> {
+    fn missing(&self, resources: &Resources) -> Vec<(u32, ServiceName)> {
         let declared = resources.keys().filter(|key| key.kind == Kind::Declaration).filter_map(ResourceKey::service);
         let next = self.by_number.keys().next_back().map_or(1, |last| last.saturating_add(1));
         (next..).zip(declared.filter(|name| !self.by_name.contains_key(name))).collect()
@@ -78,7 +77,7 @@ impl Numbers {
 
 impl Registry {
     /// Gives a number to each declared service that has none. To be called with `configuring` locked.
-    pub(super) async fn number(&self, resources: &BTreeMap<ResourceKey, Arc<Resource>>) -> Result<(), RegistryError> {
+    pub(super) async fn number(&self, resources: &Resources) -> Result<(), RegistryError> {
         for _ in 0..TRIES {
             let missing = self.0.state.lock().numbers.missing(resources);
             let Some((last, _)) = missing.last() else { return Ok(()) };
@@ -125,7 +124,7 @@ mod tests {
             numbers.put(number, b"default/a").unwrap();
         }
         let a = ServiceName::new("a").unwrap();
-        assert_eq!(numbers.addresses(&a), address::of_number(3).unwrap());
+        assert_eq!(numbers.addresses()[&a], address::of_number(3).unwrap());
         assert!(numbers.put(8, b"nonsense").is_err());
     }
 }

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::StreamExt as _;
@@ -47,7 +48,7 @@ pub(super) async fn run(registry: Registry) {
 }
 
 /// Endpoints that somebody registered and that have no proxy. One that is draining stays so.
-fn probed(registry: &Registry) -> BTreeMap<ResourceKey, Endpoint> {
+fn probed(registry: &Registry) -> BTreeMap<ResourceKey, Arc<Endpoint>> {
     let state = registry.0.state.lock();
     let plain = |endpoint: &Endpoint| {
         endpoint.source == Registrar::Api
@@ -55,7 +56,7 @@ fn probed(registry: &Registry) -> BTreeMap<ResourceKey, Endpoint> {
             && endpoint.health != Health::Draining
     };
     let endpoints = state.endpoints.iter().filter(|(_, endpoint)| plain(endpoint));
-    endpoints.map(|(key, endpoint)| (key.clone(), endpoint.clone())).collect()
+    endpoints.map(|(key, endpoint)| (key.clone(), Arc::clone(endpoint))).collect()
 }
 
 async fn answers(address: SocketAddr) -> bool {

@@ -1,11 +1,11 @@
 //! What the registry holds in memory, as it follows from the store.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use hms_model::finding::Finding;
+use hms_model::mesh::Inputs;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind, Resource, ResourceKey};
 use hms_model::workload::{Endpoint, Health, Registrar};
@@ -20,9 +20,9 @@ const STOPPED: &str = "stopped";
 /// Everything stored, decoded.
 #[derive(Debug, Default)]
 pub(super) struct State {
-    pub(super) config: Head,
+    pub(super) config: Arc<Head>,
     pub(super) live: Revision,
-    pub(super) endpoints: BTreeMap<ResourceKey, Endpoint>,
+    pub(super) endpoints: BTreeMap<ResourceKey, Arc<Endpoint>>,
     pub(super) stopped: BTreeSet<ServiceName>,
     pub(super) numbers: Numbers,
     /// Endpoints that could not be read; the rest goes on without them.
@@ -36,12 +36,8 @@ pub(crate) struct Gathered {
     pub(crate) config: Revision,
     /// The revision of the endpoints.
     pub(crate) live: Revision,
-    /// Configuration as stored.
-    pub(crate) resources: BTreeMap<ResourceKey, Arc<Resource>>,
-    /// Endpoints, with those of stopped services unhealthy.
-    pub(crate) endpoints: Vec<Endpoint>,
-    /// What the name of each service resolves to.
-    pub(crate) addresses: BTreeMap<ServiceName, Vec<IpAddr>>,
+    /// What the mesh is put together from, with the endpoints of stopped services unhealthy.
+    pub(crate) inputs: Inputs,
     /// Services that somebody stopped.
     pub(crate) stopped: BTreeSet<ServiceName>,
     /// What people should know beside what assembling finds.
@@ -61,7 +57,8 @@ fn stopped_service(key: &str) -> Option<ServiceName> {
 impl State {
     /// Everything there is in the store.
     pub(super) async fn load(store: &dyn Store) -> Result<Self, StoreError> {
-        let mut state = Self { config: history::load(store, &Head::default()).await?, ..Self::default() };
+        let config = Arc::new(history::load(store, &Head::default()).await?);
+        let mut state = Self { config, ..Self::default() };
         state.relist(store).await?;
         Ok(state)
     }
@@ -110,7 +107,7 @@ impl State {
             return;
         };
         match hms_wire::decode(value) {
-            Ok(Resource::Endpoint(endpoint)) => drop(self.endpoints.insert(name, endpoint)),
+            Ok(Resource::Endpoint(endpoint)) => drop(self.endpoints.insert(name, Arc::new(endpoint))),
             Ok(_) => drop(self.unreadable.insert(key.to_owned(), "it holds no endpoint".to_owned())),
             Err(error) => drop(self.unreadable.insert(key.to_owned(), error.to_string())),
         }
@@ -139,23 +136,29 @@ impl State {
         leased.map(|(key, _)| key.clone()).collect()
     }
 
+    /// An endpoint with what lies over it.
+    fn as_shown(&self, endpoint: &Arc<Endpoint>) -> Arc<Endpoint> {
+        if endpoint.health == Health::Healthy && self.stopped.contains(&endpoint.service) {
+            return Arc::new(Endpoint { health: Health::Unhealthy, ..Endpoint::clone(endpoint) });
+        }
+        Arc::clone(endpoint)
+    }
+
     /// A copy with everything that lies over the stored values.
     pub(super) fn gather(&self) -> Gathered {
-        let endpoints = self.endpoints.values().cloned().map(|mut endpoint| {
-            if self.stopped.contains(&endpoint.service) && endpoint.health == Health::Healthy {
-                endpoint.health = Health::Unhealthy;
-            }
-            endpoint
-        });
+        let endpoints = self.endpoints.iter().map(|(key, endpoint)| (key.clone(), self.as_shown(endpoint)));
         let unreadable = self.unreadable.iter().map(|(key, reason)| {
             Finding::error(2324, format!("the stored entry `{key}` is left out")).because(reason.clone())
         });
         Gathered {
             config: self.config.revision,
             live: self.live,
-            resources: self.config.resources.clone(),
-            endpoints: endpoints.collect(),
-            addresses: self.numbers.all(),
+            inputs: Inputs {
+                resources: Arc::clone(&self.config.resources),
+                endpoints: endpoints.collect(),
+                addresses: Arc::clone(self.numbers.addresses()),
+                unlisted: None,
+            },
             stopped: self.stopped.clone(),
             findings: unreadable.collect(),
         }

@@ -351,3 +351,36 @@ async fn two_control_planes_never_give_one_number_away_twice() {
     assert_eq!(shown.len(), 2 * view.mesh.services.len());
     assert_eq!(view.mesh, one.view().mesh);
 }
+
+/// One change of a large mesh, from the commit to the view that shows it. The bound is that of a release, with the pause in which
+/// a change waits for its neighbours; an unoptimised build only shows that it is not read and written as a whole.
+#[tokio::test]
+async fn a_change_of_a_large_mesh_is_shown_in_milliseconds() {
+    use hms_model::http_route::{HttpRoute, HttpRule, Parent};
+    let (services, routes) = (1000, 10);
+    let route = |of: usize, number: usize, rules: usize| {
+        Change::Put(Resource::HttpRoute(HttpRoute {
+            name: service(&format!("s{of}-{number}")),
+            parents: vec![Parent::Service { service: service(&format!("s{of}")), port: None }],
+            hosts: Vec::new(),
+            rules: vec![HttpRule::to(Vec::new()); rules],
+        }))
+    };
+    let (registry, _tasks) = fresh().await;
+    let declared =
+        (0..services).map(|of| Change::Put(Resource::Declaration(Declaration::new(service(&format!("s{of}"))))));
+    let led = (0..services).flat_map(|of| (0..routes).map(move |number| (of, number)));
+    let all = declared.chain(led.map(|(of, number)| route(of, number, 1))).collect();
+    registry.commit("test", all, None).await.unwrap();
+    let mut best = Duration::MAX;
+    for round in 0..5 {
+        let begun = tokio::time::Instant::now();
+        registry.commit("test", vec![route(round, 0, 2)], None).await.unwrap();
+        best = best.min(begun.elapsed());
+        let view = registry.view();
+        assert_eq!(view.mesh.services[&service(&format!("s{round}"))].service.http[0].rules.len(), 2);
+    }
+    println!("figure: a change among {services} services x {routes} routes is shown after {best:?}");
+    let bound = if cfg!(debug_assertions) { 1000 } else { 50 };
+    assert!(best.as_millis() <= bound, "{best:?}");
+}

@@ -1,46 +1,49 @@
 //! Who is led by which routes.
 
 use super::Mesh;
+use super::index::Index;
 use crate::finding::Finding;
-use crate::http_route::{Backend, HttpRoute, MOST_ROUTES, Parent};
-use crate::workload::Health;
+use crate::http_route::{Backend, HttpRoute, MOST_ROUTES};
+use crate::names::ServiceName;
 
-/// Hands every route to those it speaks of. What leads nowhere stays, marked, so that its part of the requests is refused and not
-/// silently somebody else's.
-pub(super) fn lead(mesh: &mut Mesh, mut routes: Vec<HttpRoute>, findings: &mut Vec<Finding>) {
-    routes.sort_by(|a, b| a.name.cmp(&b.name));
-    for route in &mut routes {
-        for rule in &mut route.rules {
-            let backends = rule.backends.iter_mut().filter(|backend| backend.share.weight > 0);
-            for backend in backends {
-                findings.extend(check(mesh, backend).map(|finding| match rule.origin.as_str() {
-                    "" => finding.because(format!("the route `{}` says so", route.name)),
-                    origin => finding.because(format!("{origin} says so")),
-                }));
-            }
-        }
-        for parent in &route.parents {
-            findings.extend(attach(mesh, parent, route));
-        }
+/// A route as it is sent. What leads nowhere stays, marked, so that its part of the requests is refused and not silently somebody
+/// else's.
+pub(super) fn resolved(route: &HttpRoute, exists: impl Fn(&ServiceName) -> bool) -> HttpRoute {
+    let mut route = route.clone();
+    let backends = route.rules.iter_mut().flat_map(|rule| &mut rule.backends);
+    for backend in backends.filter(|backend| is_unknown(backend, &exists)) {
+        backend.refused = Some(format!("{} does not exist", backend.share.service));
     }
+    route
 }
 
-/// Whether a backend can be called.
-fn check(mesh: &Mesh, backend: &mut Backend) -> Option<Finding> {
-    let share = &backend.share;
-    if backend.refused.is_some() {
-        return None;
+fn is_unknown(backend: &Backend, exists: impl Fn(&ServiceName) -> bool) -> bool {
+    backend.share.weight > 0 && backend.refused.is_none() && !exists(&backend.share.service)
+}
+
+/// What people should know of where a route leads.
+pub(super) fn findings(mesh: &Mesh, route: &HttpRoute) -> Vec<Finding> {
+    let mut found = Vec::new();
+    for rule in &route.rules {
+        let backends = rule.backends.iter().filter(|backend| backend.share.weight > 0 && backend.refused.is_none());
+        let checked = backends.filter_map(|backend| check(mesh, backend));
+        found.extend(checked.map(|finding| match rule.origin.as_str() {
+            "" => finding.because(format!("the route `{}` says so", route.name)),
+            origin => finding.because(format!("{origin} says so")),
+        }));
     }
+    found
+}
+
+/// What is to be said of a backend.
+fn check(mesh: &Mesh, backend: &Backend) -> Option<Finding> {
+    let share = &backend.share;
     let Some(state) = mesh.services.get(&share.service) else {
         let message = format!("requests are led to `{}`, which does not exist", share.service);
-        backend.refused = Some(format!("{} does not exist", share.service));
-        return Some(
-            Finding::warning(2105, message).fix("its part of the requests is answered with 500 until it does"),
-        );
+        let finding = Finding::warning(2105, message);
+        return Some(finding.fix("its part of the requests is answered with 500 until it does"));
     };
-    let meant = |version: &str| share.version.is_empty() || share.version == version;
-    let mut endpoints = state.endpoints.values();
-    if endpoints.any(|own| own.health == Health::Healthy && meant(&own.version)) {
+    if state.serves(&share.version) {
         return None;
     }
     let version = if share.version.is_empty() { String::new() } else { format!(" {}", share.version) };
@@ -48,26 +51,20 @@ fn check(mesh: &Mesh, backend: &mut Backend) -> Option<Finding> {
     Some(Finding::warning(2107, message))
 }
 
-/// Gives a route to one it speaks of.
-fn attach(mesh: &mut Mesh, parent: &Parent, route: &HttpRoute) -> Option<Finding> {
-    let (led, whom) = match parent {
-        Parent::Gateway => (&mut mesh.gateway.routes, "the gateway".to_owned()),
-        Parent::Service { service, .. } => {
-            let Some(state) = mesh.services.get_mut(service) else {
-                let message = format!("the route `{}` is about `{service}`, which does not exist", route.name);
-                return Some(Finding::warning(2107, message).because("it changes nothing"));
-            };
-            (&mut state.service.http, format!("`{service}`"))
-        }
+/// What people should know of routes that hold for nobody: those beyond the bound, and all about a service that does not exist.
+pub(super) fn inert(mesh: &Mesh, index: &Index, subject: Option<&ServiceName>) -> Vec<Finding> {
+    let routes = index.about(subject);
+    if let Some(service) = subject.filter(|service| !mesh.services.contains_key(service)) {
+        let about = |route: &ServiceName| {
+            let message = format!("the route `{route}` is about `{service}`, which does not exist");
+            Finding::warning(2107, message).because("it changes nothing")
+        };
+        return routes.map(about).collect();
+    }
+    let whom = subject.map_or_else(|| "the gateway".to_owned(), |service| format!("`{service}`"));
+    let beyond = |route: &ServiceName| {
+        let message = format!("the route `{route}` is one too many about {whom}");
+        Finding::error(2112, message).because(format!("there are at most {MOST_ROUTES}"))
     };
-    // By several ports of the same service it is the same route.
-    if led.last().is_some_and(|last| last.name == route.name) {
-        return None;
-    }
-    if led.len() >= MOST_ROUTES {
-        let message = format!("the route `{}` is one too many about {whom}", route.name);
-        return Some(Finding::error(2112, message).because(format!("there are at most {MOST_ROUTES}")));
-    }
-    led.push(route.clone());
-    None
+    routes.skip(MOST_ROUTES).map(beyond).collect()
 }

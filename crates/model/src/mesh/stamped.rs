@@ -1,33 +1,54 @@
-//! What is left of a mesh when stamps are off.
+//! What is left when stamps are off.
 
-use super::Mesh;
+use super::ServiceState;
+use crate::http_route::HttpRoute;
 use crate::policy::stamps::{Stamp, Stamps};
+use crate::policy::{Egress, Telemetry};
+use crate::resource::Gateway;
 
-/// Takes away what is switched off.
-pub(super) fn apply(mesh: &mut Mesh, stamps: &Stamps) {
+/// Takes away from a service what is switched off.
+pub(super) fn service(stamps: &Stamps, state: &mut ServiceState) {
     for stamp in &stamps.off {
         match stamp {
-            Stamp::Jwt => mesh.gateway.is_open = true,
             Stamp::RateLimit => {
-                let rules = mesh.services.values_mut().filter_map(|state| state.route.as_mut());
-                rules.flat_map(|route| &mut route.rules).for_each(|rule| rule.rate_limit = None);
+                let rules = state.route.as_mut().into_iter().flat_map(|route| &mut route.rules);
+                rules.for_each(|rule| rule.rate_limit = None);
             }
             Stamp::Retry => {
-                for state in mesh.services.values_mut() {
-                    state.service.policy.retry.retries = 0;
-                    let rules = state.service.http.iter_mut().flat_map(|route| &mut route.rules);
-                    rules.for_each(|rule| rule.retry = None);
-                }
-                let rules = mesh.gateway.routes.iter_mut().flat_map(|route| &mut route.rules);
-                rules.for_each(|rule| rule.retry = None);
-                for host in mesh.egress.hosts.values_mut() {
-                    host.overlay.retry.get_or_insert_default().retries = 0;
-                }
+                state.service.policy.retry.retries = 0;
+                without_retries(&mut state.service.http);
             }
-            Stamp::Tracing => {
-                mesh.telemetry.sample_per_million = 0;
-                mesh.telemetry.in_json_body = false;
-            }
+            Stamp::Jwt | Stamp::Tracing => {}
         }
     }
+}
+
+/// Takes away from the gateway what is switched off.
+pub(super) fn gateway(stamps: &Stamps, gateway: &mut Gateway) {
+    for stamp in &stamps.off {
+        match stamp {
+            Stamp::Jwt => gateway.is_open = true,
+            Stamp::Retry => without_retries(&mut gateway.routes),
+            Stamp::RateLimit | Stamp::Tracing => {}
+        }
+    }
+}
+
+/// Takes away from calls to the outside what is switched off.
+pub(super) fn egress(stamps: &Stamps, egress: &mut Egress) {
+    if stamps.off.contains(&Stamp::Retry) {
+        egress.hosts.values_mut().for_each(|host| host.overlay.retry.get_or_insert_default().retries = 0);
+    }
+}
+
+/// Takes away from what proxies tell what is switched off.
+pub(super) fn telemetry(stamps: &Stamps, telemetry: &mut Telemetry) {
+    if stamps.off.contains(&Stamp::Tracing) {
+        telemetry.sample_per_million = 0;
+        telemetry.in_json_body = false;
+    }
+}
+
+fn without_retries(routes: &mut [HttpRoute]) {
+    routes.iter_mut().flat_map(|route| &mut route.rules).for_each(|rule| rule.retry = None);
 }

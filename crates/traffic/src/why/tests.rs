@@ -1,9 +1,8 @@
 use hms_model::http_route::{HttpMatch, HttpRoute, Parent, PathCondition, Redirect};
 use hms_model::mesh::{Assigned, assemble};
 use hms_model::message::{Authority, CanonicalPath, Fields};
-use hms_model::policy::AuthorizationPolicy;
-use hms_model::policy::RateLimit;
 use hms_model::policy::authorization::{AllowRule, Source};
+use hms_model::policy::{Affinity, Algorithm, AuthorizationPolicy, Balance, HashKey, JwtIssuer, RateLimit, Zones};
 use hms_model::resource::{Declaration, Resource};
 use hms_model::route::{Match, Route, Rule};
 use hms_model::spiffe::SpiffeId;
@@ -151,4 +150,81 @@ fn an_open_breaker_and_an_unknown_name_stop_it() {
     let gone = last(&ghost, &BTreeMap::new());
     assert_eq!(gone.code, 3403);
     assert!(gone.text.contains("calc-svc"), "{}", gone.text);
+}
+
+/// What is said of the choice among endpoints, of a request with these fields.
+fn choices(balance: &Balance, fields: &[(&'static str, &str)]) -> Vec<String> {
+    let mut resources = resources();
+    for resource in &mut resources {
+        match resource {
+            Resource::Declaration(own) if own.name == service("calc-svc") => {
+                own.overlay.balance = Some(balance.clone());
+            }
+            Resource::Endpoint(own) => {
+                (own.health, own.zone) = (Health::Healthy, format!("zone-{}", own.version));
+            }
+            _ => {}
+        }
+    }
+    let caller = endpoint("hello-svc", "v1", Health::Healthy);
+    if let Resource::Endpoint(own) = caller {
+        resources.push(Resource::Endpoint(Endpoint { zone: "zone-v1".to_owned(), ..own }));
+    }
+    let (mesh, _) = assemble(resources, |_| Assigned::default());
+    let mut all = Fields::new();
+    for (name, value) in fields {
+        all.append(http::HeaderName::from_static(name), value.parse().unwrap());
+    }
+    let path = CanonicalPath::parse("/sum/2/3").unwrap();
+    let authority = Authority::parse("calc-svc").unwrap();
+    let head = RequestHead { method: Method::GET, authority, path, query: None, fields: all };
+    let (from, to) = (service("hello-svc"), service("calc-svc"));
+    let steps = why(&mesh, &Question { from: &from, to: Some(&to), port: 0, head: &head, open: &BTreeMap::new() });
+    steps.into_iter().filter(|step| step.name == "balance").map(|step| step.text).collect()
+}
+
+#[test]
+fn where_a_key_a_cookie_or_a_zone_leads_is_said() {
+    assert!(choices(&Balance::default(), &[]).is_empty());
+    let by_user = HashKey::Header(http::HeaderName::from_static("x-user"));
+    let ring = Balance::from(Algorithm::RingHash(by_user));
+    assert_eq!(choices(&ring, &[]), ["the request has no header x-user, so the less loaded of two endpoints gets it"]);
+    let whose: std::collections::BTreeSet<String> =
+        (0..40).flat_map(|user| choices(&ring, &[("x-user", &format!("user{user}"))])).collect();
+    assert_eq!(whose.len(), 2, "both endpoints have keys: {whose:?}");
+    assert!(whose.iter().all(|text| text.starts_with("its header x-user leads to ")), "{whose:?}");
+
+    let affinity = Some(Affinity::Cookie { name: "stay".to_owned(), ttl: None });
+    let stays = Balance { affinity, ..Balance::default() };
+    assert!(choices(&stays, &[])[0].contains("its answer brings one"));
+    let token = crate::balance::key::write_token(crate::balance::key::token("calc-svc", "v2"));
+    let text = choices(&stays, &[("cookie", &format!("stay={token}"))]);
+    assert!(text[0].starts_with("its cookie stay leads to v2 at "), "{text:?}");
+
+    let zones = Balance { zones: Zones::Prefer, ..Balance::default() };
+    assert_eq!(choices(&zones, &[]), ["from zone-v1 the 1 usable of 1 endpoints there come first"]);
+}
+
+#[test]
+fn at_the_gateway_the_token_comes_first() {
+    let (mut mesh, _) = assemble(resources(), |_| Assigned::default());
+    let path = CanonicalPath::parse("/sum/2/3").unwrap();
+    let authority = Authority::parse("gateway.local").unwrap();
+    let head = RequestHead { method: Method::GET, authority, path, query: None, fields: Fields::new() };
+    let from = ServiceName::in_namespace("hms-system", "gateway").unwrap();
+    let asked = |mesh: &Mesh, head: &RequestHead| {
+        why(mesh, &Question { from: &from, to: None, port: 0, head, open: &BTreeMap::new() }).remove(0)
+    };
+    let first = asked(&mesh, &head);
+    assert_eq!((first.name, first.says, first.code), ("token", Says::Note, 3101));
+    let mut shown = head.clone();
+    shown.fields.append(http::header::AUTHORIZATION, "Bearer x.y.z".parse().unwrap());
+    assert_eq!((asked(&mesh, &shown).says, asked(&mesh, &shown).code), (Says::Stop, 3105), "nobody's tokens are taken");
+    let gateway = std::sync::Arc::make_mut(&mut mesh.gateway);
+    gateway.issuers = vec![JwtIssuer { issuer: "me".to_owned(), audiences: vec!["hms".to_owned()], keys: Vec::new() }];
+    assert_eq!(asked(&mesh, &shown).text, "a token is there; the gateway takes those of me for hms, if they hold");
+    shown.fields.append(http::header::AUTHORIZATION, "Bearer x.y.z".parse().unwrap());
+    assert_eq!(asked(&mesh, &shown).code, 3102);
+    std::sync::Arc::make_mut(&mut mesh.gateway).is_open = true;
+    assert_eq!(asked(&mesh, &head).code, 0);
 }
