@@ -84,7 +84,7 @@ pub(crate) fn refuse_hcl(reader: &mut Reader<'_>, file: u16) {
     let finding = Finding::error(2170, format!("this is a `{kind}` in HCL, which is not read"));
     let fix = format!("write it as JSON: consul config read -kind {kind} -name {name} > {name}.json");
     let why =
-        "Consul's HCL has two dialects, and only Consul knows what a file of it says; it writes every entry as JSON";
+        "Consul's HCL is of the older of two grammars, with blocks inside of lists; Consul writes every entry as JSON";
     reader.report(Span::new(file, start, start + length.max(1)), finding.because(why).fix(fix));
 }
 

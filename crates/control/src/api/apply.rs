@@ -167,7 +167,7 @@ async fn delete(
     let keys: Vec<ResourceKey> = routes.chain(objects.resources().map(|resource| resource.key())).collect();
     let changed = change(&context, if_match, mode, |view| {
         let removals = keys.iter().map(|key| removal(view, key)).collect::<Result<Vec<_>, _>>()?;
-        Ok(removals.into_iter().flatten().chain(without(view, &objects)).collect())
+        Ok(removals.into_iter().flatten().chain(without(view, &objects)?).collect())
     })
     .await?;
     Ok(deleted(&context, &changed, mode))
@@ -216,12 +216,27 @@ fn outside(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
     Ok((egress != before).then_some(Change::Put(Resource::Egress(egress))))
 }
 
-/// What may leave the mesh without the hosts that objects name. One that is listed otherwise now stays.
-fn without(view: &View, objects: &Objects) -> Option<Change> {
-    let before = stored(view);
-    let mut egress = before.clone();
-    egress.hosts.retain(|label, host| objects.egress.get(label) != Some(host));
-    (egress != before).then_some(Change::Put(Resource::Egress(egress)))
+/// What may leave the mesh without the hosts that objects name. One that is not there, or is another now, is not taken away.
+fn without(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
+    if objects.egress.is_empty() {
+        return Ok(None);
+    }
+    let mut egress = stored(view);
+    for (label, host) in &objects.egress {
+        match egress.hosts.remove(label) {
+            Some(own) if own == *host => {}
+            Some(_) => {
+                let what = format!("`{label}` is another host outside of the mesh now, or listed with other words");
+                let fix = "apply the file again first, or take it out of mesh.yaml";
+                return Err(Problem::new(problem::Kind::Conflict, what).fix(fix));
+            }
+            None => {
+                let what = format!("no host outside of the mesh is listed as `{label}`");
+                return Err(Problem::new(problem::Kind::NoSuchThing, what).fix("hms egress"));
+            }
+        }
+    }
+    Ok(Some(Change::Put(Resource::Egress(egress))))
 }
 
 /// The declaration of a service among changes, to be changed further.

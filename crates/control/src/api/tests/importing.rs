@@ -40,8 +40,13 @@ async fn a_service_entry_lists_a_host_beside_those_that_are_listed_and_is_taken_
     let twice = world.call(Method::POST, "/v1/apply", Some(files(&[&other]))).await;
     assert_eq!(twice.status, StatusCode::CONFLICT, "{}", twice.text);
     assert!(twice.text.contains("`fema` lists it"), "{}", twice.text);
+    let changed = ENTRY.replace("443", "8443");
+    let other = world.call(Method::POST, "/v1/delete", Some(files(&[&changed]))).await;
+    assert_eq!(other.status, StatusCode::CONFLICT, "{}", other.text);
     let _deleted = world.posted("/v1/delete", files(&[ENTRY])).await;
     assert_eq!(world.listed().await, ["fema api.fema.gov"]);
+    let gone = world.call(Method::POST, "/v1/delete", Some(files(&[ENTRY]))).await;
+    assert_eq!(gone.status, StatusCode::NOT_FOUND, "{}", gone.text);
 }
 
 #[tokio::test]
