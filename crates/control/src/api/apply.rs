@@ -9,7 +9,9 @@ use hms_formats::objects::{self, Objects};
 use hms_formats::route_yaml::{self, RouteFile};
 use hms_formats::stored;
 use hms_model::finding::Finding;
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
+use hms_model::policy::Egress;
+use hms_model::policy::egress::{EgressHost, MOST_HOSTS};
 use hms_model::resource::{Declaration, Gateway, Kind, Resource, ResourceKey};
 use hms_model::route::Route;
 use schemars::JsonSchema;
@@ -29,7 +31,7 @@ pub(super) fn operations() -> Vec<Operation> {
             Method::POST,
             "/v1/apply",
             "applyFiles",
-            "Applies route files, objects of Kubernetes (routes of the Gateway API, Linkerd's, SMI's) and resources as they are shown, all together or none.",
+            "Applies route files, objects of other meshes (the Gateway API's, Linkerd's, SMI's, Istio's, Consul's, App Mesh's) and resources as they are shown, all together or none.",
             apply,
         )
         .takes::<ApplyRequest>()
@@ -152,6 +154,7 @@ async fn apply(
             changes.push(Change::Put(Resource::Declaration(declared)));
         }
         changes.extend(gateway_hosts(view, &objects));
+        changes.extend(outside(view, &objects)?);
         changes.extend(objects.resources().map(Change::Put));
         changes.extend(resource_changes(view, &resources)?);
         Ok(changes)
@@ -203,7 +206,7 @@ async fn delete(
     let keys: Vec<ResourceKey> = routes.chain(others).collect();
     let changed = change(&context, if_match, mode, |view| {
         let removals = keys.iter().map(|key| removal(view, key)).collect::<Result<Vec<_>, _>>()?;
-        Ok(removals.into_iter().flatten().collect())
+        Ok(removals.into_iter().flatten().chain(without(view, &objects)?).collect())
     })
     .await?;
     Ok(deleted(&context, &changed, mode))
@@ -239,6 +242,60 @@ fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
     }
     gateway.hosts.extend(new);
     Some(Change::Put(Resource::Gateway(gateway)))
+}
+
+/// What may leave the mesh, as it is stored.
+fn stored(view: &View) -> Egress {
+    match view.resources.get(&ResourceKey::mesh(Kind::Egress)).map(AsRef::as_ref) {
+        Some(Resource::Egress(egress)) => egress.clone(),
+        _ => Egress::default(),
+    }
+}
+
+/// What may leave the mesh with the hosts that objects name, if it is another. A port of a host is listed once.
+fn outside(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
+    let before = stored(view);
+    let mut egress = before.clone();
+    for (label, host) in &objects.egress {
+        let twice = |(other, own): &(&Label, &EgressHost)| {
+            *other != label && own.host == host.host && own.ports.iter().any(|port| host.ports.contains(port))
+        };
+        if let Some(other) = before.hosts.iter().find(twice) {
+            let what = format!("a port of {} is listed already", host.host);
+            return Err(Problem::new(problem::Kind::Conflict, what)
+                .because(format!("`{}` lists it, from mesh.yaml or another file", other.0))
+                .fix("leave it out of one of the two"));
+        }
+        egress.hosts.insert(label.clone(), host.clone());
+    }
+    if egress.hosts.len() > MOST_HOSTS {
+        let what = format!("{} hosts outside of the mesh would be listed", egress.hosts.len());
+        return Err(Problem::new(problem::Kind::Refused, what).because(format!("there are at most {MOST_HOSTS}")));
+    }
+    Ok((egress != before).then_some(Change::Put(Resource::Egress(egress))))
+}
+
+/// What may leave the mesh without the hosts that objects name. One that is not there, or is another now, is not taken away.
+fn without(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
+    if objects.egress.is_empty() {
+        return Ok(None);
+    }
+    let mut egress = stored(view);
+    for (label, host) in &objects.egress {
+        match egress.hosts.remove(label) {
+            Some(own) if own == *host => {}
+            Some(_) => {
+                let what = format!("`{label}` is another host outside of the mesh now, or listed with other words");
+                let fix = "apply the file again first, or take it out of mesh.yaml";
+                return Err(Problem::new(problem::Kind::Conflict, what).fix(fix));
+            }
+            None => {
+                let what = format!("no host outside of the mesh is listed as `{label}`");
+                return Err(Problem::new(problem::Kind::NoSuchThing, what).fix("hms egress"));
+            }
+        }
+    }
+    Ok(Some(Change::Put(Resource::Egress(egress))))
 }
 
 /// The declaration of a service among changes, to be changed further.
