@@ -9,6 +9,7 @@ mod authority;
 mod breakers;
 mod canaries;
 mod certificates;
+mod conditions;
 mod egress;
 mod endpoints;
 mod guard;

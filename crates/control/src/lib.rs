@@ -10,7 +10,9 @@ pub mod app;
 pub mod ca;
 pub mod canary;
 pub mod compile;
+mod conditions;
 pub mod discovery;
+mod inert;
 pub mod jwt;
 pub mod live;
 mod publish;
@@ -19,3 +21,5 @@ pub mod settings;
 mod show;
 pub mod store;
 pub mod tasks;
+
+pub use show::resources;

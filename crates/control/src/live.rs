@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::Instant;
 
+mod reach;
 mod recall;
 mod report;
 mod stats;
@@ -23,10 +24,12 @@ mod tap;
 #[cfg(test)]
 mod tests;
 
+pub(crate) use reach::Reach;
 pub use report::{BreakerPhase, BreakerReport, CertificateReport, EndpointReport, OutsideReport};
 pub use stats::{FlowStats, Stats, Watched};
 pub use tap::{Tap, TapItem};
 
+use self::reach::Subscriber;
 use self::stats::Counts;
 use self::tap::Taps;
 
@@ -92,14 +95,6 @@ pub struct ProxyHello {
     pub process: u32,
     /// Whose certificate or attestation it connected with.
     pub identity: SpiffeId,
-}
-
-/// What a discovery stream knows of its proxy.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-struct Subscriber {
-    stream: u64,
-    acknowledged: Option<u64>,
-    refused: Vec<RefusedReport>,
 }
 
 /// A resource that a proxy would not apply.
@@ -297,60 +292,6 @@ impl Live {
 
     fn number(&self) -> u64 {
         self.0.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A discovery stream of a proxy begins; the number tells it from a later one of the same proxy.
-    pub(crate) fn subscriber_began(&self, node: &ProxyKey) -> u64 {
-        let stream = self.number();
-        self.0.subscribers.lock().insert(node.clone(), Subscriber { stream, ..Subscriber::default() });
-        stream
-    }
-
-    /// What a discovery stream's proxy has reached.
-    pub(crate) fn subscriber_reached(
-        &self,
-        node: &ProxyKey,
-        stream: u64,
-        acknowledged: Option<u64>,
-        refused: Option<Vec<RefusedReport>>,
-    ) {
-        if let Some(subscriber) = self.0.subscribers.lock().get_mut(node).filter(|found| found.stream == stream) {
-            subscriber.acknowledged = acknowledged;
-            if let Some(refused) = refused {
-                subscriber.refused = refused;
-            }
-            self.0.reached.notify_waiters();
-        }
-    }
-
-    /// Waits until every proxy that is subscribed now has everything of `revision` that it would take, or has gone.
-    pub(crate) async fn all_reached(&self, revision: u64) {
-        let mut behind: BTreeMap<ProxyKey, u64> =
-            self.0.subscribers.lock().iter().map(|(key, subscriber)| (key.clone(), subscriber.stream)).collect();
-        loop {
-            // Listening before looking, so that no step is missed.
-            let reached = self.0.reached.notified();
-            let subscribers = self.0.subscribers.lock().clone();
-            behind.retain(|key, stream| {
-                let same = subscribers.get(key).filter(|subscriber| subscriber.stream == *stream);
-                same.is_some_and(|subscriber| {
-                    subscriber.acknowledged.is_none_or(|acknowledged| acknowledged < revision)
-                })
-            });
-            if behind.is_empty() {
-                return;
-            }
-            reached.await;
-        }
-    }
-
-    /// A discovery stream ended.
-    pub(crate) fn subscriber_ended(&self, node: &ProxyKey, stream: u64) {
-        let mut subscribers = self.0.subscribers.lock();
-        if subscribers.get(node).is_some_and(|found| found.stream == stream) {
-            subscribers.remove(node);
-            self.0.reached.notify_waiters();
-        }
     }
 
     /// How many discovery streams are open.

@@ -32,6 +32,7 @@ mod endpoints;
 mod follow;
 mod history;
 pub mod leases;
+mod looked;
 mod numbers;
 mod probe;
 mod state;
@@ -42,8 +43,10 @@ pub use config::{Altered, Change, Changed};
 pub use endpoints::{Desired, Peer};
 pub use history::{CommitRecord, Difference};
 pub use leases::LeaseId;
+pub(crate) use looked::Age;
 
 use self::leases::Leases;
+use self::looked::Looked;
 use self::state::{Gathered, State};
 
 /// The mesh as it was at one revision; never changes.
@@ -131,6 +134,8 @@ pub(crate) struct Inner {
     /// Revisions that were taken over from the store into `state`: configuration, endpoints.
     applied: watch::Sender<(Revision, Revision)>,
     view: watch::Sender<Arc<View>>,
+    /// What was worked out of it for people.
+    looked: Mutex<Looked>,
     /// Something changed that the next view has to show.
     changed: Notify,
     /// Leases changed, so somebody may have to leave sooner.
@@ -182,6 +187,7 @@ impl Registry {
             assembler: Mutex::default(),
             leases: Mutex::new(leases),
             view: watch::Sender::new(Arc::default()),
+            looked: Mutex::default(),
             changed: Notify::new(),
             lapsed: Notify::new(),
             configuring: tokio::sync::Mutex::default(),
@@ -252,9 +258,22 @@ impl Registry {
         }
     }
 
-    /// Makes a view the present one.
-    pub(crate) fn show(&self, view: View) {
+    /// Makes a view the present one, with what there is to say of it.
+    pub(crate) fn show(&self, mut view: View) {
+        let mut looked = self.0.looked.lock();
+        let found = looked.at(&view, &self.view(), tokio::time::Instant::now());
+        view.findings.extend(found);
         self.0.view.send_replace(Arc::new(view));
+    }
+
+    /// Since when a resource is as it is; `None` if it is not configured.
+    pub(crate) fn age(&self, key: &ResourceKey) -> Option<Age> {
+        self.0.looked.lock().age(key)
+    }
+
+    /// When a service was declared, declared otherwise or taken away, if that is known.
+    pub(crate) fn touched(&self, service: &ServiceName) -> Option<tokio::time::Instant> {
+        self.0.looked.lock().touched(service)
     }
 
     /// Waits for the next change that a view has to show.

@@ -1,8 +1,12 @@
 //! Resources as people read them, whatever their kind: the fields of the contract by their names, with times, enumerations and
 //! names of services as words. Nothing here knows a kind, so a new one is shown as soon as it travels.
 
+mod read;
+
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
+use hms_formats::{Source, stored};
+use hms_model::finding::Finding;
 use hms_model::names::ServiceName;
 use hms_model::resource::Resource;
 use prost_reflect::{
@@ -16,6 +20,8 @@ const CARRIER: &str = "hms.v1.Resource";
 const NAME: &str = "hms.v1.ServiceName";
 /// How the name of a field ends that counts microseconds.
 const MICROSECONDS: &str = "_us";
+/// Units of times beside microseconds, the largest first.
+const UNITS: [(u64, &str); 4] = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1000, "ms")];
 
 /// Knows the contracts.
 #[derive(Debug, Clone)]
@@ -59,6 +65,18 @@ fn object(message: &DynamicMessage) -> Value {
         shown.insert(label.to_owned(), value);
     }
     Value::Object(shown)
+}
+
+/// The resources of files that hold them as they are shown, with everything that is wrong there.
+pub fn resources(sources: &[Source]) -> (Vec<Resource>, Vec<Finding>) {
+    let shower = Shower::new();
+    stored::translate(sources, |written| shower.read(written))
+}
+
+/// What a field is called for people.
+fn label(field: &FieldDescriptor) -> &str {
+    let is_count = matches!(field.kind(), Kind::Uint64);
+    field.name().strip_suffix(MICROSECONDS).filter(|_| is_count).unwrap_or_else(|| field.name())
 }
 
 /// Numbers, truth values and enumerations say something when they are zero; everything else is just not there.
@@ -129,7 +147,6 @@ fn name(message: &DynamicMessage) -> Value {
 
 /// In the largest unit that leaves no rest.
 fn time(microseconds: u64) -> String {
-    const UNITS: [(u64, &str); 4] = [(3_600_000_000, "h"), (60_000_000, "m"), (1_000_000, "s"), (1000, "ms")];
     let whole = UNITS.iter().find(|(unit, _)| microseconds > 0 && microseconds.is_multiple_of(*unit));
     match whole {
         Some((unit, word)) => format!("{}{word}", microseconds / unit),

@@ -6,8 +6,9 @@ mod yaml;
 use std::fmt::Write as _;
 
 use hms_model::finding::Finding;
-use hms_model::http_route::{HttpRoute, Parent};
+use hms_model::http_route::{Backend, HttpRoute, Parent};
 use hms_model::names::ServiceName;
+use hms_model::split::Split;
 use serde_json::{Map, Value, json};
 
 use crate::objects::Objects;
@@ -46,7 +47,7 @@ fn add(list: &mut Vec<String>, what: String) {
 /// findings.
 pub fn to_gateway_api(objects: &Objects) -> (String, Vec<Finding>) {
     let (mut out, mut findings) = (String::new(), Vec::new());
-    for split in &objects.splits {
+    for split in objects.splits.iter().filter(|split| !is_led(objects, split)) {
         let mut lost = Lost::default();
         let backends: Vec<Value> = split
             .shares
@@ -55,11 +56,11 @@ pub fn to_gateway_api(objects: &Objects) -> (String, Vec<Finding>) {
             .collect();
         let parent = parent(&split.service, &split.service, None);
         let spec = json!({"parentRefs": [parent], "rules": [{"backendRefs": backends}]});
-        document(&mut out, &split.service, &spec, &lost, &mut findings);
+        document(&mut out, &distinct(objects, &split.service), &spec, &lost, &mut findings);
     }
     for route in &objects.routes {
         let mut lost = Lost::default();
-        let spec = spec(route, &mut lost);
+        let spec = spec(&divided(objects, route), &mut lost);
         document(&mut out, &route.name, &spec, &lost, &mut findings);
     }
     for name in objects.services.keys() {
@@ -69,7 +70,44 @@ pub fn to_gateway_api(objects: &Objects) -> (String, Vec<Finding>) {
         // Writing into a string cannot fail.
         let _written = writeln!(out, "# not carried over: the policies of {name}: {why}");
     }
+    for (label, host) in &objects.egress {
+        let message = format!("`{}` is not carried over from `{label}`", host.host);
+        let why = "the Gateway API has no words for hosts outside";
+        findings.push(Finding::warning(2171, message).because(why));
+        let _written = writeln!(out, "# not carried over: the host {}: {why}", host.host);
+    }
     (out, findings)
+}
+
+/// Whether a route leads all requests to the service of a division, so that the division belongs into its rules.
+fn is_led(objects: &Objects, split: &Split) -> bool {
+    let is_its =
+        |parent: &Parent| matches!(parent, Parent::Service { service, port: None } if *service == split.service);
+    let leads = |route: &HttpRoute| {
+        route.name.namespace() == split.service.namespace()
+            && route.parents.iter().any(is_its)
+            && route.parents.len() == 1
+    };
+    objects.routes.iter().any(leads)
+}
+
+/// A route whose rules say how what they leave with the service is divided.
+fn divided(objects: &Objects, route: &HttpRoute) -> HttpRoute {
+    let mut route = route.clone();
+    let [Parent::Service { service, port: None }] = route.parents.as_slice() else { return route };
+    let Some(split) = objects.splits.iter().find(|split| split.service == *service) else { return route };
+    let rules = route.rules.iter_mut().filter(|rule| rule.backends.is_empty() && rule.actions.redirect.is_none());
+    for rule in rules {
+        rule.backends = split.shares.iter().cloned().map(Backend::share).collect();
+    }
+    route
+}
+
+/// The name of a division's route, which no other has.
+fn distinct(objects: &Objects, service: &ServiceName) -> ServiceName {
+    let is_taken = objects.routes.iter().any(|route| route.name == *service);
+    let other = is_taken.then(|| ServiceName::in_namespace(service.namespace(), &format!("{}-split", service.name())));
+    other.and_then(Result::ok).unwrap_or_else(|| service.clone())
 }
 
 fn document(out: &mut String, name: &ServiceName, spec: &Value, lost: &Lost, findings: &mut Vec<Finding>) {

@@ -14,14 +14,16 @@ mod retry;
 pub(crate) mod streams;
 pub(crate) mod time;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::{HttpRoute, HttpRule, TimeoutOverlay};
+use hms_model::names::ServiceName;
 
 use self::gateway::GatewayObject;
 use self::grant::Grant;
 use crate::document::short;
+use crate::linkerd;
 use crate::objects::kind::Kind;
 use crate::objects::object::{Object, items, not_carried};
 use crate::read::{Field, Keys, Reader, Table};
@@ -45,6 +47,8 @@ const ALL_MATCHES: usize = 128;
 pub(crate) struct Scene<'n> {
     grants: Vec<Grant>,
     gateways: Vec<GatewayObject<'n>>,
+    /// The ports of services whose objects are among the files.
+    ports: BTreeMap<ServiceName, Vec<u16>>,
 }
 
 impl<'n> Scene<'n> {
@@ -58,10 +62,19 @@ impl<'n> Scene<'n> {
             match kind {
                 Kind::ReferenceGrant => scene.grants.extend(grant::read(reader, object)),
                 Kind::Gateway => scene.gateways.extend(gateway::read(reader, object)),
+                Kind::Service => {
+                    let name = ServiceName::in_namespace(object.namespace, object.name);
+                    scene.ports.extend(name.ok().map(|name| (name, linkerd::ports_of(object))));
+                }
                 _ => {}
             }
         }
         scene
+    }
+
+    /// Whether a service is known to have this port and no other.
+    fn has_only(&self, service: &ServiceName, port: u16) -> bool {
+        self.ports.get(service).is_some_and(|ports| ports.as_slice() == [port])
     }
 
     /// The host names that gateways listen for, without the patterns.

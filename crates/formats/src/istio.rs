@@ -1,4 +1,4 @@
-//! Istio's `VirtualService` and `DestinationRule` (networking.istio.io), as far as a mesh of another make says the same.
+//! Istio's `VirtualService`, `DestinationRule` and `ServiceEntry` (networking.istio.io), as far as a mesh of another make says the same.
 //!
 //! Istio tries the rules of a `VirtualService` one after the other; here the most particular one wins wherever it stands. Where that
 //! would make a difference, it is an error.
@@ -7,8 +7,8 @@ mod actions;
 mod destination;
 mod destination_rule;
 mod matches;
-mod order;
 mod resilience;
+mod service_entry;
 mod virtual_service;
 
 use std::collections::BTreeMap;
@@ -16,9 +16,9 @@ use std::collections::BTreeMap;
 use hms_model::names::ServiceName;
 
 pub(crate) use self::destination_rule::read as destination_rule;
+pub(crate) use self::service_entry::{Outside, hosts as outside_hosts, read as service_entry, rule as outside_rule};
 pub(crate) use self::virtual_service::read as virtual_service;
 
-use crate::document::{Form, Node, Value};
 use crate::objects::object::Object;
 use crate::read::{Field, Reader};
 
@@ -40,14 +40,4 @@ fn service(reader: &mut Reader<'_>, object: &Object<'_>, field: &Field<'_>) -> O
         reader.bad(field, "the host name of a service", why, "write for example reviews.prod.svc.cluster.local");
     }
     service
-}
-
-/// A key read as if it were a value, where keys are names of something.
-fn key_node(field: &Field<'_>) -> Node {
-    Node { span: field.key, value: Value::Scalar(field.name.to_owned(), Form::Quoted) }
-}
-
-/// Such a key as a field.
-fn key_field<'k>(field: &Field<'_>, node: &'k Node) -> Field<'k> {
-    Field { path: field.path.clone(), name: "", key: field.key, node }
 }

@@ -13,9 +13,10 @@
 //! * [`convert`]: objects written as the Gateway API's
 //! * [`envoy_static`]: static files of Envoy's
 //! * [`jwks`]: a token issuer's public keys
-//! * [`objects`]: objects of Kubernetes: the Gateway API's, Linkerd's, SMI's
+//! * [`objects`]: objects of Kubernetes and of other meshes: the Gateway API's, Linkerd's, SMI's, Istio's, Consul's, App Mesh's
 //! * [`routes_json`]: the table of all routes, in and out
 //! * [`scenario`]: what `hms sim` plays
+//! * [`stored`]: resources as they are shown, to be applied again
 //! * [`mod@render`]: findings for a terminal
 
 pub mod compose;
@@ -30,7 +31,10 @@ pub mod route_yaml;
 pub mod routes_json;
 pub mod scenario;
 pub mod source;
+pub mod stored;
 
+mod appmesh;
+mod consul;
 mod document;
 mod gateway_api;
 mod istio;

@@ -17,6 +17,9 @@
 //! ```
 
 pub(crate) mod annotations;
+mod service;
+
+pub(crate) use self::service::{Annotated, ports as ports_of, read as service};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::{Backend, Bound, HttpRoute, HttpRule, MOST_RULES, Parent};

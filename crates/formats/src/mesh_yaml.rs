@@ -29,6 +29,7 @@ use hms_model::route::Route;
 use hms_model::spiffe::SpiffeId;
 use hms_model::split::{Share, Split};
 
+pub(crate) use self::egress::name_of as host_name;
 use crate::compose;
 use crate::document::{self, Node, Value};
 use crate::read::{Field, Keys, Reader, Table};

@@ -4,27 +4,32 @@
 //! known is an error, as are two of the same name. References across namespaces need a `ReferenceGrant` among the same files.
 
 pub(crate) mod kind;
+mod made;
 pub(crate) mod object;
+pub(crate) mod order;
+mod size;
+pub(crate) mod words;
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
-use hms_model::names::ServiceName;
+use hms_model::names::{Label, ServiceName};
 use hms_model::policy::authorization::AllowRule;
+use hms_model::policy::egress::EgressHost;
+use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Overlay, Resource};
 use hms_model::split::Split;
 
 use self::kind::Kind;
+use self::made::Made;
 use self::object::{Object, heads, items};
+use crate::appmesh::{self, World};
 use crate::document::{self, Node, Value, short};
-use crate::gateway_api::{self, Scene};
-use crate::istio::Subsets;
+use crate::gateway_api::Scene;
 use crate::read::{Reader, Span};
-use crate::smi::{self, Groups};
 use crate::source::Source;
-use crate::traffic_split::{self, Meaning};
-use crate::{istio, linkerd};
+use crate::{consul, istio, smi};
 
 /// Objects of one `List`.
 const MOST_ITEMS: usize = 10_000;
@@ -38,10 +43,12 @@ pub struct Objects {
     pub splits: Vec<Split>,
     /// Policies of services, whose other policies stay.
     pub services: BTreeMap<ServiceName, Policies>,
-    /// Whose objects there are: `gateway-api`, `istio`, `linkerd`, `smi`.
+    /// Whose objects there are: `appmesh`, `consul`, `gateway-api`, `istio`, `linkerd`, `smi`.
     pub formats: BTreeSet<&'static str>,
     /// Host names that the gateway is to answer for.
     pub hosts: Vec<String>,
+    /// Hosts outside of the mesh that may be called.
+    pub egress: BTreeMap<Label, EgressHost>,
 }
 
 /// What objects add to the policies of a service.
@@ -51,12 +58,20 @@ pub struct Policies {
     pub overlay: Overlay,
     /// Further rules of who may call it.
     pub allow: Vec<AllowRule>,
+    /// What is spoken on its ports that do not say so themselves.
+    pub protocol: Option<AppProtocol>,
+    /// Its ports, if not empty, instead of those that it has.
+    pub ports: Vec<Port>,
 }
 
 impl Policies {
     /// Lays this over what a declaration says.
     pub fn over(&self, declaration: &mut Declaration) {
         declaration.overlay = overlaid(self.overlay.clone(), &declaration.overlay);
+        declaration.protocol = self.protocol.unwrap_or(declaration.protocol);
+        if !self.ports.is_empty() {
+            declaration.ports.clone_from(&self.ports);
+        }
         if self.allow.is_empty() {
             return;
         }
@@ -108,16 +123,27 @@ impl Objects {
     }
 }
 
-/// Whether a file holds objects: `apiVersion` or `kind` begins a line of it, or it is JSON that names them.
+/// Whether a finding about the mesh says what was said of the file already: the same of a place in it.
+pub fn repeats(said: &[Finding], finding: &Finding) -> bool {
+    let file = |one: &Finding| one.place.as_ref().map(|place| place.file.clone());
+    let predicate = |one: &Finding| one.message.rsplit('`').next().unwrap_or_default().to_owned();
+    let same =
+        |one: &Finding| one.code == finding.code && file(one) == file(finding) && predicate(one) == predicate(finding);
+    finding.place.is_some() && said.iter().any(same)
+}
+
+/// Whether a file holds objects: `apiVersion` or `kind` begins a line of it, or it is JSON that names them, or Consul's HCL.
 pub fn recognises(source: &Source) -> bool {
     let text = source.text.trim_start_matches('\u{feff}');
-    if text.trim_start().starts_with('{') {
-        return text.contains("\"apiVersion\"");
+    if text.trim_start().starts_with(['{', '[']) {
+        let is_object = ["\"apiVersion\"", "\"Kind\""].iter().any(|key| text.contains(key));
+        return is_object || consul::recognises(text) || appmesh::recognises(text);
     }
-    text.lines().any(|line| {
+    let is_key = text.lines().any(|line| {
         let word = line.trim_start_matches(['"', '\'']).split([':', '"', '\'']).next().unwrap_or_default();
-        line.contains(':') && matches!(word, "apiVersion" | "kind")
-    })
+        line.contains(':') && matches!(word, "apiVersion" | "kind" | "Kind")
+    });
+    is_key || consul::is_hcl(text) || appmesh::recognises(text)
 }
 
 /// Reads files that are to take effect together. A file with an error yields nothing; one error anywhere means that nothing is to
@@ -127,6 +153,10 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     let mut roots: Vec<Node> = Vec::new();
     for source in sources {
         let Some(file) = reader.add(source) else { continue };
+        if consul::is_hcl(&source.text) {
+            consul::refuse_hcl(&mut reader, file);
+            continue;
+        }
         let Some(documents) = document::parse_all(&mut reader, file) else { continue };
         if documents.is_empty() {
             let finding =
@@ -137,13 +167,20 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
     }
     let objects = known(&mut reader, &roots);
     let scene = Scene::read(&mut reader, objects.iter().map(|(kind, object)| (*kind, object)));
-    let mut made = Made { hosts: scene.hosts(), ..Made::default() };
+    let mut made = Made::default();
+    made.hosts = scene.hosts();
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::HttpRouteGroup) {
         smi::group(&mut reader, object, &mut made.groups);
     }
+    let entries = objects.iter().filter(|(kind, _)| *kind == Kind::ServiceEntry);
+    let outside: BTreeSet<String> = entries.flat_map(|(_, object)| istio::outside_hosts(object)).collect();
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::DestinationRule) {
-        made.rule(&mut reader, object);
+        made.rule(&mut reader, object, &outside);
     }
+    for (kind, object) in &objects {
+        made.chain.add(&mut reader, *kind, object);
+    }
+    made.world = World::read(&mut reader, &objects);
     for (kind, object) in &objects {
         made.add(&mut reader, *kind, object, &scene);
     }
@@ -158,15 +195,29 @@ fn known<'n>(reader: &mut Reader<'_>, roots: &'n [Node]) -> Vec<(Kind, Object<'n
     let mut seen: BTreeMap<(Kind, &str, &str), Span> = BTreeMap::new();
     let mut waiting: Vec<&Node> = roots.iter().rev().collect();
     while let Some(root) = waiting.pop() {
-        let Some(heads) = heads(reader, root) else { continue };
-        if is_list(&heads[1].node.value) {
-            let table = reader.open_table(root, "");
-            let within = table.map(|table| items(reader, &table, "items", MOST_ITEMS, "a list of objects"));
-            waiting.extend(within.unwrap_or_default().iter().rev().map(|item| item.node));
+        if let Value::List(entries) = &root.value {
+            // As an API answers that lists them.
+            waiting.extend(entries.iter().rev());
             continue;
         }
-        let Some(kind) = kind::of(reader, &heads) else { continue };
-        let Some(object) = Object::read(reader, root, &heads[1]) else { continue };
+        let (kind, object) = if consul::is_entry(root) {
+            let Some(entry) = consul::entry(reader, root) else { continue };
+            entry
+        } else if appmesh::is_entry(root) {
+            let Some(entry) = appmesh::entry(reader, root) else { continue };
+            entry
+        } else {
+            let Some(heads) = heads(reader, root) else { continue };
+            if is_list(&heads[1].node.value) {
+                let table = reader.open_table(root, "");
+                let within = table.map(|table| items(reader, &table, "items", MOST_ITEMS, "a list of objects"));
+                waiting.extend(within.unwrap_or_default().iter().rev().map(|item| item.node));
+                continue;
+            }
+            let Some(kind) = kind::of(reader, &heads) else { continue };
+            let Some(object) = Object::read(reader, root, &heads[1]) else { continue };
+            (kind, object)
+        };
         let stored = (kind.stored_as(), object.namespace, object.name);
         if let Some(first) = seen.get(&stored) {
             let why = format!("first at {}", reader.origin(*first));
@@ -182,92 +233,4 @@ fn known<'n>(reader: &mut Reader<'_>, roots: &'n [Node]) -> Vec<(Kind, Object<'n
 
 fn is_list(kind: &Value) -> bool {
     matches!(kind, Value::Scalar(text, _) if text.ends_with("List") && text.len() <= 64)
-}
-
-/// What has been made so far, by the file it is from.
-#[derive(Debug, Default)]
-struct Made {
-    routes: Vec<(u16, HttpRoute)>,
-    splits: Vec<(u16, Split)>,
-    divided: BTreeMap<ServiceName, Span>,
-    hosts: Vec<(u16, String)>,
-    services: Vec<(u16, ServiceName, Policies)>,
-    groups: Groups,
-    subsets: Subsets,
-}
-
-impl Made {
-    fn add(&mut self, reader: &mut Reader<'_>, kind: Kind, object: &Object<'_>, scene: &Scene<'_>) {
-        let file = object.at.file;
-        let route = match kind {
-            Kind::TrafficSplit => match traffic_split::read(reader, object, &self.groups) {
-                Some(Meaning::All(split, at)) => return self.divide(reader, Some((split, at))),
-                Some(Meaning::Some(route)) => Some(route),
-                None => return,
-            },
-            Kind::TrafficTarget => {
-                let target = smi::target(reader, object, &self.groups);
-                let policies = |allow| Policies { allow, ..Policies::default() };
-                self.services.extend(target.map(|(service, allow)| (file, service, policies(allow))));
-                return;
-            }
-            Kind::TcpRoute | Kind::TlsRoute => {
-                let split = gateway_api::streams::read(reader, object, scene);
-                return self.divide(reader, split);
-            }
-            Kind::HttpRoute => gateway_api::http_route(reader, object, scene),
-            Kind::GrpcRoute => gateway_api::grpc::read(reader, object, scene),
-            Kind::LinkerdRoute => linkerd::read(reader, object, scene),
-            Kind::VirtualService => istio::virtual_service(reader, object, &self.subsets),
-            Kind::BackendTlsPolicy => return gateway_api::backend_tls(reader, object),
-            // Read before, because others refer to them.
-            Kind::Gateway | Kind::ReferenceGrant | Kind::HttpRouteGroup | Kind::DestinationRule => return,
-        };
-        self.routes.extend(route.map(|mut route| {
-            linkerd::annotations::over(reader, object, &mut route);
-            (file, route)
-        }));
-    }
-
-    /// What a rule of Istio's says of a service.
-    fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
-        let Some((service, overlay)) = istio::destination_rule(reader, object, &mut self.subsets) else { return };
-        if overlay != Overlay::default() {
-            self.services.push((object.at.file, service, Policies { overlay, ..Policies::default() }));
-        }
-    }
-
-    /// A service is divided once.
-    fn divide(&mut self, reader: &mut Reader<'_>, split: Option<(Split, Span)>) {
-        let Some((split, at)) = split else { return };
-        if let Some(first) = self.divided.get(&split.service) {
-            let why = format!("{} says it as well", reader.origin(*first));
-            let finding = Finding::error(2110, format!("the calls to `{}` are divided twice", split.service));
-            return reader.report(at, finding.because(why).fix("keep one of the two"));
-        }
-        self.divided.insert(split.service.clone(), at);
-        self.splits.push((at.file, split));
-    }
-
-    /// What stands in files without an error.
-    fn clean(self, reader: &Reader<'_>) -> Objects {
-        let is_clean = |file: u16| !reader.has_errors(file);
-        let mut hosts: Vec<String> =
-            self.hosts.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, host)| host).collect();
-        hosts.sort_unstable();
-        hosts.dedup();
-        let mut services: BTreeMap<ServiceName, Policies> = BTreeMap::new();
-        for (_, name, policies) in self.services.into_iter().filter(|(file, ..)| is_clean(*file)) {
-            let own = services.entry(name).or_default();
-            own.overlay = overlaid(policies.overlay, &own.overlay);
-            own.allow.extend(policies.allow);
-        }
-        Objects {
-            formats: BTreeSet::new(),
-            services,
-            routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
-            splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),
-            hosts,
-        }
-    }
 }

@@ -1,6 +1,7 @@
 //! Typed reading of a document that does not stop at the first mistake.
 
 pub(crate) mod scalar;
+pub(crate) mod spelling;
 
 use hms_model::finding::{Finding, Place, did_you_mean};
 

@@ -172,7 +172,7 @@ pub(crate) fn target(
     for item in items(reader, &spec, "rules", ENTRIES, "a list of rules") {
         let own = referred(reader, object, &item, groups).unwrap_or_default();
         let list = matches.get_or_insert_default();
-        list.extend(own.iter().filter_map(|own| allowed(reader, own, item.node.span)));
+        list.extend(own.iter().flat_map(|own| allowed(reader, own, item.node.span)));
     }
     // No route in a rule means any route: a list that came to nothing must not turn into that.
     if matches.as_ref().is_some_and(Vec::is_empty) && !reader.has_errors(object.at.file) {
@@ -211,22 +211,27 @@ fn account(reader: &mut Reader<'_>, object: &Object<'_>, field: &Field<'_>) -> O
 }
 
 /// What an allow rule can say of a match: never more than the match does.
-fn allowed(reader: &mut Reader<'_>, own: &HttpMatch, at: Span) -> Option<Match> {
-    let pattern = match &own.path {
-        None => PathPattern::parse("/*").ok(),
-        Some(PathCondition::Exact(path)) => PathPattern::parse(path).ok(),
+pub(crate) fn allowed(reader: &mut Reader<'_>, own: &HttpMatch, at: Span) -> Vec<Match> {
+    let parse = |text: String| PathPattern::parse(&text).ok();
+    let patterns = match &own.path {
+        None => Some(vec![parse("/*".to_owned())]),
+        Some(PathCondition::Exact(path)) => Some(vec![parse(path.clone())]),
+        // A prefix takes what it names as well as all below.
+        Some(PathCondition::Prefix(path)) => Some(vec![parse(path.clone()), parse(format!("{path}/*"))]),
         // `/api/.*` takes everything below.
         Some(PathCondition::Regex(regex)) => regex
             .as_str()
             .strip_suffix("/.*")
             .filter(|path| path.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'/' | b'-' | b'_')))
-            .and_then(|path| PathPattern::parse(&format!("{path}/*")).ok()),
-        Some(_) => None,
+            .map(|path| vec![parse(format!("{path}/*"))]),
+        Some(PathCondition::Template(_)) => None,
     };
-    if let (Some(path), true) = (pattern, own.headers.is_empty()) {
-        return Some(Match { method: own.method.clone(), path });
+    let patterns = patterns.and_then(|all| all.into_iter().collect::<Option<Vec<PathPattern>>>());
+    if let (Some(patterns), true) = (patterns, own.headers.is_empty()) {
+        let one = |path| Match { method: own.method.clone(), path };
+        return patterns.into_iter().map(one).collect();
     }
     let why = "a rule of who may call names a method and a path: /a/b, or /a/.* for all below; it allows nothing more than was meant";
     no_equal(reader, at, &format!("allowing `{own}`"), why, "use paths without other patterns, and no header fields");
-    None
+    Vec::new()
 }

@@ -77,9 +77,18 @@ fn objects(sources: &[Source], out: &mut String) -> Vec<Finding> {
     }
     for (name, policies) in &objects.services {
         writeln!(out, "service {name}: {:?}", policies.overlay).unwrap();
+        if let Some(protocol) = policies.protocol {
+            writeln!(out, "  speaks {protocol}").unwrap();
+        }
+        for port in &policies.ports {
+            writeln!(out, "  {port:?}").unwrap();
+        }
         for rule in &policies.allow {
             writeln!(out, "  {rule:?}").unwrap();
         }
+    }
+    for (label, host) in &objects.egress {
+        writeln!(out, "outside {label}: {host:?}").unwrap();
     }
     if !objects.hosts.is_empty() {
         writeln!(out, "the gateway answers for {:?}", objects.hosts).unwrap();

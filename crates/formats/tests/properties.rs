@@ -1,6 +1,6 @@
 //! What holds for every input whatsoever.
 
-use hms_formats::{Source, envoy_static, jwks, mesh_yaml, render, route_yaml, routes_json, scenario};
+use hms_formats::{Source, convert, envoy_static, jwks, mesh_yaml, objects, render, route_yaml, routes_json, scenario};
 use hms_model::finding::Finding;
 use proptest::prelude::*;
 
@@ -25,11 +25,14 @@ fn everything(text: &str) -> (String, Vec<Finding>) {
     findings.extend(more);
     let (played, more) = scenario::translate(&source);
     findings.extend(more);
-    let envoy = envoy_static::recognises(&source);
+    let (led, more) = objects::translate(one);
+    findings.extend(more);
+    let converted = convert::to_gateway_api(&led).0;
+    let envoy = (envoy_static::recognises(&source), objects::recognises(&source));
     let names = mesh_yaml::route_file_names(&source, &nothing);
     (
         format!(
-            "{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{standalone:?}{played:?}{envoy}{}",
+            "{routes:?}{table:?}{keys:?}{mesh:?}{beside:?}{names:?}{standalone:?}{played:?}{envoy:?}{led:?}{converted}{}",
             render(&findings, true)
         ),
         findings,
@@ -67,6 +70,26 @@ fn pieces() -> impl Strategy<Value = String> {
         ),
         Just("  clusters: [{name: c, type: strict_dns, connect_timeout: 0.25s, load_assignment: {endpoints: []}}]\n"),
         Just("admin: {address: {socket_address: {address: ::, portValue: 0}}}\n"),
+        Just(
+            "apiVersion: networking.istio.io/v1\nkind: ServiceEntry\nmetadata: {name: a}\nspec: {hosts: [a.b], ports: [{number: 1}]}\n"
+        ),
+        Just(
+            "apiVersion: v1\nkind: Service\nmetadata: {name: a, annotations: {config.linkerd.io/opaque-ports: \"1-9\"}}\nspec: {ports: [{port: 3}]}\n"
+        ),
+        Just(
+            "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualRouter\nmetadata: {name: a}\nspec: {routes: [{name: a, httpRoute: \n"
+        ),
+        Just("    {match: {prefix: /a}, action: {weightedTargets: [{virtualNodeRef: {name: a}, weight: 1}]}}}]}\n"),
+        Just(
+            "apiVersion: appmesh.k8s.aws/v1beta2\nkind: VirtualService\nmetadata: {name: a}\nspec: {provider: {virtualRouter: {virtualRouterRef: {name: a}}}}\n"
+        ),
+        Just("{\"route\": {\"meshName\": \"m\", \"routeName\": \"r\", \"virtualRouterName\": \"v\", \"spec\": {}}}\n"),
+        Just("Kind: service-router\nName: a\nRoutes: [{Match: {HTTP: {PathPrefix: /a}}, Destination: {Service: b}}]\n"),
+        Just("Kind: service-splitter\nName: b\nSplits: [{Weight: 50, Service: a}, {Weight: 50, ServiceSubset: v1}]\n"),
+        Just(
+            "Kind: service-resolver\nName: a\nRedirect: {Service: b}\nSubsets: {v1: {Filter: Service.Meta.version == v1}}\n"
+        ),
+        Just("Kind = \"service-router\"\n"),
         Just("---\n"),
         Just("{\"keys\": [{\"kty\": \"RSA\"}]}"),
         Just("\t"),
@@ -177,4 +200,27 @@ fn names_of_route_files_are_known_before_they_are_read() {
         "services: {a: {routes: ./a/route.yaml}, b: {routes: [/x]}, c: {routes: ../c.json}}",
     );
     assert_eq!(mesh_yaml::route_file_names(&mesh, &nothing), ["shop/a/route.yaml", "c.json"]);
+}
+
+/// Few lines that stand for very much: every route has all shares of what it leads to, and every service all routes of its router.
+#[test]
+fn what_a_few_lines_stand_for_is_bounded() {
+    const API: &str = "apiVersion: appmesh.k8s.aws/v1beta2\n";
+    let shares = lines(0..32, |n| format!("- {{Weight: 3.12{}, Service: s{n}}}", u8::from(n < 16)));
+    let routes = "- {Match: {HTTP: {PathPrefix: /a}}, Destination: {Service: all}}\n".repeat(30);
+    let routers = lines(0..400, |n| format!("---\nKind: service-router\nName: r{n}\nRoutes:\n{routes}"));
+    let chain = format!("Kind: service-splitter\nName: all\nSplits:\n{shares}\n{routers}");
+    let targets = ["{virtualNodeRef: {name: n}, weight: 1}"; 10].join(", ");
+    let route = format!("{{match: {{prefix: /a}}, action: {{weightedTargets: [{targets}]}}}}");
+    let routes = lines(0..200, |n| format!("  - {{name: r{n}, httpRoute: {route}}}"));
+    let services = lines(0..800, |n| {
+        let provider = "{provider: {virtualRouter: {virtualRouterRef: {name: r}}}}";
+        format!("---\n{API}kind: VirtualService\nmetadata: {{name: s{n}}}\nspec: {provider}")
+    });
+    let router = format!("{API}kind: VirtualRouter\nmetadata: {{name: r}}\nspec:\n  routes:\n{routes}\n{services}");
+    for text in [chain, router] {
+        let (read, findings) = objects::translate(&[Source::new("a.yaml", text)]);
+        assert!(findings.iter().any(|finding| finding.is_error() && finding.code.0 == 2112), "{findings:#?}");
+        assert!(read.routes.is_empty());
+    }
 }

@@ -179,6 +179,8 @@ pub(crate) const CODES: &[Entry] = &[
         "nothing, if the difference is welcome"),
     Entry::new(2175, "a part of an object has no equal here and is not left out", "without it the object would do something else than it says",
         "the change that the message names"),
+    Entry::new(2180, "a rule of a route is never reached", "others that come first take every request that it would, or it asks for what no request has",
+        "take one of them away, or make its match more particular; hms why shows who takes a request"),
     Entry::new(2201, "the body is no JSON", "a client sent something else",
         "send JSON"),
     Entry::new(2202, "the body has another shape", "a field is unknown, missing or of the wrong type",

@@ -223,7 +223,7 @@ pub(crate) enum Command {
     #[command(before_help = "  hms lint\n  hms lint calc_svc/route.yaml mesh.yaml\n", help_template = TEMPLATE)]
     Lint(Lint),
     /// Write other meshes' objects as the Gateway API's
-    #[command(before_help = "  hms convert virtual-service.yaml > routes.yaml\n  hms convert --from istio --to gateway-api *.yaml\n", help_template = TEMPLATE)]
+    #[command(before_help = "  hms convert virtual-service.yaml > routes.yaml\n  hms convert --from consul --to gateway-api *.json\n", help_template = TEMPLATE)]
     Convert(Convert),
     /// Carry routes in and out as routes.json
     #[command(before_help = "  hms routes export > routes.json\n  hms routes import /var/hms/routes.json\n", help_template = TEMPLATE)]

@@ -64,6 +64,16 @@ pub enum Parent {
     Gateway,
 }
 
+impl Parent {
+    /// The service, unless it is the gateway.
+    pub fn service(&self) -> Option<&ServiceName> {
+        match self {
+            Self::Service { service, .. } => Some(service),
+            Self::Gateway => None,
+        }
+    }
+}
+
 /// One rule.
 #[derive(Debug, Clone, PartialEq)]
 pub struct HttpRule {

@@ -24,6 +24,8 @@ use std::path::{Path, PathBuf};
 use case::Case;
 use hms_formats::{Source, convert, objects};
 use hms_model::http_route::HttpRoute;
+use hms_model::policy::Egress;
+use hms_model::resource::{Declaration, Resource};
 use hms_traffic::dice::Dice;
 use hms_wire::{RESOURCE_BYTES, decode, encode};
 
@@ -55,7 +57,13 @@ fn every_case_of_the_specification_holds() {
 fn travels(name: &str, text: &str) -> usize {
     let (objects, _) = objects::translate(&[Source::new(name, text)]);
     let mut count = 0;
-    for resource in objects.resources() {
+    let declared = objects.services.iter().map(|(name, policies)| {
+        let mut declaration = Declaration::new(name.clone());
+        policies.over(&mut declaration);
+        Resource::Declaration(declaration)
+    });
+    let egress = Resource::Egress(Egress { hosts: objects.egress.clone(), ..Egress::default() });
+    for resource in objects.resources().chain(declared).chain([egress]) {
         let bytes = encode(&resource);
         assert!(bytes.len() <= RESOURCE_BYTES, "{name}: {} bytes", bytes.len());
         assert_eq!(decode(&bytes).as_ref(), Ok(&resource), "{name}:\n{text}");

@@ -5,6 +5,7 @@
 //! then the route by name, then the rule by place.
 
 pub mod act;
+mod inert;
 mod query;
 
 use std::cmp::Reverse;
@@ -17,6 +18,8 @@ use hms_model::message::RequestHead;
 use hms_model::names::ServiceName;
 use hms_model::split::Share;
 use http::header::ACCESS_CONTROL_REQUEST_METHOD;
+
+pub use inert::inert;
 
 /// The rules for requests to one service, or of one gateway, the most particular first.
 #[derive(Debug, Clone, PartialEq)]
@@ -68,9 +71,19 @@ pub enum Whose<'a> {
         /// Who calls.
         caller: &'a ServiceName,
     },
+    /// For the requests to `service` of all callers in a namespace together: to look at, because who calls decides nothing here.
+    Callers {
+        /// Who is called.
+        service: &'a ServiceName,
+        /// Where the callers are.
+        namespace: &'a str,
+    },
     /// For requests from outside.
     Gateway,
 }
+
+/// Pairs of matches that are compared to find rules out of reach: what people write needs thousands.
+const LOOKS: usize = 1_000_000;
 
 /// How particular a match is; the largest wins.
 type Rank = (usize, u8, usize, bool, usize, usize);
@@ -85,7 +98,9 @@ impl HttpTable {
         about.sort_by(|a, b| a.name.cmp(&b.name));
         // What a caller's own namespace says replaces what the service's says (GEP-1426).
         let is_own = |route: &HttpRoute| match whose {
-            Whose::Service { service, .. } => route.name.namespace() != service.namespace(),
+            Whose::Service { service, .. } | Whose::Callers { service, .. } => {
+                route.name.namespace() != service.namespace()
+            }
             Whose::Gateway => false,
         };
         let has_own = about.iter().any(|route| is_own(route));
@@ -122,12 +137,13 @@ impl HttpTable {
         let (mut hosts, mut ports) = (Vec::new(), Vec::new());
         match whose {
             Whose::Gateway => hosts.extend(route.hosts.iter().map(|host| host.to_ascii_lowercase())),
-            Whose::Service { service, .. } => ports = ports_of(route, service),
+            Whose::Service { service, .. } | Whose::Callers { service, .. } => ports = ports_of(route, service),
         }
         for condition in matches {
             let holds = match whose {
                 // Who calls is known already.
                 Whose::Service { caller, .. } => from(&condition.sources, caller),
+                Whose::Callers { .. } => true,
                 Whose::Gateway => holds_outside(rule, condition),
             };
             if !holds {
@@ -172,13 +188,35 @@ impl HttpTable {
 
     /// Rules that no request reaches, because others that come first take everything they would.
     pub fn shadowed(&self) -> impl Iterator<Item = &LedRule> {
-        let reached = |place: usize| {
-            self.entries.iter().enumerate().any(|(at, entry)| {
-                let before = self.entries.get(..at).unwrap_or_default();
-                entry.rule == place && !before.iter().any(|other| other.covers(entry))
-            })
-        };
-        self.rules.iter().enumerate().filter(move |(place, _)| !reached(*place)).map(|(_, rule)| rule)
+        self.shadows().into_iter().map(|(rule, _)| rule)
+    }
+
+    /// The same, each with the rules that take its requests, in the order of its matches; with none if it has no match that can hold.
+    /// Of tables that no person wrote the end may not be looked at.
+    fn shadows(&self) -> Vec<(&LedRule, Vec<&LedRule>)> {
+        // Of each rule whether it is reached, and by whom it is not.
+        let mut found: Vec<(bool, Vec<usize>)> = vec![(false, Vec::new()); self.rules.len()];
+        let mut looks = 0;
+        for (at, entry) in self.entries.iter().enumerate() {
+            let Some((is_reached, by)) = found.get_mut(entry.rule) else { continue };
+            if *is_reached {
+                continue;
+            }
+            looks += at;
+            let before = self.entries.get(..at).unwrap_or_default();
+            let taker = if looks > LOOKS { None } else { before.iter().find(|other| other.covers(entry)) };
+            match taker {
+                Some(taker) => by.push(taker.rule),
+                None => *is_reached = true,
+            }
+        }
+        let unreached = self.rules.iter().zip(found).filter(|(_, (is_reached, _))| !is_reached);
+        let named = unreached.map(|(rule, (_, mut by))| {
+            by.sort_unstable();
+            by.dedup();
+            (rule, by.into_iter().filter_map(|place| self.rules.get(place)).collect())
+        });
+        named.collect()
     }
 }
 
@@ -213,10 +251,15 @@ impl Entry {
 fn is_about(route: &HttpRoute, whose: Whose<'_>) -> bool {
     match whose {
         Whose::Gateway => route.parents.contains(&Parent::Gateway),
-        Whose::Service { service, caller } => {
+        Whose::Service { service, .. } | Whose::Callers { service, .. } => {
+            let namespace = match whose {
+                Whose::Service { caller, .. } => caller.namespace(),
+                Whose::Callers { namespace, .. } => namespace,
+                Whose::Gateway => return false,
+            };
             let is_parent = |parent: &Parent| matches!(parent, Parent::Service { service: own, .. } if own == service);
             // A caller's route holds for callers of its namespace only.
-            let holds = route.name.namespace() == service.namespace() || route.name.namespace() == caller.namespace();
+            let holds = route.name.namespace() == service.namespace() || route.name.namespace() == namespace;
             holds && route.parents.iter().any(is_parent)
         }
     }

@@ -2,6 +2,8 @@
 #![no_main]
 
 use hms_formats::{Source, objects, render};
+use hms_model::policy::Egress;
+use hms_model::resource::{Declaration, Resource};
 use hms_wire::{RESOURCE_BYTES, decode, encode};
 use libfuzzer_sys::fuzz_target;
 
@@ -15,7 +17,13 @@ fuzz_target!(|bytes: &[u8]| {
         assert!(usize::try_from(place.line).is_ok_and(|line| line <= lines) && place.length >= 1);
     }
     let _shown = render(&findings, true);
-    for resource in read.resources() {
+    let declared = read.services.iter().map(|(name, policies)| {
+        let mut declaration = Declaration::new(name.clone());
+        policies.over(&mut declaration);
+        Resource::Declaration(declaration)
+    });
+    let egress = Resource::Egress(Egress { hosts: read.egress.clone(), ..Egress::default() });
+    for resource in read.resources().chain(declared).chain([egress]) {
         let sent = encode(&resource);
         assert!(sent.len() <= RESOURCE_BYTES);
         assert_eq!(decode(&sent).as_ref(), Ok(&resource));

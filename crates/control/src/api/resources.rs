@@ -6,6 +6,7 @@ use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
 use hms_model::finding::did_you_mean;
+use hms_model::http_route::HttpRule;
 use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
 use hms_model::resource::{Kind as ResourceKind, Resource, ResourceKey};
 use schemars::JsonSchema;
@@ -13,12 +14,16 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use super::Context;
+use super::conditions::{Looking, StatusView};
 use super::input::{self, IfMatch, path_part, shown};
 use super::problem::{Kind, Problem};
 use super::routes::{Mode, change, etag};
 use super::table::Operation;
 use super::view::Items;
 use crate::registry::{Altered, Change, Changed, Difference, View};
+
+/// Things that keep a service from being removed and are named.
+const NAMED: usize = 5;
 
 pub(super) fn operations() -> Vec<Operation> {
     let (kind, one) = ("/v1/resources/{kind}", "/v1/resources/{kind}/{name}");
@@ -31,10 +36,16 @@ pub(super) fn operations() -> Vec<Operation> {
             list,
         )
         .answers::<Items<ResourceName>>(StatusCode::OK),
-        Operation::new(Method::GET, kind, "listResourcesOfKind", "Everything configured of one kind.", list_kind)
-            .answers::<Items<ResourceView>>(StatusCode::OK)
-            .fails(&[StatusCode::NOT_FOUND]),
-        Operation::new(Method::GET, one, "showResource", "One resource as it is configured.", show)
+        Operation::new(
+            Method::GET,
+            kind,
+            "listResourcesOfKind",
+            "Everything configured of one kind, and how it fares.",
+            list_kind,
+        )
+        .answers::<Items<ResourceView>>(StatusCode::OK)
+        .fails(&[StatusCode::NOT_FOUND]),
+        Operation::new(Method::GET, one, "showResource", "One resource as it is configured, and how it fares.", show)
             .answers::<ResourceView>(StatusCode::OK)
             .fails(&[StatusCode::NOT_FOUND]),
         Operation::new(
@@ -70,6 +81,8 @@ struct ResourceView {
     name: ResourceName,
     /// Its fields, as `api/proto/hms/v1/resource.proto` names them.
     spec: Value,
+    /// How it fares.
+    status: StatusView,
 }
 
 /// A resource before and after a change.
@@ -147,18 +160,19 @@ async fn list(State(context): State<Context>) -> Response {
 async fn list_kind(State(context): State<Context>, PathKind(kind): PathKind) -> Response {
     let view = context.parts().registry.view();
     let own = view.resources.iter().filter(|(key, _)| key.kind == kind);
-    let items = own.map(|(key, resource)| shown_whole(&context, key, resource)).collect();
+    let looking = Looking::at(&context, &view);
+    let items = own.map(|(key, resource)| shown_whole(&context, &looking, key, resource)).collect();
     answer(&view, Items { items })
 }
 
 async fn show(State(context): State<Context>, PathResource(key): PathResource) -> Result<Response, Problem> {
     let view = context.parts().registry.view();
     let resource = view.resources.get(&key).ok_or_else(|| unknown(&view, &key))?;
-    Ok(answer(&view, shown_whole(&context, &key, resource)))
+    Ok(answer(&view, shown_whole(&context, &Looking::at(&context, &view), &key, resource)))
 }
 
-fn shown_whole(context: &Context, key: &ResourceKey, resource: &Resource) -> ResourceView {
-    ResourceView { name: key.into(), spec: context.shower().show(resource) }
+fn shown_whole(context: &Context, looking: &Looking<'_>, key: &ResourceKey, resource: &Resource) -> ResourceView {
+    ResourceView { name: key.into(), spec: context.shower().show(resource), status: looking.status(key, resource) }
 }
 
 fn answer(view: &View, body: impl Serialize) -> Response {
@@ -205,16 +219,14 @@ pub(super) fn removal(view: &View, key: &ResourceKey) -> Result<Vec<Change>, Pro
                 let why = format!("{living} of its endpoints are registered");
                 return Err(refused(format!("`{service}` still runs"), why).fix("stop its programs and their proxies"));
             }
-            let gives = |resource: &&Resource| match resource {
-                Resource::Split(split) => {
-                    split.service != service && split.shares.iter().any(|share| share.service == service)
-                }
-                _ => false,
-            };
-            if let Some(Resource::Split(split)) = view.resources.values().map(AsRef::as_ref).find(gives) {
-                let why = format!("the split of `{}` gives it a share", split.service);
-                let problem = refused(format!("`{service}` is still called"), why);
-                return Err(problem.fix(format!("hms delete split {}", split.service)));
+            let users = users(view, &service);
+            if !users.is_empty() {
+                let (words, fixes): (Vec<String>, Vec<String>) = users.into_iter().unzip();
+                let named = words.get(..NAMED.min(words.len())).unwrap_or_default().join("; ");
+                let more = words.len().saturating_sub(NAMED);
+                let more = if more == 0 { String::new() } else { format!("; and {more} more") };
+                let problem = refused(format!("`{service}` is still called"), format!("{named}{more}"));
+                return Err(fixes.into_iter().take(NAMED).fold(problem, Problem::fix));
             }
             let parts = [ResourceKind::Route, ResourceKind::Split].map(|kind| ResourceKey::of(kind, &service));
             let there = parts.into_iter().filter(|part| view.resources.contains_key(part));
@@ -222,6 +234,42 @@ pub(super) fn removal(view: &View, key: &ResourceKey) -> Result<Vec<Change>, Pro
         }
         _ => Ok(vec![Change::Delete(key.clone())]),
     }
+}
+
+/// What names a service beside what is its own, and how each is taken away.
+fn users(view: &View, service: &ServiceName) -> Vec<(String, String)> {
+    let mut found = Vec::new();
+    for resource in view.resources.values().map(AsRef::as_ref) {
+        match resource {
+            Resource::Split(split)
+                if split.service != *service && split.shares.iter().any(|share| share.service == *service) =>
+            {
+                let words = format!("the split of `{}` gives it a share", split.service);
+                found.push((words, format!("hms delete split {}", split.service)));
+            }
+            Resource::HttpRoute(route) => {
+                let name = &route.name;
+                let leads = |rule: &&HttpRule| {
+                    let backends = rule.backends.iter().map(|backend| &backend.share);
+                    let mirrors = rule.actions.mirrors.iter().map(|mirror| &mirror.share);
+                    backends.chain(mirrors).any(|share| share.service == *service)
+                };
+                let led = route.rules.iter().find(leads);
+                let (what, rule) = match led {
+                    Some(rule) => ("leads to it", Some(rule)),
+                    None if route.parents.iter().any(|parent| parent.service() == Some(service)) => {
+                        ("is about it", route.rules.first())
+                    }
+                    None => continue,
+                };
+                let origin = rule.map(|rule| rule.origin.as_str()).filter(|origin| !origin.is_empty());
+                let origin = origin.map(|origin| format!(" ({origin})")).unwrap_or_default();
+                found.push((format!("the route `{name}` {what}{origin}"), format!("hms delete httproute {name}")));
+            }
+            _ => {}
+        }
+    }
+    found
 }
 
 /// A resource that does not exist, with the one that was probably meant.
@@ -251,7 +299,14 @@ fn is_configured(kind: ResourceKind) -> bool {
 
 /// What there is one of in a mesh.
 fn is_single(kind: ResourceKind) -> bool {
-    matches!(kind, ResourceKind::Trust | ResourceKind::Defaults | ResourceKind::Gateway | ResourceKind::Egress)
+    matches!(
+        kind,
+        ResourceKind::Trust
+            | ResourceKind::Defaults
+            | ResourceKind::Gateway
+            | ResourceKind::Egress
+            | ResourceKind::Stamps
+    )
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for PathKind {

@@ -14,6 +14,7 @@ use crate::tasks::Tasks;
 
 mod document;
 mod guarding;
+mod importing;
 mod meshes;
 mod refusals;
 mod registering;

@@ -149,6 +149,11 @@ impl Stream {
             tracing::warn!(target: "audit", identity = %self.identity, "refused a gateway's configuration");
             return Err(Status::permission_denied("HMS-4216: only a gateway may have a gateway's configuration"));
         }
+        if let (false, Some((node, stream))) =
+            (events.subscribed.is_empty() && events.unsubscribed.is_empty(), &self.node)
+        {
+            self.live.subscriber_wants(node, *stream, self.server.subscribed());
+        }
         if let Some(acknowledged) = events.acknowledged {
             for refused in &acknowledged.refused {
                 let (name, reason) = (&refused.name, &refused.reason);

@@ -37,9 +37,11 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, scene: &Scene<'
         let why = "the gateway takes requests alone: HTTP over TLS";
         no_equal(reader, at, &format!("a {} at a gateway", object.kind), why, "give it a Service as its parent");
     }
-    let shares = shares(reader, object, &spec, scene);
+    let asked = parent.as_ref().and_then(|(_, port)| *port);
+    let shares = shares(reader, object, &spec, (scene, asked));
     let (service, port) = parent?;
-    if let Some(port) = port {
+    // Of a service with one port that one is all there is.
+    if let Some(port) = port.filter(|port| !scene.has_only(&service, *port)) {
         let why = "the calls to a service are divided alike on all of its ports";
         not_carried(reader, at, &format!("that port {port} alone is meant"), why);
     }
@@ -50,7 +52,12 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, scene: &Scene<'
     Some((Split { service, shares: shares? }, at))
 }
 
-fn shares(reader: &mut Reader<'_>, object: &Object<'_>, spec: &Table<'_>, scene: &Scene<'_>) -> Option<Vec<Share>> {
+fn shares(
+    reader: &mut Reader<'_>,
+    object: &Object<'_>,
+    spec: &Table<'_>,
+    (scene, asked): (&Scene<'_>, Option<u16>),
+) -> Option<Vec<Share>> {
     let rules = items(reader, spec, "rules", 16, "a list with one rule");
     let field = reader.need(spec, "rules", "rules: [{backendRefs: [{name: db-svc-v2, port: 5432}]}]").cloned()?;
     let [rule] = rules.as_slice() else {
@@ -64,6 +71,11 @@ fn shares(reader: &mut Reader<'_>, object: &Object<'_>, spec: &Table<'_>, scene:
     let mut shares: Vec<Share> = Vec::new();
     for item in items(reader, &table, "backendRefs", 16, "a list such as [{name: db-svc-v2, port: 5432}]") {
         let Some(backend) = backends::stream(reader, object, &item, scene, object.kind) else { continue };
+        if let (Some(asked), Some(port)) = (asked, backend.port.filter(|port| Some(*port) != asked)) {
+            let what = format!("port {port} of `{}`", backend.share.service);
+            let why = format!("a connection goes to port {asked} of whoever gets it too, or to the only one there is");
+            not_carried(reader, item.node.span, &what, &why);
+        }
         if let Some(why) = &backend.refused {
             let what = format!("a share of connections for `{}`", backend.share.service);
             no_equal(reader, item.node.span, &what, why, "grant it, or leave it out");

@@ -2,17 +2,17 @@
 
 use std::time::Duration;
 
-use hms_model::finding::Finding;
 use hms_model::http_route::{
     Cors, Fault, HeaderEdits, HttpMatch, Mirror, PathCondition, PathRewrite, Portion, Redirect, Rewrite, Scheme,
 };
 use hms_model::message::CanonicalPath;
 use hms_model::split::MOST_WEIGHT;
-use http::{HeaderName, HeaderValue, Method};
+use http::{HeaderName, Method};
 
-use super::{Subsets, destination, key_field, key_node};
-use crate::gateway_api::{editable, header_name, header_value, time};
+use super::{Subsets, destination};
+use crate::gateway_api::{editable, header_name, time};
 use crate::objects::object::{Object, items, no_equal, not_carried};
+use crate::objects::words::pairs;
 use crate::read::{Field, Keys, Reader, Table};
 
 const HEADERS: Keys = Keys::new(&["request", "response"]);
@@ -55,23 +55,6 @@ fn edits(reader: &mut Reader<'_>, field: &Field<'_>) -> HeaderEdits {
         add: pairs(reader, &table, "add"),
         remove: remove.iter().filter_map(|item| editable(reader, item)).collect(),
     }
-}
-
-fn pairs(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Vec<(HeaderName, HeaderValue)> {
-    let Some(field) = table.field(key).cloned() else { return Vec::new() };
-    let Some(table) = reader.open_table(field.node, &field.path) else { return Vec::new() };
-    let mut pairs = Vec::new();
-    if table.fields().len() > ENTRIES {
-        let finding = Finding::error(2112, format!("`{}` has more than {ENTRIES} entries", field.path));
-        reader.report(field.key, finding.fix("divide them among several rules"));
-    }
-    for field in table.fields().iter().take(ENTRIES) {
-        let node = key_node(field);
-        let name = editable(reader, &key_field(field, &node));
-        let value = header_value(reader, field);
-        pairs.extend(name.zip(value));
-    }
-    pairs
 }
 
 pub(super) fn redirect(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Redirect> {

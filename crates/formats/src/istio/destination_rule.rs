@@ -16,9 +16,9 @@ use crate::gateway_api::time;
 use crate::objects::object::{Object, items, no_equal, not_carried};
 use crate::read::{Field, Keys, Reader, Table};
 
-const SPEC: Keys = Keys::new(&["host", "trafficPolicy", "subsets", "exportTo", "workloadSelector"]);
+pub(super) const SPEC: Keys = Keys::new(&["host", "trafficPolicy", "subsets", "exportTo", "workloadSelector"]);
 const SUBSET: Keys = Keys::new(&["name", "labels", "trafficPolicy"]);
-const POLICY: Keys = Keys::new(&[
+pub(super) const POLICY: Keys = Keys::new(&[
     "loadBalancer",
     "connectionPool",
     "outlierDetection",
@@ -104,6 +104,19 @@ fn policy_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Overlay {
             not_carried(reader, field.key, &format!("`{key}`"), "policies are those of the whole service");
         }
     }
+    overlay(reader, &table)
+}
+
+/// The host that a rule is about, as it is written.
+pub(super) fn host(object: &Object<'_>) -> Option<String> {
+    let mut scratch = Reader::default();
+    let spec = object.spec(&mut scratch, SPEC, "")?;
+    let host = spec.field("host").cloned()?;
+    scratch.line(&host, "a host name", 253).map(str::to_ascii_lowercase)
+}
+
+/// The policies that a service and a host outside have in common.
+pub(super) fn overlay(reader: &mut Reader<'_>, table: &Table<'_>) -> Overlay {
     Overlay {
         balance: table.field("loadBalancer").cloned().and_then(|field| balance(reader, &field)),
         limits: table.field("connectionPool").cloned().and_then(|field| limits(reader, &field)),

@@ -7,10 +7,10 @@ use hms_model::http_route::{
 use hms_model::names::ServiceName;
 use http::Method;
 
-use super::{key_field, key_node};
 use crate::document::short;
 use crate::gateway_api::{canonical, header_name, pattern};
 use crate::objects::object::{Object, items, namespace_of, no_equal, not_carried};
+use crate::objects::words::{self, key_field, key_node};
 use crate::read::{Field, Keys, Reader, Table};
 
 const MATCH: Keys = Keys::new(&[
@@ -96,19 +96,10 @@ fn string<'n>(reader: &mut Reader<'_>, field: &Field<'n>) -> Option<Text<'n>> {
 }
 
 fn path(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<PathCondition> {
-    let checked = |reader: &mut Reader<'_>, text: &str| canonical(reader, field, text);
     match string(reader, field)? {
-        Text::Exact(text) => checked(reader, text).map(PathCondition::Exact),
+        Text::Exact(text) => canonical(reader, field, text).map(PathCondition::Exact),
         Text::Regex(pattern) => Some(PathCondition::Regex(pattern)),
-        Text::Prefix("/") => None,
-        Text::Prefix(text) => {
-            let path = checked(reader, text)?;
-            let prefix = path.trim_end_matches('/').to_owned();
-            let message = format!("the prefix `{}` is made of segments", short(text));
-            let why = format!("`{prefix}` and `{prefix}/more` are taken here, `{prefix}more` is not");
-            reader.report(field.node.span, Finding::warning(2173, message).because(why));
-            (!prefix.is_empty()).then_some(PathCondition::Prefix(prefix))
-        }
+        Text::Prefix(text) => words::prefix(reader, field, text),
     }
 }
 

@@ -2,10 +2,10 @@
 
 use hms_model::http_route::TimeoutOverlay;
 use hms_model::policy::Retry;
-use hms_model::policy::retry::{RetryOn, Toggle};
 
 use crate::gateway_api::{attempts, only_what_may_be, time};
 use crate::objects::object::not_carried;
+use crate::objects::words;
 use crate::read::{Field, Keys, Reader, Table};
 
 const RETRIES: Keys = Keys::new(&[
@@ -50,39 +50,8 @@ pub(super) fn read(reader: &mut Reader<'_>, table: &Table<'_>) -> (TimeoutOverla
 
 fn on(reader: &mut Reader<'_>, field: &Field<'_>, retry: &mut Retry) {
     let Some(text) = reader.text(field, "conditions such as 5xx,reset") else { return };
-    let mut on = RetryOn { status_5xx: false, reset: false, timeout: Toggle::Off };
-    let mut strange = false;
-    for word in text.split(',').map(str::trim).filter(|word| !word.is_empty()) {
-        match word {
-            "5xx" => on = RetryOn { status_5xx: true, reset: true, timeout: Toggle::On },
-            "gateway-error" => {
-                on.status_5xx = true;
-                retry.statuses.extend(502..=504);
-            }
-            "reset" | "reset-before-request" => on.reset = true,
-            "unavailable" => {
-                on.status_5xx = true;
-                retry.statuses.push(503);
-            }
-            // Always tried again: nobody has processed it.
-            "connect-failure" | "refused-stream" => {}
-            _ => match word.parse::<u16>() {
-                Ok(status) if (500..=599).contains(&status) => {
-                    on.status_5xx = true;
-                    retry.statuses.push(status);
-                }
-                _ => strange = true,
-            },
-        }
+    let conditions: Vec<&str> = text.split(',').map(str::trim).filter(|word| !word.is_empty()).collect();
+    if words::try_again(&conditions, retry) {
+        words::strange_condition(reader, field.key, "retryOn");
     }
-    if strange {
-        let why = "known: 5xx, gateway-error, reset, connect-failure, refused-stream, unavailable, and statuses from 500 to 599";
-        not_carried(reader, field.key, "a part of `retryOn`", why);
-    }
-    if text.split(',').any(|word| word.trim() == "5xx") {
-        retry.statuses.clear();
-    }
-    retry.statuses.sort_unstable();
-    retry.statuses.dedup();
-    retry.on = on;
 }

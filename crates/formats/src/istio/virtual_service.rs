@@ -4,10 +4,11 @@ use hms_model::finding::Finding;
 use hms_model::http_route::{Actions, Backend, HttpRoute, HttpRule, MOST_RULES, Parent};
 use hms_model::split::{MOST_SHARES, MOST_WEIGHT};
 
-use super::{Subsets, actions, destination, matches, order, resilience, service_of};
+use super::{Subsets, actions, destination, matches, resilience, service_of};
 use crate::document::short;
 use crate::gateway_api::host_pattern;
 use crate::objects::object::{Object, items, no_equal, not_carried};
+use crate::objects::order;
 use crate::read::{Field, Keys, Reader, Span, Table};
 
 const SPEC: Keys = Keys::new(&["hosts", "gateways", "http", "tls", "tcp", "exportTo"]);

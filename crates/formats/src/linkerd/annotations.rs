@@ -1,11 +1,13 @@
 //! Linkerd's annotations for trying again and for limits in time (`retry.linkerd.io/…`, `timeout.linkerd.io/…`).
 
+use std::ops::RangeInclusive;
+
 use hms_model::finding::Finding;
 use hms_model::http_route::{Bound, HttpRoute, TimeoutOverlay};
 use hms_model::policy::Retry;
 use hms_model::policy::retry::{RetryOn, Toggle};
 
-use crate::document::short;
+use crate::document::{Form, Node, Value, short};
 use crate::gateway_api::{attempts, only_what_may_be, time};
 use crate::objects::object::{Object, not_carried};
 use crate::read::{Field, Reader};
@@ -21,7 +23,8 @@ pub(crate) fn over(reader: &mut Reader<'_>, object: &Object<'_>, route: &mut Htt
     }
 }
 
-fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> (Option<Retry>, TimeoutOverlay) {
+/// What the annotations say: of trying again, and of time.
+pub(super) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> (Option<Retry>, TimeoutOverlay) {
     let mut timeouts = TimeoutOverlay::default();
     let mut retry: Option<Retry> = None;
     let mut said = None;
@@ -71,12 +74,21 @@ fn once() -> Retry {
 }
 
 /// Annotations are texts, numbers in them too.
-fn plain(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<u8> {
+fn unquoted(field: &Field<'_>) -> Node {
     let mut node = field.node.clone();
-    if let crate::document::Value::Scalar(_, form) = &mut node.value {
-        *form = crate::document::Form::Plain;
+    if let Value::Scalar(_, form) = &mut node.value {
+        *form = Form::Plain;
     }
-    attempts(reader, &Field { node: &node, ..field.clone() })
+    node
+}
+
+fn plain(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<u8> {
+    attempts(reader, &Field { node: &unquoted(field), ..field.clone() })
+}
+
+/// A whole number.
+pub(super) fn number(reader: &mut Reader<'_>, field: &Field<'_>, bounds: RangeInclusive<u32>) -> Option<u32> {
+    reader.whole(&Field { node: &unquoted(field), ..field.clone() }, "a whole number", bounds)
 }
 
 fn on_http(reader: &mut Reader<'_>, field: &Field<'_>, retry: &mut Retry) {

@@ -108,7 +108,7 @@ fn host(reader: &mut Reader<'_>, field: &Field<'_>, base: &TrafficPolicy) -> Opt
 }
 
 /// A DNS name or an address; no scheme, port, path or wildcard.
-fn name_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
+pub(crate) fn name_of(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<String> {
     let text = reader.text(field, "a host name such as api.fema.gov")?;
     if let Ok(address) = text.parse::<IpAddr>() {
         return Some(address.to_string());

@@ -4,6 +4,7 @@ use hms_model::finding::Finding;
 
 use crate::document::short;
 use crate::read::{Field, Reader, nearest};
+use crate::{appmesh, consul};
 
 /// A kind of object.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,12 +29,38 @@ pub(crate) enum Kind {
     VirtualService,
     /// Istio's.
     DestinationRule,
+    /// Istio's.
+    ServiceEntry,
     /// SMI's.
     HttpRouteGroup,
     /// SMI's.
     TrafficTarget,
     /// Linkerd's `HTTPRoute`.
     LinkerdRoute,
+    /// Kubernetes' own, for Linkerd's annotations.
+    Service,
+    /// Consul's.
+    ServiceRouter,
+    /// Consul's.
+    ServiceSplitter,
+    /// Consul's.
+    ServiceResolver,
+    /// Consul's.
+    ServiceDefaults,
+    /// Consul's.
+    ServiceIntentions,
+    /// App Mesh's.
+    AppMeshService,
+    /// App Mesh's.
+    AppMeshRouter,
+    /// App Mesh's, as the command line has it.
+    AppMeshRoute,
+    /// App Mesh's.
+    AppMeshNode,
+    /// App Mesh's.
+    AppMeshGatewayRoute,
+    /// App Mesh's, of which there is one here.
+    AppMeshOther,
 }
 
 impl Kind {
@@ -41,8 +68,19 @@ impl Kind {
     pub(crate) fn format(self) -> &'static str {
         match self {
             Self::TrafficSplit | Self::HttpRouteGroup | Self::TrafficTarget => "smi",
-            Self::LinkerdRoute => "linkerd",
-            Self::VirtualService | Self::DestinationRule => "istio",
+            Self::LinkerdRoute | Self::Service => "linkerd",
+            Self::VirtualService | Self::DestinationRule | Self::ServiceEntry => "istio",
+            Self::ServiceRouter
+            | Self::ServiceSplitter
+            | Self::ServiceResolver
+            | Self::ServiceDefaults
+            | Self::ServiceIntentions => "consul",
+            Self::AppMeshService
+            | Self::AppMeshRouter
+            | Self::AppMeshRoute
+            | Self::AppMeshNode
+            | Self::AppMeshGatewayRoute
+            | Self::AppMeshOther => "appmesh",
             _ => "gateway-api",
         }
     }
@@ -50,7 +88,11 @@ impl Kind {
     /// The kind that it shares its names with: all that become routes for requests are stored as such.
     pub(crate) fn stored_as(self) -> Self {
         match self {
-            Self::GrpcRoute | Self::LinkerdRoute | Self::VirtualService => Self::HttpRoute,
+            Self::GrpcRoute
+            | Self::LinkerdRoute
+            | Self::VirtualService
+            | Self::ServiceRouter
+            | Self::AppMeshGatewayRoute => Self::HttpRoute,
             own => own,
         }
     }
@@ -69,11 +111,25 @@ const KINDS: &[Row] = &[
     (GATEWAY_API, "Gateway", &["v1", "v1beta1"], Kind::Gateway),
     (GATEWAY_API, "ReferenceGrant", &["v1", "v1beta1", "v1alpha2"], Kind::ReferenceGrant),
     (GATEWAY_API, "BackendTLSPolicy", &["v1", "v1alpha3"], Kind::BackendTlsPolicy),
+    ("", "Service", &["v1"], Kind::Service),
     ("policy.linkerd.io", "HTTPRoute", &["v1beta3", "v1beta2", "v1beta1", "v1alpha1"], Kind::LinkerdRoute),
     ("networking.istio.io", "VirtualService", &["v1", "v1beta1", "v1alpha3"], Kind::VirtualService),
     ("networking.istio.io", "DestinationRule", &["v1", "v1beta1", "v1alpha3"], Kind::DestinationRule),
+    ("networking.istio.io", "ServiceEntry", &["v1", "v1beta1", "v1alpha3"], Kind::ServiceEntry),
     ("specs.smi-spec.io", "HTTPRouteGroup", &["v1alpha4", "v1alpha3", "v1alpha2", "v1alpha1"], Kind::HttpRouteGroup),
     ("access.smi-spec.io", "TrafficTarget", &["v1alpha3", "v1alpha2", "v1alpha1"], Kind::TrafficTarget),
+    (appmesh::GROUP, "VirtualService", &["v1beta2"], Kind::AppMeshService),
+    (appmesh::GROUP, "VirtualRouter", &["v1beta2"], Kind::AppMeshRouter),
+    (appmesh::GROUP, "VirtualNode", &["v1beta2"], Kind::AppMeshNode),
+    (appmesh::GROUP, "GatewayRoute", &["v1beta2"], Kind::AppMeshGatewayRoute),
+    (appmesh::GROUP, "VirtualGateway", &["v1beta2"], Kind::AppMeshOther),
+    (appmesh::GROUP, "Mesh", &["v1beta2"], Kind::AppMeshOther),
+    (appmesh::GROUP, "BackendGroup", &["v1beta2"], Kind::AppMeshOther),
+    (consul::GROUP, "ServiceRouter", &["v1alpha1"], Kind::ServiceRouter),
+    (consul::GROUP, "ServiceSplitter", &["v1alpha1"], Kind::ServiceSplitter),
+    (consul::GROUP, "ServiceResolver", &["v1alpha1"], Kind::ServiceResolver),
+    (consul::GROUP, "ServiceDefaults", &["v1alpha1"], Kind::ServiceDefaults),
+    (consul::GROUP, "ServiceIntentions", &["v1alpha1"], Kind::ServiceIntentions),
     ("split.smi-spec.io", "TrafficSplit", &["v1alpha2", "v1alpha3", "v1alpha4"], Kind::TrafficSplit),
 ];
 
@@ -88,7 +144,10 @@ pub(crate) fn of(reader: &mut Reader<'_>, heads: &[Field<'_>; 2]) -> Option<Kind
         unknown(reader, kind, word);
         return None;
     };
-    let written = |row: &Row| format!("{}/{}", row.0, row.2.first().copied().unwrap_or_default());
+    let written = |row: &Row| {
+        let version = row.2.first().copied().unwrap_or_default();
+        if row.0.is_empty() { version.to_owned() } else { format!("{}/{version}", row.0) }
+    };
     let Some(row) = namesakes.iter().find(|row| row.0 == group) else {
         let known: Vec<String> = namesakes.iter().map(|row| written(row)).collect();
         let groups: Vec<&str> = namesakes.iter().map(|row| row.0).collect();

@@ -25,6 +25,8 @@ pub(crate) struct Object<'n> {
     pub(crate) namespace: &'n str,
     /// Everything else.
     pub(crate) top: Table<'n>,
+    /// The whole of it.
+    pub(crate) root: &'n Node,
 }
 
 /// The two fields that say what an object is; `None` with a finding when they are not there.
@@ -48,7 +50,7 @@ impl<'n> Object<'n> {
         let name = reader.need(&metadata, "name", "name: payment").cloned();
         let name = name.and_then(|field| Some((reader.line(&field, "a name", NAME_BYTES)?, field.node.span)));
         let (name, at) = name?;
-        Some(Self { kind, name, at, namespace: namespace?, top })
+        Some(Self { kind, name, at, namespace: namespace?, top, root })
     }
 
     /// Every annotation.

@@ -10,9 +10,12 @@ use super::{OneService, parse_duration};
 /// `hms apply`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Apply {
-    /// Route files and SMI's traffic splits
-    #[arg(required = true, value_name = "FILE")]
+    /// Route files, objects of the Gateway API, Linkerd, SMI or Istio, and what hms get -o yaml prints; - for stdin
+    #[arg(required_unless_present = "more", value_name = "FILE")]
     pub(crate) files: Vec<PathBuf>,
+    /// The same, as kubectl takes it
+    #[arg(short = 'f', long = "file", value_name = "FILE", num_args = 1..)]
+    pub(crate) more: Vec<PathBuf>,
     /// Only say what would change
     #[arg(long)]
     pub(crate) dry_run: bool,
@@ -32,7 +35,7 @@ pub(crate) struct Rollback {
 /// `hms get`.
 #[derive(Debug, Clone, Args)]
 pub(crate) struct Get {
-    /// Kind: declaration (or service), route, split, gateway, egress, defaults, …
+    /// Kind: declaration (or service), route, httproute, split, gateway, egress, defaults, stamps, …
     #[arg(value_name = "KIND")]
     pub(crate) kind: Option<String>,
     /// Its name

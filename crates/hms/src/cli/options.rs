@@ -459,6 +459,10 @@ pub(crate) struct Convert {
 pub(crate) enum Origin {
     /// Whatever they say they are.
     Auto,
+    /// AWS App Mesh's.
+    Appmesh,
+    /// Consul's.
+    Consul,
     /// The Gateway API's.
     GatewayApi,
     /// Istio's.

@@ -13,7 +13,8 @@ use crate::views::Applied;
 
 pub(super) async fn run(context: Context<'_>, options: &cli::Apply) -> Result<Exit, Failure> {
     let project = context.project()?;
-    let texts = register::texts(&options.files)?;
+    let files: Vec<_> = options.files.iter().chain(&options.more).cloned().collect();
+    let texts = register::texts(&files)?;
     if !options.dry_run {
         base::ensure(context.settings, &project, context.output).await?;
     }

@@ -2,6 +2,8 @@
 
 mod questions;
 
+pub(super) use questions::finding_line;
+
 use std::time::Duration;
 
 use serde_json::{Value, json};

@@ -1,9 +1,13 @@
 //! `hms lint`: the verdict the control plane would give, without asking it.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 
-use hms_formats::{Source, compose, envoy_static, lints, mesh_yaml, objects};
+use hms_formats::{Source, compose, envoy_static, lints, mesh_yaml, objects, stored};
 use hms_model::finding::Finding;
+use hms_model::http_route::HttpRoute;
+use hms_model::names::ServiceName;
+use hms_model::resource::Resource;
 use serde_json::json;
 
 use super::Context;
@@ -53,6 +57,31 @@ fn counted(number: usize, what: &str) -> String {
     format!("{number} {what}{}", if number == 1 { "" } else { "s" })
 }
 
+/// What is wrong with objects and resources, and what their routes never do.
+fn of_routes(applied: &[Source], shown: &[Source]) -> Vec<Finding> {
+    let (objects, mut findings) = objects::translate(applied);
+    let (resources, more) = hms_control::resources(shown);
+    findings.extend(more);
+    let stored = resources.into_iter().filter_map(|resource| match resource {
+        Resource::HttpRoute(route) => Some(route),
+        _ => None,
+    });
+    let mut of: BTreeMap<Option<ServiceName>, Vec<HttpRoute>> = BTreeMap::new();
+    for route in objects.routes.into_iter().chain(stored) {
+        let parents: BTreeSet<Option<ServiceName>> =
+            route.parents.iter().map(|parent| parent.service().cloned()).collect();
+        for parent in parents {
+            of.entry(parent).or_default().push(route.clone());
+        }
+    }
+    for (parent, routes) in of {
+        let inert = hms_traffic::http_route::inert(parent.as_ref(), &routes);
+        let new: Vec<Finding> = inert.into_iter().filter(|finding| !objects::repeats(&findings, finding)).collect();
+        findings.extend(new);
+    }
+    findings
+}
+
 /// What `hms up` would read.
 fn whole_project(context: Context<'_>) -> Result<Vec<PathBuf>, Failure> {
     let project = context.project()?;
@@ -78,7 +107,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
     let here = std::env::current_dir().map_err(|error| unreadable(std::path::Path::new("."), &error))?;
     let (mut mesh, mut gateway, mut config, mut routes) = (None, None, None, Vec::new());
     let mut contained = None;
-    let mut applied = Vec::new();
+    let (mut applied, mut shown) = (Vec::new(), Vec::new());
     let (mut statics, mut of_statics) = (0, Vec::new());
     for file in files {
         let source = match plan::source(&here, file) {
@@ -99,6 +128,7 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             }
             Some("gateway.yaml") => gateway = Some(source),
             Some("mesh-config.yaml") => config = Some(source),
+            _ if stored::recognises(&source) => shown.push(source),
             _ if objects::recognises(&source) => applied.push(source),
             _ if compose::recognises(&source) => contained = Some(source),
             _ if envoy_static::recognises(&source) => {
@@ -108,8 +138,8 @@ fn named(context: Context<'_>, files: &[PathBuf]) -> Result<(usize, Vec<Finding>
             _ => routes.push(source),
         }
     }
-    statics += applied.len();
-    of_statics.extend(objects::translate(&applied).1);
+    statics += applied.len() + shown.len();
+    of_statics.extend(of_routes(&applied, &shown));
     let alone = mesh.is_none();
     if let (true, Some(source)) = (alone, &contained) {
         // What it says of the mesh is as good as a mesh.yaml.

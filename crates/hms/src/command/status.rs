@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::Context;
+use super::check::finding_line;
 use super::services::read;
 use crate::cli::Format;
 use crate::exit::Exit;
@@ -160,7 +161,7 @@ fn health(
     }
     for finding in summary.findings.iter().filter_map(finding_from_json) {
         let mark = if finding.is_error() { Mark::Failed } else { Mark::Warning };
-        lines.push((mark, format!("{} {}", finding.code, finding.message)));
+        lines.push((mark, finding_line(&finding)));
     }
     lines
 }

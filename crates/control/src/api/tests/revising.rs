@@ -142,3 +142,58 @@ async fn resources_are_removed_by_name_or_by_their_file_unless_somebody_needs_th
         listed["items"].as_array().unwrap().iter().map(|one| one["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["calc-svc", "pay-svc"], "{listed}");
 }
+
+#[tokio::test]
+async fn what_is_shown_and_applied_again_changes_nothing_whatever_its_kind() {
+    let world = World::new().await;
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: \
+                 [{group: '', kind: Service, name: calc-svc}]\n  rules: [{backendRefs: [{name: pay-v1, port: 80, weight: 3}]}]\n";
+    let mesh = "allow: [{from: gateway, to: calc-svc}]\nservices: {calc-svc: {timeout: 3s}, pay-v1: {}, pay-v2: {}}\negress: {default: listed}\n";
+    let body = json!({"file": "mesh.yaml", "text": mesh, "files": []});
+    let applied = world.call(Method::PUT, "/v1/mesh", Some(body)).await;
+    assert_eq!(applied.status, StatusCode::OK, "{}", applied.text);
+    world.post("/v1/apply", files(false, &[ROUTE, &split(10), route])).await;
+    let mut texts = Vec::new();
+    for name in world.get("/v1/resources").await["items"].as_array().unwrap() {
+        let kind = name["kind"].as_str().unwrap();
+        let list = world.get(&format!("/v1/resources/{kind}")).await;
+        assert!(list["items"][0]["status"]["conditions"][2]["type"] == "Programmed", "{list}");
+        let mut document = json!({"apiVersion": "hms/v1", "kind": "ResourceList"});
+        document["items"] = list["items"].clone();
+        let text = document.to_string();
+        if !texts.contains(&text) {
+            texts.push(text);
+        }
+    }
+    assert!(texts.len() >= 6, "{texts:?}");
+    let texts: Vec<&str> = texts.iter().map(String::as_str).collect();
+    let before = world.state();
+    let applied = world.post("/v1/apply", files(false, &texts)).await;
+    assert_eq!(applied["changes"], json!([]));
+    assert_eq!(world.state(), before);
+}
+
+#[tokio::test]
+async fn a_service_that_routes_name_is_not_removed_and_they_are_named() {
+    let world = World::new().await;
+    world.post("/v1/apply", files(false, &[&split(10)])).await;
+    for service in ["pay-v1", "pay-v2"] {
+        world.post("/v1/apply", files(false, &[&format!("service: {service}\nroutes: [GET /{service}]\n")])).await;
+    }
+    let route = "apiVersion: gateway.networking.k8s.io/v1\nkind: HTTPRoute\nmetadata: {name: r}\nspec:\n  parentRefs: \
+                 [{group: '', kind: Service, name: pay-v2}]\n  rules:\n  - backendRefs: [{name: pay-v2, port: 80}]\n";
+    world.post("/v1/apply", files(false, &[route])).await;
+    let refused = world.call(Method::DELETE, "/v1/resources/declaration/pay-v2", None).await;
+    assert_eq!((refused.status, refused.problem().as_str()), (StatusCode::CONFLICT, "`pay-v2` is still called"));
+    let why = "the route `r` leads to it (file.yaml:7); the split of `pay-svc` gives it a share";
+    let body = refused.json();
+    assert_eq!(
+        body["why"].as_str().unwrap().split("; ").collect::<std::collections::BTreeSet<_>>(),
+        why.split("; ").collect()
+    );
+    assert_eq!(body["fix"].as_array().unwrap().len(), 2, "{body}");
+    for path in ["split/pay-svc", "httproute/r", "declaration/pay-v2"] {
+        let removed = world.call(Method::DELETE, &format!("/v1/resources/{path}"), None).await;
+        assert_eq!(removed.status, StatusCode::OK, "{path}: {}", removed.text);
+    }
+}

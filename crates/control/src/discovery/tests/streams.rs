@@ -224,3 +224,58 @@ async fn a_thousand_subscribers_learn_of_a_move() {
     assert!(took < Duration::from_secs(5), "{took:?}");
     println!("{PROXIES} subscribers learned of a move within {took:?}");
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_a_proxy_refuses_stands_in_the_status_of_what_it_refuses() {
+    use hms_model::resource::{Declaration, Resource};
+    use hms_model::split::{Share, Split};
+
+    use crate::conditions::{self, Proxies};
+    use crate::registry::Change;
+
+    let mesh = Fixture::new().await;
+    let share = |weight| Share { service: name("calc-svc"), version: String::new(), weight };
+    let split = |weight| Resource::Split(Split { service: name("calc-svc"), shares: vec![share(weight)] });
+    let calc = Resource::Declaration(Declaration::new(name("calc-svc")));
+    mesh.registry.commit("test", vec![Change::Put(calc), Change::Put(split(1))], None).await.unwrap();
+    let identity = mesh.identity("default", "hello-svc");
+    let mut control = Attached::open(mesh.channel(Some(identity.clone())).await, "p", Role::Sidecar).await.unwrap();
+    control.register("hello-svc", "10.0.0.7", v1::Health::Healthy).await.unwrap();
+    let mut proxy = Subscriber::open(mesh.channel(Some(identity)).await, "p", [service("calc-svc")]).await.unwrap();
+    proxy.update(Vec::new()).await.unwrap();
+    let programmed = async |weight: u32| {
+        let key = split(weight).key();
+        let view = mesh.registry.view();
+        let age = mesh.registry.age(&key).unwrap();
+        assert_eq!(age.config, view.config);
+        let proxies = Proxies::new(mesh.live.reaches());
+        let status = conditions::of(&view, &proxies, &split(weight), age, |_| None);
+        let [.., programmed] = status.conditions;
+        (status.programmed, status.proxies, programmed.reason(), programmed.message)
+    };
+    let until = async |weight: u32, reason: &str| loop {
+        let (have, of, now, words) = programmed(weight).await;
+        if now == reason {
+            return (have, of, words);
+        }
+        tokio::task::yield_now().await;
+    };
+    assert_eq!(until(1, "Programmed").await, (1, 1, "1 of 1 proxies have it".to_owned()));
+    mesh.registry.commit("test", vec![Change::Put(split(2))], None).await.unwrap();
+    let update = proxy.receive().await.unwrap();
+    assert_eq!(names(&update), ["service/default/calc-svc"]);
+    let (have, of, reason, words) = programmed(2).await;
+    assert!((have, of, reason) == (0, 1, "Pending") && words.contains("hello-svc (p) has revision"), "{words}");
+    let refused = v1::RefusedResource {
+        name: "service/default/calc-svc".to_owned(),
+        reason: "needs level 9".to_owned(),
+        ..v1::RefusedResource::default()
+    };
+    let acknowledgement = proxy.client.acknowledge(&update.nonce, vec![refused]).unwrap();
+    proxy.requests.send(acknowledgement).await.unwrap();
+    let words = "hello-svc (p) refuses service/default/calc-svc (needs level 9)".to_owned();
+    assert_eq!(until(2, "Invalid").await, (0, 1, words));
+    mesh.registry.commit("test", vec![Change::Put(split(3))], None).await.unwrap();
+    proxy.update(Vec::new()).await.unwrap();
+    assert_eq!(until(3, "Programmed").await.0, 1);
+}

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use hms_model::finding::Finding;
 use rustls::pki_types::pem::PemObject as _;
 use rustls::pki_types::{CertificateDer, ServerName};
 use tokio::net::TcpStream;
@@ -220,6 +221,12 @@ async fn handshake(gateway: &GatewayRecord, host: &str, root: &str) -> Result<()
     }
 }
 
+/// A finding on one line, with where it is.
+pub(in super::super) fn finding_line(finding: &Finding) -> String {
+    let at = finding.place.as_ref().map(|place| format!(" ({}:{})", place.file, place.line)).unwrap_or_default();
+    format!("{} {}{at}", finding.code, finding.message)
+}
+
 /// What the control plane says about the configuration it holds.
 pub(super) async fn configuration(client: &Client) -> Vec<Item> {
     let summary: Summary = match client.get("/v1/summary").await {
@@ -233,7 +240,7 @@ pub(super) async fn configuration(client: &Client) -> Vec<Item> {
     findings
         .into_iter()
         .map(|finding| {
-            let text = format!("{} {}", finding.code, finding.message);
+            let text = finding_line(&finding);
             let item = if finding.is_error() { Item::failed(text) } else { Item::warning(text) };
             let fix = if finding.fix.is_empty() { format!("hms explain {}", finding.code) } else { finding.fix };
             item.because(finding.why).fix(fix)

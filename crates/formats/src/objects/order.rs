@@ -6,9 +6,9 @@ use hms_model::http_route::{HttpMatch, HttpRule, PathCondition, ValueCondition};
 use crate::read::{Reader, Span};
 
 /// How particular a match is, as the tables of proxies order them.
-type Rank = (u8, usize, bool, usize, usize);
+pub(crate) type Rank = (u8, usize, bool, usize, usize);
 
-fn rank(own: &HttpMatch) -> Rank {
+pub(crate) fn rank(own: &HttpMatch) -> Rank {
     let (kind, length) = match &own.path {
         Some(PathCondition::Exact(text)) => (3, text.len()),
         Some(PathCondition::Template(pattern)) => (2, pattern.as_str().len()),
@@ -60,7 +60,7 @@ fn literal_start(regex: &str) -> &str {
 }
 
 /// Rules that would be tried too late here: each stands before another that fits the same requests and is more particular.
-pub(super) fn check(reader: &mut Reader<'_>, rules: &[(HttpRule, Span)]) {
+pub(crate) fn check(reader: &mut Reader<'_>, rules: &[(HttpRule, Span)]) {
     let everything = [HttpMatch::default()];
     let of = |rule: &HttpRule| if rule.matches.is_empty() { everything.to_vec() } else { rule.matches.clone() };
     for (at, (later, span)) in rules.iter().enumerate() {
