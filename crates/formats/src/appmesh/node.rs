@@ -224,11 +224,14 @@ fn limits(reader: &mut Reader<'_>, field: &Field<'_>) -> Option<Limits> {
     let field = one_of(reader, &table, POOL.known, "http: {maxConnections: 100}")?;
     let table = reader.table(field.node, &field.path, POOL_OF)?;
     let mut limits = Limits::default();
-    for (key, place) in [("maxConnections", &mut limits.connections), ("maxRequests", &mut limits.requests)] {
+    for (key, place) in [
+        ("maxConnections", &mut limits.connections),
+        ("maxRequests", &mut limits.requests),
+        ("maxPendingRequests", &mut limits.pending),
+    ] {
         let number = table.field(key).cloned().and_then(|field| reader.whole(&field, "a number", 1..=1_000_000));
         *place = number.unwrap_or(*place);
     }
-    otherwise(reader, &table, &[("maxPendingRequests", "of a pool `maxConnections` and `maxRequests` are carried")]);
     Some(limits)
 }
 
