@@ -19,7 +19,7 @@ use hms_traffic::outlier::{Admission, FailureKind, Outcome, Phase, Transition};
 use hms_traffic::retry::{self, Attempted, Decision, Failure, Next, NotProcessed};
 use http::{HeaderName, HeaderValue};
 
-use crate::body::{Body, Patience, Replayable, Source, answer_within};
+use crate::body::{Body, Patience, Replayable, Source, Waits, answer_within};
 use crate::endpoint::{self, Outgoing, Sent};
 use crate::filters::forwarded::{ATTEMPT, EXPECTED};
 use crate::local_app::{body_idle, incomplete};
@@ -285,10 +285,12 @@ async fn once(
     let now = worker.now();
     // What we gave its proxy was a little less than we had.
     let (sent, is_over) = if is_deadline(&sent, endpoint) { (Sent::TimedOut, true) } else { (sent, false) };
-    let hurried = called.is_some_and(|called| called.saturating_since(begun) < FAIR && (is_over || now >= called));
+    // So much time an endpoint must have had, or that it did not answer says nothing about it.
+    let fair = FAIR.max(endpoint.cells.latency.value(begun).saturating_mul(4));
+    let hurried = called.is_some_and(|called| called.saturating_since(begun) < fair && (is_over || now >= called));
     let (outcome, tried) = match (body.source(), sent) {
         // It was not even asked.
-        (_, Sent::TimedOut) if body.waits().get() => {
+        (_, Sent::TimedOut) if body.waits().get() == Waits::Now => {
             (Outcome::Ignored, Tried::Refused(endpoint::in_vain(worker, upstream, InVain::Late)))
         }
         // So little time says nothing about the endpoint.
@@ -302,7 +304,8 @@ async fn once(
         }
         (_, sent) => judge(sent, endpoint, upstream.beyond.is_some()),
     };
-    if matches!(outcome, Outcome::Success | Outcome::AppError5xx) {
+    // Time in the line is not the endpoint's.
+    if matches!(outcome, Outcome::Success | Outcome::AppError5xx) && body.waits().get() == Waits::Never {
         endpoint.cells.latency.observe(now.saturating_since(begun), now);
     }
     note(worker, upstream, endpoint, outcome, now);

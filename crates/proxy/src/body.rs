@@ -10,7 +10,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
 pub use self::copied::{NotCopied, Passed};
-pub use self::replay::Replayable;
+pub use self::replay::{Replayable, Waits};
 
 use self::copied::CopiedBody;
 use self::grpc::GrpcBody;

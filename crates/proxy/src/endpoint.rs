@@ -1,6 +1,6 @@
 //! One try at one endpoint: a pooled or new connection, the request on it, the answer's head.
 
-use std::cell::Cell;
+use std::cell::{Cell, OnceCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,10 +11,14 @@ use hms_model::workload::{Health, Transport};
 use hms_traffic::clock::Moment;
 use hms_traffic::line::PATIENCE;
 use hms_traffic::outlier::{FailureKind, Phase};
+use hms_traffic::{deadline, grpc};
 use hms_wire::LEVEL;
 use hms_wire::hello::{Outside, PeerHello};
+use http::HeaderName;
 
-use crate::body::{Body, Frame, Replayable};
+use crate::attempt::GRPC_TIMEOUT;
+use crate::body::{Body, Frame, Replayable, Waits};
+use crate::filters::forwarded::EXPECTED;
 use crate::refusal::{Reason, Refusal};
 use crate::runtime::upstream::{Upstream, UpstreamEndpoint};
 use crate::transport::connect::{self, ConnectError, Connection, Opaque, Secured};
@@ -81,6 +85,7 @@ pub async fn send(
         Ok(target) => target,
         Err(message) => return Sent::Refused(unready(message)),
     };
+    body.waits().set(Waits::Never);
     if let Some(connection) = target.pooled(worker, upstream, protocol) {
         match connection.send(head, edits, body.attempt(), target.home(worker)).await {
             Err(error) if error.processed == crate::transport::Processed::No && body.can_replay() => {}
@@ -106,10 +111,15 @@ async fn send_on_new(
     let Outgoing { head, edits, body, .. } = outgoing;
     let dialled = Dialled { upstream, address: endpoint.address, target, protocol, secured: secured.as_ref() };
     let mut look = true;
+    let (begun, late) = (worker.now(), OnceCell::new());
     loop {
         let (connection, kept) = match dialled.connection(worker, look, body.waits()).await {
             Ok(connection) => connection,
             Err(sent) => return sent,
+        };
+        let edits = match body.waits().get() {
+            Waits::Before => late.get_or_init(|| shortened(head, edits, worker.now().saturating_since(begun))),
+            Waits::Never | Waits::Now => edits,
         };
         match connection.send(head, edits, body.attempt(), target.home(worker)).await {
             // That one had been closed as well, which says nothing about the endpoint; a new one will.
@@ -119,6 +129,23 @@ async fn send_on_new(
             sent => return sent.map_or_else(Sent::Broken, Sent::Answered),
         }
     }
+}
+
+/// What the next hop is told of the time that is left, less what went by in waiting.
+fn shortened(head: &RequestHead, edits: &Edits, waited: Duration) -> Edits {
+    let mut shorter = edits.clone();
+    // What was not set here is an application's own word.
+    let own = |name: &HeaderName| {
+        let line = edits.hides(name.as_str().as_bytes()).then(|| edits.values(head, name));
+        line.and_then(|lines| lines.first().map(|line| line.to_vec()))
+    };
+    if let Some(left) = own(&EXPECTED).and_then(|line| deadline::read(&line)) {
+        shorter.set_line(&EXPECTED, deadline::write(left.saturating_sub(waited)).as_bytes());
+    }
+    if let Some(left) = own(&GRPC_TIMEOUT).and_then(|line| grpc::read_timeout(&line).ok()) {
+        shorter.set_line(&GRPC_TIMEOUT, grpc::write_timeout(left.saturating_sub(waited)).as_bytes());
+    }
+    shorter
 }
 
 /// Where a connection for requests leads.
@@ -137,7 +164,7 @@ impl Dialled<'_> {
         &self,
         worker: &Rc<Worker>,
         look: bool,
-        waits: &Cell<bool>,
+        waits: &Cell<Waits>,
     ) -> Result<(Connection, bool), Sent> {
         {
             // Not within the time to connect: when many wait, those who get their turn must have all of it, or none would ever finish.
@@ -189,17 +216,17 @@ async fn wait(
     upstream: &Upstream,
     wanted: Wanted,
     since: Moment,
-    waits: &Cell<bool>,
+    waits: &Cell<Waits>,
 ) -> Result<Got, Refusal> {
     let limits = upstream.service.policy.limits;
     let now = worker.now();
     let patience = PATIENCE.saturating_sub(now.saturating_since(since));
     worker.metrics.pending(&upstream.host);
-    waits.set(true);
+    waits.set(Waits::Now);
     let connections = &upstream.cells.connections;
     let bounds = (limits.connections, limits.pending);
     let waited = connections.wait(&worker.pool, wanted, bounds, (now, patience)).await;
-    waits.set(false);
+    waits.set(Waits::Before);
     waited.map_err(|why| in_vain(worker, upstream, why))
 }
 
@@ -254,7 +281,7 @@ pub async fn open_opaque(worker: &Rc<Worker>, upstream: &Upstream, endpoint: &Up
     };
     let own = match upstream.cells.connections.place(upstream.service.policy.limits.connections) {
         Some(own) => own,
-        None => match wait(worker, upstream, wanted, worker.now(), &Cell::new(false)).await {
+        None => match wait(worker, upstream, wanted, worker.now(), &Cell::new(Waits::Never)).await {
             Ok(Got::Place(own)) => own,
             // Nothing else is of use for these bytes, and nothing else is handed to who wants it.
             Ok(Got::Connection(_) | Got::Room) => return Opening::Refused(in_vain(worker, upstream, InVain::Late)),

@@ -283,8 +283,11 @@ pub(super) async fn commit(
     let record = serialise(&record)?;
     let hash = hash_of(&record);
     let revision = flip(store, head, fresh, (&hash, record)).await?;
-    if number.is_multiple_of(SWEEP) {
-        sweep(store, &hash).await?;
+    if number.is_multiple_of(SWEEP)
+        && let Err(error) = sweep(store, &hash).await
+    {
+        // The commit holds, whatever became of what nobody needs.
+        tracing::warn!(%error, "old configuration could not be removed");
     }
     Ok(Head { revision, hash, number, hashes, pieces, resources })
 }
@@ -323,24 +326,32 @@ pub(super) async fn log(store: &dyn Store, head: &Head, limit: usize) -> Result<
     // One more, to say what the oldest one changed.
     let mut commits = walk(store, &head.hash, limit + 1).await?.into_iter().peekable();
     let mut records = Vec::new();
-    let mut after = match commits.peek() {
-        Some(newest) => tree(store, &newest.commit.tree).await?,
-        None => Tree::new(),
-    };
     while let Some(Kept { revision, commit, .. }) = commits.next() {
         if records.len() == limit {
             break;
         }
-        let before = match commits.peek() {
-            Some(parent) => Some(tree(store, &parent.commit.tree).await?),
-            None if commit.parent.is_empty() => Some(Tree::new()),
+        let before: Option<&[String]> = match commits.peek() {
+            Some(parent) => Some(&parent.commit.tree),
+            None if commit.parent.is_empty() => Some(&[]),
             None => None,
         };
-        let changes = before.as_ref().map(|before| differences(before, &after)).transpose()?;
+        let changes = match before {
+            Some(before) => Some(between(store, before, &commit.tree).await?),
+            None => None,
+        };
         records.push(CommitRecord { revision, actor: commit.actor, time: commit.time, changes });
-        after = before.unwrap_or_default();
     }
     Ok(records)
+}
+
+/// What became of each key from one list to another. Pieces that both have say nothing of it.
+async fn between(store: &dyn Store, before: &[String], after: &[String]) -> Result<Differences, StoreError> {
+    let other = |pieces: &[String], others: &[String]| -> Vec<String> {
+        let others: BTreeSet<&String> = others.iter().collect();
+        pieces.iter().filter(|piece| !others.contains(piece)).cloned().collect()
+    };
+    let (old, new) = (other(before, after), other(after, before));
+    differences(&tree(store, &old).await?, &tree(store, &new).await?)
 }
 
 /// The resources as the commit that made `revision` left them; `None` if it is not kept.
@@ -382,8 +393,13 @@ async fn sweep(store: &dyn Store, head: &str) -> Result<(), StoreError> {
     let mut used: BTreeSet<String> = BTreeSet::new();
     for Kept { hash, commit, .. } in walk(store, head, KEPT).await? {
         used.insert(hash);
-        used.extend(tree(store, &commit.tree).await?.into_values());
-        used.extend(commit.tree);
+        // Most pieces are those of the commit before.
+        for piece in commit.tree {
+            if !used.contains(&piece) {
+                used.extend(read::<Tree>(store, &piece).await?.into_values());
+                used.insert(piece);
+            }
+        }
     }
     let objects = store.list(Keyspace::Config, OBJECT).await?.entries;
     let dead =

@@ -18,7 +18,18 @@ pub struct Replayable {
     shared: Option<Rc<RefCell<Shared>>>,
     length: Option<u64>,
     offer: Option<Box<Offer>>,
-    waits: Cell<bool>,
+    waits: Cell<Waits>,
+}
+
+/// Whether a request had to wait for a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Waits {
+    /// It did not.
+    Never,
+    /// It does.
+    Now,
+    /// It did.
+    Before,
 }
 
 struct Shared {
@@ -47,7 +58,7 @@ impl Replayable {
         let length = body.length();
         if body.is_end() {
             let offer = if let Kind::Offer(offer) = body.kind { Some(offer) } else { None };
-            return Self { shared: None, length, offer, waits: Cell::new(false) };
+            return Self { shared: None, length, offer, waits: Cell::new(Waits::Never) };
         }
         let shared = Shared {
             source: body,
@@ -59,7 +70,7 @@ impl Replayable {
             attempt: 0,
             ended: None,
         };
-        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None, waits: Cell::new(false) }
+        Self { shared: Some(Rc::new(RefCell::new(shared))), length, offer: None, waits: Cell::new(Waits::Never) }
     }
 
     /// Whether all that was sent so far could be sent again.
@@ -70,8 +81,8 @@ impl Replayable {
         })
     }
 
-    /// Whether there is no connection yet for it to be sent on, and somebody waits for one.
-    pub fn waits(&self) -> &Cell<bool> {
+    /// Whether its present attempt had to wait for a connection to be sent on.
+    pub fn waits(&self) -> &Cell<Waits> {
         &self.waits
     }
 

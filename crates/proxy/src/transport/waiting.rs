@@ -108,14 +108,14 @@ impl Connections {
             self.count(&line);
             (number, line.len() == 1)
         };
-        let mut standing = Standing { of: self, pool, wanted, number, is_over: false };
+        let mut standing = Standing { of: self, pool, wanted, number, told, is_over: false };
         // One may have closed since it was looked for.
         self.serve();
         // As long as anybody waits, nothing that becomes idle is kept.
         if is_first {
             BELL.notify_waiters();
         }
-        let got = match within(patience, told).await {
+        let got = match within(patience, &mut standing.told).await {
             Some(Ok(Some(place))) => Got::Place(place),
             Some(Ok(None)) => match pool.borrow_mut().handed(wanted.key, number) {
                 Some(connection) => Got::Connection(connection),
@@ -170,6 +170,7 @@ struct Standing<'a> {
     pool: &'a RefCell<Pool>,
     wanted: Wanted,
     number: u64,
+    told: oneshot::Receiver<Option<OwnPlace>>,
     is_over: bool,
 }
 
@@ -178,14 +179,19 @@ impl Drop for Standing<'_> {
         if self.is_over {
             return;
         }
-        let is_served = {
+        {
             let mut line = self.of.line.lock();
-            let is_served = !line.leave(self.number);
+            line.leave(self.number);
             self.of.count(&line);
-            is_served
-        };
-        if is_served && !Pool::give_back(self.pool, self.wanted.key, self.number) {
-            self.of.room(&self.wanted);
+        }
+        // A place that comes from now on, or has come and is not taken, serves the next.
+        self.told.close();
+        if !matches!(self.told.try_recv(), Ok(None)) || Pool::give_back(self.pool, self.wanted.key, self.number) {
+            return;
+        }
+        // Room on a connection for many: it may be idle, and somebody may wait who wants another.
+        if self.wanted.protocol == Protocol::Http2 && !self.of.room(&self.wanted) && !self.of.is_quiet() {
+            BELL.notify_waiters();
         }
     }
 }
@@ -330,19 +336,25 @@ mod tests {
             scope.spawn(|| {
                 let pool = RefCell::new(Pool::new(clock));
                 block_on(async {
-                    let first = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG));
+                    let first = connections.wait(&pool, wanted(&pool), (1, 3), (clock.now(), LONG));
                     let mut first = Box::pin(first);
                     assert!(first.as_mut().now_or_never().is_none());
-                    let second = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG));
+                    let second = connections.wait(&pool, wanted(&pool), (1, 3), (clock.now(), LONG));
                     let mut second = Box::pin(second);
                     assert!(second.as_mut().now_or_never().is_none());
-                    let third = connections.wait(&pool, wanted(&pool), (1, 2), (clock.now(), LONG)).await;
-                    assert_eq!(third.err(), Some(InVain::Full));
+                    let third = connections.wait(&pool, wanted(&pool), (1, 3), (clock.now(), LONG));
+                    let mut third = Box::pin(third);
+                    assert!(third.as_mut().now_or_never().is_none());
+                    let fourth = connections.wait(&pool, wanted(&pool), (1, 3), (clock.now(), LONG)).await;
+                    assert_eq!(fourth.err(), Some(InVain::Full));
                     drop(held);
                     // It was told, and does not come to hear of it.
                     drop(first);
                     let got = second.await;
                     assert!(matches!(got, Ok(Got::Place(_))), "{got:?}");
+                    assert!(third.as_mut().now_or_never().is_none(), "nobody else was told of it");
+                    drop(got);
+                    assert!(matches!(third.await, Ok(Got::Place(_))));
                     tell.send(()).expect("somebody listens");
                 });
             });
