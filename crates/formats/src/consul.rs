@@ -18,7 +18,7 @@ use hms_model::finding::Finding;
 use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
 
 pub(crate) use self::chain::{Chain, Division};
-pub(crate) use self::defaults::read as defaults;
+pub(crate) use self::defaults::{lying_outside, read as defaults};
 pub(crate) use self::intentions::read as intentions;
 pub(crate) use self::resolver::policies;
 pub(crate) use self::router::read as router;

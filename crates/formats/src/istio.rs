@@ -16,7 +16,9 @@ use std::collections::BTreeMap;
 use hms_model::names::ServiceName;
 
 pub(crate) use self::destination_rule::read as destination_rule;
-pub(crate) use self::service_entry::{Outside, hosts as outside_hosts, read as service_entry, rule as outside_rule};
+pub(crate) use self::service_entry::{
+    Outside, hosts as outside_hosts, read as service_entry, rule as outside_rule, stem,
+};
 pub(crate) use self::virtual_service::read as virtual_service;
 
 use crate::objects::object::Object;

@@ -15,10 +15,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use hms_model::finding::Finding;
 use hms_model::http_route::HttpRoute;
 use hms_model::names::{Label, ServiceName};
-use hms_model::policy::authorization::AllowRule;
+use hms_model::policy::authorization::{AllowRule, Source as Caller};
 use hms_model::policy::egress::EgressHost;
 use hms_model::port::{AppProtocol, Port};
 use hms_model::resource::{Declaration, Overlay, Resource};
+use hms_model::route::Match;
 use hms_model::split::Split;
 
 use self::kind::Kind;
@@ -49,6 +50,10 @@ pub struct Objects {
     pub hosts: Vec<String>,
     /// Hosts outside of the mesh that may be called.
     pub egress: BTreeMap<Label, EgressHost>,
+    /// What the labels of these hosts begin with, each an object's; behind it stands at most a number.
+    pub entries: BTreeSet<String>,
+    /// Hosts outside of which it is said how they are called.
+    pub ruled: BTreeSet<String>,
 }
 
 /// What objects add to the policies of a service.
@@ -58,6 +63,8 @@ pub struct Policies {
     pub overlay: Overlay,
     /// Further rules of who may call it.
     pub allow: Vec<AllowRule>,
+    /// Whether these are all: it is said that nobody else may.
+    pub is_whole: bool,
     /// What is spoken on its ports that do not say so themselves.
     pub protocol: Option<AppProtocol>,
     /// Its ports, if not empty, instead of those that it has.
@@ -65,6 +72,19 @@ pub struct Policies {
 }
 
 impl Policies {
+    /// The rules of a declaration that let somebody in who may not, as this says. Laid over it they would stay.
+    pub fn contradicted<'d>(&self, declaration: &'d Declaration) -> Vec<&'d AllowRule> {
+        let rules = declaration.authorization.iter().flat_map(|own| &own.allow);
+        let is_said = |rule: &AllowRule| {
+            let fits = |own: &&AllowRule| own.source == rule.source || own.source == Caller::Any;
+            let fitting: Vec<&AllowRule> = self.allow.iter().filter(fits).collect();
+            let has = |one: &Match| fitting.iter().any(|own| own.matches.contains(one));
+            fitting.iter().any(|own| own.matches.is_empty())
+                || (!rule.matches.is_empty() && rule.matches.iter().all(has))
+        };
+        rules.filter(|rule| self.is_whole && !is_said(rule)).collect()
+    }
+
     /// Lays this over what a declaration says.
     pub fn over(&self, declaration: &mut Declaration) {
         declaration.overlay = overlaid(self.overlay.clone(), &declaration.overlay);
@@ -173,6 +193,7 @@ pub fn translate(sources: &[Source]) -> (Objects, Vec<Finding>) {
         smi::group(&mut reader, object, &mut made.groups);
     }
     let entries = objects.iter().filter(|(kind, _)| *kind == Kind::ServiceEntry);
+    made.lie_outside = consul::lying_outside(&objects);
     let outside: BTreeSet<String> = entries.flat_map(|(_, object)| istio::outside_hosts(object)).collect();
     for (_, object) in objects.iter().filter(|(kind, _)| *kind == Kind::DestinationRule) {
         made.rule(&mut reader, object, &outside);

@@ -215,6 +215,8 @@ pub(crate) fn allowed(reader: &mut Reader<'_>, own: &HttpMatch, at: Span) -> Vec
     let parse = |text: String| PathPattern::parse(&text).ok();
     let patterns = match &own.path {
         None => Some(vec![parse("/*".to_owned())]),
+        // A `*` of a path is itself, and of a pattern anything.
+        Some(PathCondition::Exact(path) | PathCondition::Prefix(path)) if path.contains(['*', '{', '}']) => None,
         Some(PathCondition::Exact(path)) => Some(vec![parse(path.clone())]),
         // A prefix takes what it names as well as all below.
         Some(PathCondition::Prefix(path)) => Some(vec![parse(path.clone()), parse(format!("{path}/*"))]),

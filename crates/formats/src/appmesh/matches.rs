@@ -108,7 +108,7 @@ fn headers(reader: &mut Reader<'_>, table: &Table<'_>, key: &str) -> Vec<FieldCo
         };
         if let (Some(name), Some(value)) = (name, value) {
             let condition = FieldCondition { name, value, is_negated };
-            words::add_field(reader, item.node.span, &mut conditions, condition);
+            words::add_seen(reader, item.node.span, &mut conditions, condition);
         }
     }
     conditions

@@ -80,7 +80,7 @@ pub(super) fn head(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(Vec<
         let finding = Finding::error(2111, "the name of this node is no name of a service");
         reader.report(object.at, finding.fix("serviceDiscovery: {dns: {hostname: pay}}"));
     }
-    Some((names, NodeOf { service: service?, version: label.or(attribute) }))
+    Some((names, NodeOf { service: service?, label, attribute }))
 }
 
 /// The label `version` of the pods that are selected.

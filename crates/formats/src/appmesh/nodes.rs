@@ -18,8 +18,10 @@ use crate::read::{Reader, Span};
 #[derive(Debug, Clone)]
 pub(super) struct NodeOf {
     pub(super) service: ServiceName,
-    /// The version that it says, where it says one.
-    pub(super) version: Option<String>,
+    /// The version of the pods that it selects. Which instances are called, how they are found says.
+    pub(super) label: Option<String>,
+    /// The version of the instances by which it is found, and no others.
+    pub(super) attribute: Option<String>,
 }
 
 /// What a route leads to.
@@ -166,9 +168,9 @@ impl World {
         let share = |service: ServiceName, version| Share { service, version, weight: 1 };
         if let Some(own) = self.nodes.get(name).and_then(|place| self.all.get(*place)) {
             if self.siblings.get(&own.service).is_none_or(|nodes| *nodes < 2) {
-                return Some(share(own.service.clone(), String::new()));
+                return Some(share(own.service.clone(), own.attribute.clone().unwrap_or_default()));
             }
-            let Some(version) = own.version.clone() else {
+            let Some(version) = own.attribute.as_ref().or(own.label.as_ref()).cloned() else {
                 let finding = Finding::error(
                     2105,
                     format!("`{}` is one of several nodes of `{}`, and has no version", name.shown(), own.service),

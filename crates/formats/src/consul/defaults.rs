@@ -1,5 +1,7 @@
 //! `service-defaults`: what is spoken, and what lies outside of the mesh.
 
+use std::collections::BTreeSet;
+
 use hms_model::names::{Label, ServiceName};
 use hms_model::policy::egress::EgressHost;
 use hms_model::port::AppProtocol;
@@ -8,6 +10,7 @@ use hms_model::resource::Overlay;
 use super::{said, settings};
 use crate::document::short;
 use crate::mesh_yaml::host_name;
+use crate::objects::kind::Kind;
 use crate::objects::object::{Object, items, not_carried};
 use crate::read::{Field, Keys, Reader};
 
@@ -65,6 +68,16 @@ pub(crate) struct Said {
     pub(crate) protocol: Option<AppProtocol>,
     /// Hosts outside of the mesh, by what they are called.
     pub(crate) hosts: Vec<(Label, EgressHost)>,
+}
+
+/// The services that lie outside of the mesh, as an entry among these says.
+pub(crate) fn lying_outside(objects: &[(Kind, Object<'_>)]) -> BTreeSet<ServiceName> {
+    let entries = objects.iter().filter(|(kind, _)| *kind == Kind::ServiceDefaults).map(|(_, object)| object);
+    let outside = entries.filter(|object| {
+        // Its mistakes are found when it is read.
+        settings(&mut Reader::default(), object, DEFAULTS).is_some_and(|table| said(&table, "Destination").is_some())
+    });
+    outside.filter_map(|object| ServiceName::in_namespace(object.namespace, object.name).ok()).collect()
 }
 
 /// Reads one.

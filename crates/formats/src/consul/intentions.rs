@@ -4,13 +4,14 @@
 //! the rest is refused, because nobody may be let in who was not meant.
 
 use hms_model::finding::Finding;
-use hms_model::names::ServiceName;
+use hms_model::names::{DEFAULT_NAMESPACE, ServiceName};
 use hms_model::policy::authorization::{AllowRule, Source};
 use hms_model::route::Match;
 
 use super::{matches, partition, said, settings};
+use crate::gateway_api::is_word;
 use crate::objects::object::{Object, items, namespace_of, no_equal};
-use crate::read::{Field, Keys, Reader, Table};
+use crate::read::{Field, Keys, Reader, Span, Table};
 use crate::smi;
 
 const INTENTIONS: Keys = Keys::new(&["Sources", "JWT", "Destination"]);
@@ -53,7 +54,7 @@ enum May {
     These(Vec<Match>),
 }
 
-/// The service and its rules.
+/// The service and its rules: everybody who may call it.
 pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>) -> Option<(ServiceName, Vec<AllowRule>)> {
     let table = settings(reader, object, INTENTIONS)?;
     let own = destination(reader, object, &table);
@@ -137,15 +138,35 @@ fn source(reader: &mut Reader<'_>, object: &Object<'_>, table: &Table<'_>) -> Op
             );
         }
     }
-    let namespace = said(table, "Namespace").map(|field| namespace_of(reader, &field));
+    let field = said(table, "Namespace");
     let name = reader.need_spelt(table, "Name", "web")?;
     let text = reader.line(&name, "the name of a service", 253)?;
     if text == "*" {
-        return Some(Source::Any);
+        return everybody(reader, object, field.as_ref(), name.node.span);
     }
+    let namespace = field.map(|field| namespace_of(reader, &field));
     let service = reader.service_name(&name, text)?;
     let namespace = namespace.unwrap_or(Some(object.namespace))?;
     ServiceName::in_namespace(namespace, service.name()).ok().map(Source::Service)
+}
+
+/// `*`: everybody of every namespace. Those of one alone are fewer, and cannot be named together.
+fn everybody(reader: &mut Reader<'_>, object: &Object<'_>, field: Option<&Field<'_>>, at: Span) -> Option<Source> {
+    let is_all = match field {
+        Some(field) => is_word(Some(field), "*"),
+        None => object.namespace == DEFAULT_NAMESPACE,
+    };
+    if !is_all {
+        let namespace = match field {
+            Some(field) => namespace_of(reader, field)?,
+            None => object.namespace,
+        };
+        let what = format!("everybody of the namespace `{namespace}` as a source");
+        let why = "a rule here names one service, or everybody whatever the namespace";
+        no_equal(reader, at, &what, why, "name those who may");
+        return None;
+    }
+    Some(Source::Any)
 }
 
 fn may(reader: &mut Reader<'_>, table: &Table<'_>, item: &Field<'_>) -> Option<May> {

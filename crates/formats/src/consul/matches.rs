@@ -98,7 +98,7 @@ fn headers(reader: &mut Reader<'_>, table: &Table<'_>) -> Vec<FieldCondition> {
         let value = value(reader, &table, &["Present", "Exact", "Prefix", "Suffix", "Contains", "Regex"], ignores_case);
         if let (Some(name), Some(value)) = (name, value) {
             let condition = FieldCondition { name, value, is_negated };
-            words::add_field(reader, item.node.span, &mut conditions, condition);
+            words::add_seen(reader, item.node.span, &mut conditions, condition);
         }
     }
     conditions

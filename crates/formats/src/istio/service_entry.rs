@@ -87,12 +87,18 @@ pub(crate) fn read(reader: &mut Reader<'_>, object: &Object<'_>, outside: &Outsi
     made
 }
 
+/// What all hosts of an object are called, before their numbers.
+pub(crate) fn stem(object: &Object<'_>) -> String {
+    if object.namespace == DEFAULT_NAMESPACE {
+        object.name.to_owned()
+    } else {
+        format!("{}-{}", object.name, object.namespace)
+    }
+}
+
 /// What one is called: the object's name, with its namespace and the place of the host where there are several.
 fn label(reader: &mut Reader<'_>, object: &Object<'_>, number: Option<usize>) -> Option<Label> {
-    let mut text = object.name.to_owned();
-    if object.namespace != DEFAULT_NAMESPACE {
-        text = format!("{text}-{}", object.namespace);
-    }
+    let mut text = stem(object);
     if let Some(number) = number {
         text = format!("{text}-{number}");
     }

@@ -10,7 +10,7 @@ use hms_model::resource::Overlay;
 use hms_model::split::Split;
 
 use super::kind::Kind;
-use super::object::{Object, not_carried};
+use super::object::{Object, no_equal, not_carried};
 use super::{Objects, Policies, overlaid, size};
 use crate::appmesh::{self, World};
 use crate::consul::{self, Chain, Division};
@@ -38,6 +38,12 @@ pub(super) struct Made {
     outside: Outside,
     egress: BTreeMap<Label, (u16, EgressHost)>,
     claimed: BTreeSet<(String, u16)>,
+    /// What the labels of hosts outside begin with.
+    entries: Vec<(u16, String)>,
+    /// Services of Consul's that are hosts outside.
+    pub(super) lie_outside: BTreeSet<ServiceName>,
+    /// Where it is first said who may call a service, and whether that is all.
+    allowing: BTreeMap<ServiceName, (Span, bool)>,
     /// How much the routes come to.
     bytes: usize,
     /// The names of the routes, and where each is from.
@@ -56,9 +62,10 @@ impl Made {
                 None => return,
             },
             Kind::TrafficTarget => {
-                let target = smi::target(reader, object, &self.groups);
-                let policies = |allow| Policies { allow, ..Policies::default() };
-                self.services.extend(target.map(|(service, allow)| (file, service, policies(allow))));
+                let Some((service, allow)) = smi::target(reader, object, &self.groups) else { return };
+                if self.may_allow(reader, object, &service, false) {
+                    self.services.push((file, service, Policies { allow, ..Policies::default() }));
+                }
                 return;
             }
             Kind::TcpRoute | Kind::TlsRoute => {
@@ -73,10 +80,7 @@ impl Made {
             Kind::ServiceSplitter | Kind::ServiceResolver => return self.divided(reader, kind, object),
             Kind::ServiceDefaults => return self.defaults(reader, object),
             Kind::ServiceIntentions => {
-                let rules = consul::intentions(reader, object);
-                let policies = |allow| Policies { allow, ..Policies::default() };
-                self.services.extend(rules.map(|(service, allow)| (file, service, policies(allow))));
-                return;
+                return self.intentions(reader, object);
             }
             Kind::AppMeshService => match appmesh::virtual_service(reader, object, &self.world) {
                 Some(appmesh::Meaning::Split(split, at)) => return self.divide(reader, Some((split, at))),
@@ -134,6 +138,11 @@ impl Made {
     /// What a rule of Istio's says of a service.
     pub(super) fn rule(&mut self, reader: &mut Reader<'_>, object: &Object<'_>, outside: &BTreeSet<String>) {
         if let Some((host, external)) = istio::outside_rule(reader, object, outside) {
+            if self.outside.contains_key(&host) {
+                let finding = Finding::error(2110, format!("there are two rules for {host}"));
+                let why = "of a host outside one says how it is called, and whether with TLS";
+                return reader.report(object.at, finding.because(why).fix("put them into one"));
+            }
             self.outside.insert(host, external);
             return;
         }
@@ -145,6 +154,7 @@ impl Made {
 
     /// Hosts outside; none has a name or a port that another has.
     fn entry(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        self.entries.push((object.at.file, istio::stem(object)));
         for (label, host) in istio::service_entry(reader, object, &self.outside) {
             self.external(reader, object, label, host);
         }
@@ -192,6 +202,9 @@ impl Made {
     /// What is spoken, and what lies outside.
     fn defaults(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
         let Some(said) = consul::defaults(reader, object) else { return };
+        if !said.hosts.is_empty() {
+            self.entries.push((object.at.file, said.service.name().to_owned()));
+        }
         if said.protocol.is_some() {
             let policies = Policies { protocol: said.protocol, ..Policies::default() };
             self.services.push((object.at.file, said.service, policies));
@@ -199,6 +212,41 @@ impl Made {
         for (label, host) in said.hosts {
             self.external(reader, object, label, host);
         }
+    }
+
+    /// Who may call a service, and nobody else.
+    fn intentions(&mut self, reader: &mut Reader<'_>, object: &Object<'_>) {
+        let Some((service, allow)) = consul::intentions(reader, object) else { return };
+        if self.lie_outside.contains(&service) {
+            let what = format!("saying who may call `{service}`, which lies outside of the mesh,");
+            let why = "a host that is listed is open to every member of the mesh";
+            return no_equal(reader, object.at, &what, why, "leave it out, or do not list the host");
+        }
+        if self.may_allow(reader, object, &service, true) {
+            let policies = Policies { allow, is_whole: true, ..Policies::default() };
+            self.services.push((object.at.file, service, policies));
+        }
+    }
+
+    /// Whether an object may say who calls a service: where one says who all are, it is the only one.
+    fn may_allow(
+        &mut self,
+        reader: &mut Reader<'_>,
+        object: &Object<'_>,
+        service: &ServiceName,
+        is_whole: bool,
+    ) -> bool {
+        let Some((first, was_whole)) = self.allowing.get(service) else {
+            self.allowing.insert(service.clone(), (object.at, is_whole));
+            return true;
+        };
+        let may = !is_whole && !was_whole;
+        if !may {
+            let why = format!("{} says it as well, and one of the two is to be all of it", reader.origin(*first));
+            let finding = Finding::error(2110, format!("who may call `{service}` is said twice"));
+            reader.report(object.at, finding.because(why).fix("put them into one"));
+        }
+        may
     }
 
     /// What a splitter or a resolver of Consul's says of a service.
@@ -239,6 +287,7 @@ impl Made {
             let own = services.entry(name).or_default();
             own.overlay = overlaid(policies.overlay, &own.overlay);
             own.allow.extend(policies.allow);
+            own.is_whole |= policies.is_whole;
             own.protocol = policies.protocol.or(own.protocol);
             if !policies.ports.is_empty() {
                 own.ports = policies.ports;
@@ -250,6 +299,8 @@ impl Made {
             routes: self.routes.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, route)| route).collect(),
             splits: self.splits.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, split)| split).collect(),
             hosts,
+            entries: self.entries.into_iter().filter(|(file, _)| is_clean(*file)).map(|(_, stem)| stem).collect(),
+            ruled: self.outside.into_keys().collect(),
             egress: self
                 .egress
                 .into_iter()

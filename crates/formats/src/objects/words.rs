@@ -97,6 +97,22 @@ pub(crate) fn add_field(
     }
 }
 
+/// Adds a condition on a field that Envoy would see: what is turned round does not hold there of a field that is not there.
+pub(crate) fn add_seen(
+    reader: &mut Reader<'_>,
+    at: Span,
+    conditions: &mut Vec<FieldCondition>,
+    condition: FieldCondition,
+) {
+    let before = conditions.len();
+    let name = condition.name.clone();
+    let is_of_value = condition.is_negated && condition.value != ValueCondition::Present;
+    add_field(reader, at, conditions, condition);
+    if is_of_value && conditions.len() > before {
+        conditions.push(FieldCondition { name, value: ValueCondition::Present, is_negated: false });
+    }
+}
+
 /// Conditions for trying again in Envoy's words; whether there was a strange one.
 pub(crate) fn try_again(words: &[&str], retry: &mut Retry) -> bool {
     let mut on = RetryOn { status_5xx: false, reset: false, timeout: Toggle::Off };
