@@ -17,6 +17,7 @@ mod input;
 mod mesh;
 mod metrics;
 mod openapi;
+mod outside;
 mod problem;
 mod proxies;
 mod resources;

@@ -1,17 +1,18 @@
 //! Files of several kinds that take effect together, as one change.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::response::{IntoResponse as _, Response};
-use hms_formats::Source;
-use hms_formats::objects::{self, Objects};
+use hms_formats::Source as TextSource;
+use hms_formats::objects::{self, Objects, Policies};
 use hms_formats::route_yaml::{self, RouteFile};
 use hms_formats::stored;
 use hms_model::finding::Finding;
-use hms_model::names::{Label, ServiceName};
-use hms_model::policy::Egress;
-use hms_model::policy::egress::{EgressHost, MOST_HOSTS};
+use hms_model::names::ServiceName;
+use hms_model::policy::authorization::Source;
 use hms_model::resource::{Declaration, Gateway, Kind, Resource, ResourceKey};
 use hms_model::route::Route;
 use schemars::JsonSchema;
@@ -19,8 +20,10 @@ use serde::{Deserialize, Serialize};
 
 use super::Context;
 use super::input::{self, IfMatch};
+use super::outside;
 use super::problem::{self, FindingView, Problem, views};
 use super::resources::{ChangeView, Deleted, changes, deleted, removal};
+use super::revisions::with_own_keys;
 use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
 use super::table::Operation;
 use crate::registry::{Change, View};
@@ -90,9 +93,9 @@ struct Meaning {
 /// Reads files; one error in any refuses them all.
 fn read(context: &Context, files: Vec<File>) -> Result<Meaning, Problem> {
     check_count(files.len())?;
-    let sources = files.into_iter().map(Source::from);
-    let (resources, sources): (Vec<Source>, Vec<Source>) = sources.partition(stored::recognises);
-    let (objects, routes): (Vec<Source>, Vec<Source>) = sources.into_iter().partition(objects::recognises);
+    let sources = files.into_iter().map(TextSource::from);
+    let (resources, sources): (Vec<TextSource>, Vec<TextSource>) = sources.partition(stored::recognises);
+    let (objects, routes): (Vec<TextSource>, Vec<TextSource>) = sources.into_iter().partition(objects::recognises);
     let (routes, mut findings) = route_yaml::translate(&routes);
     let (objects, more) = objects::translate(&objects);
     findings.extend(more);
@@ -103,7 +106,7 @@ fn read(context: &Context, files: Vec<File>) -> Result<Meaning, Problem> {
 }
 
 /// Resources as they were shown, and perhaps changed. The roots are the authority's to change.
-fn resource_changes<'r>(view: &View, resources: &'r [Resource]) -> Result<impl Iterator<Item = Change> + 'r, Problem> {
+fn resource_changes(context: &Context, view: &View, resources: &[Resource]) -> Result<Vec<Change>, Problem> {
     let is_new = |resource: &&Resource| match resource {
         Resource::Trust(_) => view.resources.get(&resource.key()).map(AsRef::as_ref) != Some(resource),
         _ => false,
@@ -113,7 +116,13 @@ fn resource_changes<'r>(view: &View, resources: &'r [Resource]) -> Result<impl I
             .because("its roots are those of its authority")
             .fix("leave it out"));
     }
-    Ok(resources.iter().cloned().map(Change::Put))
+    let own = context.parts().jwt.as_issuer();
+    let current = |resource: &Resource| match resource {
+        // The key is of today, whenever the file was written.
+        Resource::Gateway(gateway) => Resource::Gateway(with_own_keys(gateway, &own)),
+        other => other.clone(),
+    };
+    Ok(resources.iter().map(current).map(Change::Put).collect())
 }
 
 /// The routes that services say that they serve.
@@ -128,38 +137,82 @@ fn claims<'a>(
     routes.iter().map(|file| (&file.service, &file.route)).chain(stored)
 }
 
+/// What files change.
+fn planned(context: &Context, view: &View, meaning: &Meaning) -> Result<Vec<Change>, Problem> {
+    let Meaning { routes, objects, resources, .. } = meaning;
+    check_claims(view, claims(routes, resources))?;
+    let mut changes = route_changes(context, view, routes)?;
+    for split in &objects.splits {
+        // Callers name it, so it has a name even if nothing of its own answers.
+        let routed = routes.iter().any(|file| file.service == split.service);
+        if !routed && view.declaration(&split.service).is_none() {
+            changes.push(Change::Put(Resource::Declaration(declaration(context, view, &split.service)?)));
+        }
+    }
+    for (name, policies) in &objects.services {
+        let mut declared = match take_declaration(&mut changes, name) {
+            Some(declared) => declared,
+            None => declaration(context, view, name)?,
+        };
+        check_denied(&declared, policies)?;
+        policies.over(&mut declared);
+        changes.push(Change::Put(Resource::Declaration(declared)));
+    }
+    changes.extend(gateway_hosts(view, objects));
+    changes.extend(outside::with(view, objects)?);
+    changes.extend(objects.resources().map(Change::Put));
+    check_once(&changes, resources)?;
+    changes.extend(resource_changes(context, view, resources)?);
+    Ok(changes)
+}
+
+/// Who may not call a service, as files say, does not stay among those who may.
+fn check_denied(declared: &Declaration, policies: &Policies) -> Result<(), Problem> {
+    let rules = policies.contradicted(declared);
+    let Some(first) = rules.first() else { return Ok(()) };
+    let name = &declared.name;
+    let who = match &first.source {
+        Source::Any => "everybody".to_owned(),
+        Source::Gateway => "the gateway".to_owned(),
+        Source::Service(service) => format!("`{service}`"),
+    };
+    let origin = if first.origin.is_empty() { String::new() } else { format!(" ({})", first.origin) };
+    let more = if rules.len() > 1 { format!(", and {} more rules", rules.len() - 1) } else { String::new() };
+    Err(Problem::new(problem::Kind::Conflict, format!("{who} may call `{name}`, and these files do not let it"))
+        .because(format!("a rule allows it already{origin}{more}, and intentions add rules without taking any away"))
+        .fix(format!(
+            "hms get declaration {name} -o yaml > {name}.yaml, take the rule out there, hms apply -f {name}.yaml"
+        ))
+        .fix("or allow it in these files as well"))
+}
+
+/// A resource comes from one of the files, or it would not be known which of two is meant.
+fn check_once(changes: &[Change], resources: &[Resource]) -> Result<(), Problem> {
+    let key = |change: &Change| match change {
+        Change::Put(resource) => resource.key(),
+        Change::Delete(key) => key.clone(),
+    };
+    let made: BTreeSet<ResourceKey> = changes.iter().map(key).collect();
+    match resources.iter().map(Resource::key).find(|key| made.contains(key)) {
+        None => Ok(()),
+        Some(key) => Err(Problem::new(problem::Kind::Refused, format!("two of these files say what `{key}` is"))
+            .because("one holds it as it is stored, and others come to it as well")
+            .fix("apply them one after the other")),
+    }
+}
+
 async fn apply(
     State(context): State<Context>,
     if_match: IfMatch,
     input::Json(request): input::Json<ApplyRequest>,
 ) -> Result<Response, Problem> {
-    let Meaning { routes, objects, resources, mut findings } = read(&context, request.files)?;
+    let meaning = read(&context, request.files)?;
     let mode = Mode::of(request.dry_run);
-    let changed = change(&context, if_match, mode, |view| {
-        check_claims(view, claims(&routes, &resources))?;
-        let mut changes = route_changes(&context, view, &routes)?;
-        for split in &objects.splits {
-            // Callers name it, so it has a name even if nothing of its own answers.
-            let routed = routes.iter().any(|file| file.service == split.service);
-            if !routed && view.declaration(&split.service).is_none() {
-                changes.push(Change::Put(Resource::Declaration(declaration(&context, view, &split.service)?)));
-            }
-        }
-        for (name, policies) in &objects.services {
-            let mut declared = match take_declaration(&mut changes, name) {
-                Some(declared) => declared,
-                None => declaration(&context, view, name)?,
-            };
-            policies.over(&mut declared);
-            changes.push(Change::Put(Resource::Declaration(declared)));
-        }
-        changes.extend(gateway_hosts(view, &objects));
-        changes.extend(outside(view, &objects)?);
-        changes.extend(objects.resources().map(Change::Put));
-        changes.extend(resource_changes(view, &resources)?);
-        Ok(changes)
-    })
-    .await?;
+    let changed = change(&context, if_match, mode, |view| planned(&context, view, &meaning)).await?;
+    let Meaning { routes, objects, resources, mut findings } = meaning;
+    if !resources.iter().any(|resource| matches!(resource, Resource::Egress(_))) {
+        findings.extend(outside::unlisted(&changed));
+    }
     let named = resources.iter().map(Resource::key);
     let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).chain(named.map(|key| named_resource(&key))).collect();
@@ -203,10 +256,11 @@ async fn delete(
     let mode = Mode::of(request.dry_run);
     let routes = routes.iter().map(|file| ResourceKey::of(Kind::Route, &file.service));
     let others = objects.resources().chain(resources.iter().cloned()).map(|resource| resource.key());
-    let keys: Vec<ResourceKey> = routes.chain(others).collect();
+    let keys: BTreeSet<ResourceKey> = routes.chain(others).collect();
     let changed = change(&context, if_match, mode, |view| {
-        let removals = keys.iter().map(|key| removal(view, key)).collect::<Result<Vec<_>, _>>()?;
-        Ok(removals.into_iter().flatten().chain(without(view, &objects)?).collect())
+        let removals = keys.iter().map(|key| removal(view, key, &keys)).collect::<Result<Vec<_>, _>>()?;
+        let gone: BTreeSet<ResourceKey> = removals.into_iter().flatten().collect();
+        Ok(gone.into_iter().map(Change::Delete).chain(outside::without(view, &objects)?).collect())
     })
     .await?;
     Ok(deleted(&context, &changed, mode))
@@ -242,60 +296,6 @@ fn gateway_hosts(view: &View, objects: &Objects) -> Option<Change> {
     }
     gateway.hosts.extend(new);
     Some(Change::Put(Resource::Gateway(gateway)))
-}
-
-/// What may leave the mesh, as it is stored.
-fn stored(view: &View) -> Egress {
-    match view.resources.get(&ResourceKey::mesh(Kind::Egress)).map(AsRef::as_ref) {
-        Some(Resource::Egress(egress)) => egress.clone(),
-        _ => Egress::default(),
-    }
-}
-
-/// What may leave the mesh with the hosts that objects name, if it is another. A port of a host is listed once.
-fn outside(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
-    let before = stored(view);
-    let mut egress = before.clone();
-    for (label, host) in &objects.egress {
-        let twice = |(other, own): &(&Label, &EgressHost)| {
-            *other != label && own.host == host.host && own.ports.iter().any(|port| host.ports.contains(port))
-        };
-        if let Some(other) = before.hosts.iter().find(twice) {
-            let what = format!("a port of {} is listed already", host.host);
-            return Err(Problem::new(problem::Kind::Conflict, what)
-                .because(format!("`{}` lists it, from mesh.yaml or another file", other.0))
-                .fix("leave it out of one of the two"));
-        }
-        egress.hosts.insert(label.clone(), host.clone());
-    }
-    if egress.hosts.len() > MOST_HOSTS {
-        let what = format!("{} hosts outside of the mesh would be listed", egress.hosts.len());
-        return Err(Problem::new(problem::Kind::Refused, what).because(format!("there are at most {MOST_HOSTS}")));
-    }
-    Ok((egress != before).then_some(Change::Put(Resource::Egress(egress))))
-}
-
-/// What may leave the mesh without the hosts that objects name. One that is not there, or is another now, is not taken away.
-fn without(view: &View, objects: &Objects) -> Result<Option<Change>, Problem> {
-    if objects.egress.is_empty() {
-        return Ok(None);
-    }
-    let mut egress = stored(view);
-    for (label, host) in &objects.egress {
-        match egress.hosts.remove(label) {
-            Some(own) if own == *host => {}
-            Some(_) => {
-                let what = format!("`{label}` is another host outside of the mesh now, or listed with other words");
-                let fix = "apply the file again first, or take it out of mesh.yaml";
-                return Err(Problem::new(problem::Kind::Conflict, what).fix(fix));
-            }
-            None => {
-                let what = format!("no host outside of the mesh is listed as `{label}`");
-                return Err(Problem::new(problem::Kind::NoSuchThing, what).fix("hms egress"));
-            }
-        }
-    }
-    Ok(Some(Change::Put(Resource::Egress(egress))))
 }
 
 /// The declaration of a service among changes, to be changed further.

@@ -1,5 +1,7 @@
 //! Resources of any kind as they are stored: looking at them, and removing them.
 
+use std::collections::BTreeSet;
+
 use axum::Json;
 use axum::extract::{FromRequestParts, State};
 use axum::http::request::Parts;
@@ -188,7 +190,9 @@ async fn delete(
     if_match: IfMatch,
 ) -> Result<Response, Problem> {
     let mode = Mode::of(dry_run);
-    let changed = change(&context, if_match, mode, |view| removal(view, &key)).await?;
+    let alone = BTreeSet::from([key.clone()]);
+    let plan = |view: &View| Ok(removal(view, &key, &alone)?.into_iter().map(Change::Delete).collect());
+    let changed = change(&context, if_match, mode, plan).await?;
     Ok(deleted(&context, &changed, mode))
 }
 
@@ -201,8 +205,12 @@ pub(super) fn deleted(context: &Context, changed: &Changed, mode: Mode) -> Respo
     (headers, Json(body)).into_response()
 }
 
-/// What has to go so that a resource is gone.
-pub(super) fn removal(view: &View, key: &ResourceKey) -> Result<Vec<Change>, Problem> {
+/// What has to go so that a resource is gone, among others that go at the same time.
+pub(super) fn removal(
+    view: &View,
+    key: &ResourceKey,
+    gone: &BTreeSet<ResourceKey>,
+) -> Result<Vec<ResourceKey>, Problem> {
     if !view.resources.contains_key(key) {
         return Err(unknown(view, key));
     }
@@ -219,7 +227,7 @@ pub(super) fn removal(view: &View, key: &ResourceKey) -> Result<Vec<Change>, Pro
                 let why = format!("{living} of its endpoints are registered");
                 return Err(refused(format!("`{service}` still runs"), why).fix("stop its programs and their proxies"));
             }
-            let users = users(view, &service);
+            let users = users(view, &service, gone);
             if !users.is_empty() {
                 let (words, fixes): (Vec<String>, Vec<String>) = users.into_iter().unzip();
                 let named = words.get(..NAMED.min(words.len())).unwrap_or_default().join("; ");
@@ -230,17 +238,17 @@ pub(super) fn removal(view: &View, key: &ResourceKey) -> Result<Vec<Change>, Pro
             }
             let parts = [ResourceKind::Route, ResourceKind::Split].map(|kind| ResourceKey::of(kind, &service));
             let there = parts.into_iter().filter(|part| view.resources.contains_key(part));
-            Ok(there.chain([key.clone()]).map(Change::Delete).collect())
+            Ok(there.chain([key.clone()]).collect())
         }
-        _ => Ok(vec![Change::Delete(key.clone())]),
+        _ => Ok(vec![key.clone()]),
     }
 }
 
 /// What names a service beside what is its own, and how each is taken away.
-fn users(view: &View, service: &ServiceName) -> Vec<(String, String)> {
+fn users(view: &View, service: &ServiceName, gone: &BTreeSet<ResourceKey>) -> Vec<(String, String)> {
     let mut found = Vec::new();
-    for resource in view.resources.values().map(AsRef::as_ref) {
-        match resource {
+    for (_, resource) in view.resources.iter().filter(|(key, _)| !gone.contains(key)) {
+        match resource.as_ref() {
             Resource::Split(split)
                 if split.service != *service && split.shares.iter().any(|share| share.service == *service) =>
             {

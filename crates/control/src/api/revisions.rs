@@ -164,12 +164,7 @@ fn towards(view: &View, old: &Resources, own: &JwtIssuer) -> Vec<Change> {
             // Switches are thrown by hand, and some of them ask first.
             Resource::Trust(_) | Resource::Stamps(_) => {}
             Resource::Gateway(gateway) => {
-                let key = |issuer: &JwtIssuer| {
-                    let keys = if issuer.issuer == own.issuer { &own.keys } else { &issuer.keys };
-                    JwtIssuer { keys: keys.clone(), ..issuer.clone() }
-                };
-                let issuers = gateway.issuers.iter().map(key).collect();
-                changes.push(Change::Put(Resource::Gateway(Gateway { issuers, ..gateway.clone() })));
+                changes.push(Change::Put(Resource::Gateway(with_own_keys(gateway, own))));
             }
             other => changes.push(Change::Put(other.clone())),
         }
@@ -188,6 +183,15 @@ fn towards(view: &View, old: &Resources, own: &JwtIssuer) -> Vec<Change> {
         }
     }
     changes
+}
+
+/// A gateway as it was, with the keys that the built-in issuer has today: those of another day may be known to others.
+pub(super) fn with_own_keys(gateway: &Gateway, own: &JwtIssuer) -> Gateway {
+    let key = |issuer: &JwtIssuer| {
+        let keys = if issuer.issuer == own.issuer { &own.keys } else { &issuer.keys };
+        JwtIssuer { keys: keys.clone(), ..issuer.clone() }
+    };
+    Gateway { issuers: gateway.issuers.iter().map(key).collect(), ..gateway.clone() }
 }
 
 /// Whether any workload of a service is registered.

@@ -310,12 +310,15 @@ pub(super) fn check_claims<'a>(
         }
     }
     let mut findings = Vec::new();
-    for rule in routes.flat_map(|(_, route)| &route.rules) {
-        if let Some((owner, origin)) = taken.get(&shape(&rule.matches)) {
+    for (service, rule) in routes.flat_map(|(service, route)| route.rules.iter().map(move |rule| (service, rule))) {
+        let shape = shape(&rule.matches);
+        if let Some((owner, origin)) = taken.get(&shape).filter(|(owner, _)| *owner != service) {
             let finding = Finding::error(2110, format!("the route `{}` already belongs to `{owner}`", rule.matches));
             let first =
                 if origin.is_empty() { "it was registered before".to_owned() } else { format!("first at {origin}") };
             findings.push(finding.because(first).fix("give one of the two another path"));
+        } else {
+            taken.insert(shape, (service, &rule.origin));
         }
     }
     if findings.is_empty() { Ok(()) } else { Err(Problem::refused(findings)) }

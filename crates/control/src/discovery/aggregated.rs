@@ -60,12 +60,24 @@ impl AggregatedDiscoveryService for Aggregated {
             parts: Vec::new(),
             desired: Desired::default(),
             settled: false,
+            answered: Answered::Whole,
             waiting_since: None,
         };
         let views = self.registry.watch();
         tasks::spawn("subscriber", stream.run(request.into_inner(), views, answers));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
+}
+
+/// How far a proxy's newest subscriptions are answered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Answered {
+    /// Nothing was sent since.
+    Not,
+    /// A response that has them is sent.
+    UnderWay,
+    /// It has everything.
+    Whole,
 }
 
 /// One proxy's stream.
@@ -80,6 +92,8 @@ struct Stream {
     desired: Desired,
     /// Whether the proxy has everything of `desired` that it would take.
     settled: bool,
+    /// Whether the proxy has what it subscribed to last.
+    answered: Answered,
     /// Since when a response waits for its acknowledgement.
     waiting_since: Option<Instant>,
 }
@@ -149,17 +163,24 @@ impl Stream {
             tracing::warn!(target: "audit", identity = %self.identity, "refused a gateway's configuration");
             return Err(Status::permission_denied("HMS-4216: only a gateway may have a gateway's configuration"));
         }
-        if let (false, Some((node, stream))) =
-            (events.subscribed.is_empty() && events.unsubscribed.is_empty(), &self.node)
-        {
-            self.live.subscriber_wants(node, *stream, self.server.subscribed());
-        }
         if let Some(acknowledged) = events.acknowledged {
             for refused in &acknowledged.refused {
                 let (name, reason) = (&refused.name, &refused.reason);
                 tracing::warn!(identity = %self.identity, %name, %reason, "a proxy refused a resource");
             }
+            if self.answered == Answered::UnderWay && acknowledged.revision.is_some() {
+                self.answered = Answered::Whole;
+            }
             self.report();
+        }
+        // What it acknowledged was made before it asked for more.
+        if !events.subscribed.is_empty() {
+            self.answered = Answered::Not;
+        }
+        if let (false, Some((node, stream))) =
+            (events.subscribed.is_empty() && events.unsubscribed.is_empty(), &self.node)
+        {
+            self.live.subscriber_wants(node, *stream, self.server.subscribed());
         }
         self.settled = false;
         Ok(())
@@ -184,7 +205,10 @@ impl Stream {
         let response = self.server.respond(&self.desired, view.revision.0);
         self.settled = response.is_none() && !self.server.is_waiting() && self.node.is_some();
         if self.settled {
+            self.answered = Answered::Whole;
             self.report();
+        } else if response.is_some() && self.answered == Answered::Not {
+            self.answered = Answered::UnderWay;
         }
         response
     }
@@ -197,7 +221,8 @@ impl Stream {
                 reason: refused.reason.clone(),
             };
             let refused = self.server.refused().map(report).collect();
-            self.live.subscriber_reached(node, *stream, self.server.revision(), Some(refused));
+            let reached = self.server.revision().filter(|_| self.answered == Answered::Whole);
+            self.live.subscriber_reached(node, *stream, reached, Some(refused));
         }
     }
 

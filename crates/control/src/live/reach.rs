@@ -127,6 +127,10 @@ impl Live {
     /// What a discovery stream's proxy subscribed to.
     pub(crate) fn subscriber_wants(&self, node: &ProxyKey, stream: u64, scopes: &BTreeSet<Scope>) {
         if let Some(subscriber) = self.0.subscribers.lock().get_mut(node).filter(|found| found.stream == stream) {
+            if !scopes.is_subset(&subscriber.scopes) {
+                // Of what is new it has nothing yet.
+                subscriber.acknowledged = None;
+            }
             subscriber.scopes = Arc::new(scopes.clone());
         }
     }

@@ -180,7 +180,12 @@ impl Reading {
 
     /// A service as people write it.
     fn name(&mut self, descriptor: &MessageDescriptor, value: &Value) -> Read {
-        let Some(name) = value.as_str().and_then(|text| ServiceName::from_host(text, DEFAULT_NAMESPACE).ok()) else {
+        // As it is shown: no suffix of the mesh stands behind it.
+        let shown = |text: &str| match text.split_once('.') {
+            None => ServiceName::in_namespace(DEFAULT_NAMESPACE, text).ok(),
+            Some((name, namespace)) => ServiceName::in_namespace(namespace, name).ok(),
+        };
+        let Some(name) = value.as_str().and_then(shown) else {
             return self.wants("the name of a service", value);
         };
         let mut message = DynamicMessage::new(descriptor.clone());
@@ -274,6 +279,8 @@ mod tests {
                 ..Declaration::new(service("pay"))
             }),
             Resource::Declaration(Declaration::new(service("a.b"))),
+            // What ends as the host names of the mesh do is a namespace here.
+            Resource::Declaration(Declaration::new(ServiceName::in_namespace("mesh", "web").unwrap())),
             Resource::Defaults(Defaults::default()),
             Resource::Gateway(Gateway::default()),
             Resource::Egress(hms_model::policy::Egress::default()),

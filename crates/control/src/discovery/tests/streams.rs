@@ -279,3 +279,27 @@ async fn what_a_proxy_refuses_stands_in_the_status_of_what_it_refuses() {
     proxy.update(Vec::new()).await.unwrap();
     assert_eq!(until(3, "Programmed").await.0, 1);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_proxy_that_asks_for_more_has_not_reached_anything_until_it_has_that() {
+    let mesh = Fixture::new().await;
+    mesh.register("calc-svc", 1).await;
+    let revision = mesh.register("pay-svc", 1).await;
+    let identity = mesh.identity("default", "hello-svc");
+    let mut control = Attached::open(mesh.channel(Some(identity.clone())).await, "p", Role::Sidecar).await.unwrap();
+    control.register("hello-svc", "10.0.0.7", v1::Health::Healthy).await.unwrap();
+    let mut proxy = Subscriber::open(mesh.channel(Some(identity)).await, "p", [service("calc-svc")]).await.unwrap();
+    proxy.update(Vec::new()).await.unwrap();
+    mesh.live.all_reached(revision).await;
+    let acknowledged = || mesh.live.reaches().remove(0).acknowledged;
+    assert!(acknowledged() >= Some(revision));
+    proxy.client.subscribe([service("pay-svc")]);
+    proxy.requests.send(proxy.client.next_request().unwrap()).await.unwrap();
+    let update = proxy.receive().await.unwrap();
+    assert_eq!(names(&update), ["service/default/pay-svc", "endpoint/default/pay-svc/1"]);
+    assert_eq!(acknowledged(), None, "of what is new it has nothing yet");
+    let acknowledgement = proxy.client.acknowledge(&update.nonce, Vec::new()).unwrap();
+    proxy.requests.send(acknowledgement).await.unwrap();
+    mesh.live.all_reached(revision).await;
+    assert!(acknowledged() >= Some(revision));
+}
