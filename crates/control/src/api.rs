@@ -20,6 +20,7 @@ mod openapi;
 mod outside;
 mod problem;
 mod proxies;
+mod replaced;
 mod resources;
 mod revisions;
 mod routes;

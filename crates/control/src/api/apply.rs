@@ -22,6 +22,7 @@ use super::Context;
 use super::input::{self, IfMatch};
 use super::outside;
 use super::problem::{self, FindingView, Problem, views};
+use super::replaced::replaced;
 use super::resources::{ChangeView, Deleted, changes, deleted, removal};
 use super::revisions::with_own_keys;
 use super::routes::{File, Mode, change, check_claims, check_count, declaration, etag, refuse_errors, route_changes};
@@ -213,6 +214,7 @@ async fn apply(
     if !resources.iter().any(|resource| matches!(resource, Resource::Egress(_))) {
         findings.extend(outside::unlisted(&changed));
     }
+    findings.extend(replaced(&context.parts().registry.view(), &changed, &objects));
     let named = resources.iter().map(Resource::key);
     let registered = routes.iter().map(|file| &file.service).chain(objects.names());
     let registered = registered.map(ToString::to_string).chain(named.map(|key| named_resource(&key))).collect();
