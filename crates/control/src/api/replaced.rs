@@ -47,7 +47,7 @@ pub(super) fn replaced(view: &View, changed: &Changed, objects: &Objects) -> Vec
 type Part = (&'static str, String);
 
 fn times_of(own: Timeouts) -> [Part; 4] {
-    let shown = |time: Option<Duration>| time.map_or("none".to_owned(), |time| format!("{time:?}"));
+    let shown = |time: Option<Duration>| time.map_or_else(|| "none".to_owned(), |time| format!("{time:?}"));
     [
         ("connect", shown(Some(own.connect))),
         ("request", shown(own.request)),
