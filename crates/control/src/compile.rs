@@ -55,7 +55,7 @@ pub fn compile(mesh: &Mesh, before: (&Mesh, &Compiled)) -> Compiled {
     let (old_mesh, old) = before;
     let is_first = old.mesh.is_empty();
     let mut compiled = old.clone();
-    for (name, _, state) in changed(&old_mesh.services, &mesh.services, same) {
+    for (name, _, state) in changed(&old_mesh.services, &mesh.services) {
         match state {
             Some(state) => compiled.enter(mesh, state),
             None => compiled.leave(name),

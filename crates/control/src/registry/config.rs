@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::UNIX_EPOCH;
 
 use hms_model::finding::Finding;
-use hms_model::mesh::{self, Resources, changed, same};
+use hms_model::mesh::{self, Resources, changed};
 use hms_model::names::ServiceName;
 use hms_model::resource::{Declaration, Kind, Resource, ResourceKey};
 use hms_model::spiffe::SpiffeId;
@@ -61,7 +61,7 @@ fn altered(before: &Resources, after: &Resources) -> Vec<Altered> {
         before: before.cloned(),
         after: after.cloned(),
     };
-    changed(before, after, same).into_iter().map(altered).collect()
+    changed(before, after).into_iter().map(altered).collect()
 }
 
 /// Services one mesh may have.

@@ -256,7 +256,7 @@ pub(super) async fn commit(
 ) -> Result<Head, StoreError> {
     let mut hashes = head.hashes.clone();
     let mut fresh: BTreeMap<String, Bytes> = BTreeMap::new();
-    for (key, _, resource) in changed(&head.resources, &resources, Arc::ptr_eq) {
+    for (key, _, resource) in changed(&head.resources, &resources) {
         let Some(resource) = resource else {
             hashes.remove(key);
             continue;
@@ -498,7 +498,7 @@ mod tests {
         assert!((after - before) * 10 < before, "{} of {before} bytes", after - before);
         let again = load(&store, &loaded).await.unwrap();
         assert_eq!((&again.hashes, &again.pieces, &again.resources), (&more.hashes, &more.pieces, &more.resources));
-        let moved = changed(&loaded.resources, &again.resources, Arc::ptr_eq);
+        let moved = changed(&loaded.resources, &again.resources);
         assert_eq!(moved.len(), 1, "the others are the same allocations");
         let back = at(&store, &again, loaded.revision).await.unwrap().unwrap();
         assert_eq!(back, loaded.resources);

@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use hms_model::finding::Finding;
-use hms_model::mesh::{changed, same};
+use hms_model::mesh::changed;
 use hms_model::names::ServiceName;
 use hms_model::resource::{Kind, Resource, ResourceKey};
 use tokio::time::Instant;
@@ -44,7 +44,7 @@ impl Looked {
         // Nothing of what is looked at follows from endpoints.
         if view.config != before.config || self.ages.is_empty() {
             let mut parents = BTreeSet::new();
-            for (key, old, new) in changed(&before.resources, &view.resources, same) {
+            for (key, old, new) in changed(&before.resources, &view.resources) {
                 match new {
                     Some(_) => {
                         let age = Age { config: view.config, shown: view.revision, at: now };

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use super::changed::{changed, same};
+use super::changed::changed;
 use super::index::{Index, Naming, subject};
 use super::state::{Parts, ServiceState};
 use super::{Mesh, led, stamped};
@@ -73,8 +73,9 @@ impl Assembler {
     /// The mesh of these inputs, and what people should know of them. `sni` gives a service its opaque TLS server name, always the
     /// same.
     pub fn update(&mut self, inputs: Inputs, sni: impl Fn(&ServiceName) -> String) -> (Mesh, Vec<Finding>) {
-        let before = std::mem::replace(&mut self.inputs, inputs);
-        let mut dirty = self.compare(&before);
+        let before = std::mem::take(&mut self.inputs);
+        let mut dirty = self.compare(&before, &inputs);
+        self.inputs = inputs;
         self.spread(&mut dirty);
         for subject in &dirty.subjects {
             match subject {
@@ -90,11 +91,10 @@ impl Assembler {
     }
 
     /// What changed, with the index brought up to date.
-    fn compare(&mut self, before: &Inputs) -> Dirty {
-        let now = self.inputs.clone();
+    fn compare(&mut self, before: &Inputs, now: &Inputs) -> Dirty {
         let mut dirty = Dirty { everything: before.unlisted != now.unlisted, ..Dirty::default() };
         if !Arc::ptr_eq(&before.resources, &now.resources) {
-            for (_, was, is) in changed(&before.resources, &now.resources, same) {
+            for (_, was, is) in changed(&before.resources, &now.resources) {
                 let (was, is) = (was.map(AsRef::as_ref), is.map(AsRef::as_ref));
                 for resource in was.into_iter().chain(is) {
                     dirty.note(resource);
@@ -102,12 +102,13 @@ impl Assembler {
                 self.reindex(was, is, &mut dirty);
             }
         }
-        for (_, was, is) in changed(&before.endpoints, &now.endpoints, same) {
+        for (_, was, is) in changed(&before.endpoints, &now.endpoints) {
             dirty.subjects.extend(was.or(is).map(|endpoint| Some(endpoint.service.clone())));
         }
         if !Arc::ptr_eq(&before.addresses, &now.addresses) {
-            let moved = changed(&before.addresses, &now.addresses, |one, other| one == other);
-            dirty.subjects.extend(moved.into_iter().map(|(name, _, _)| Some(name.clone())));
+            let (old, new) = (&before.addresses, &now.addresses);
+            let moved = old.keys().chain(new.keys()).filter(|name| old.get(*name) != new.get(*name));
+            dirty.subjects.extend(moved.map(|name| Some(name.clone())));
         }
         dirty
     }
