@@ -207,14 +207,14 @@ async fn a_declaration_goes_together_with_its_split_and_the_routes_about_it() {
 #[tokio::test]
 async fn times_that_an_object_does_not_say_are_named_when_they_are_lost() {
     let world = World::new().await;
-    let mesh = "services: {pay: {timeout: {request: 60s, connect: 3s}, limits: {requests: 7}}}\n";
+    let mesh = "services: {pay: {timeout: 60s, limits: {requests: 7}}}\n";
     let put = json!({"file": "mesh.yaml", "text": mesh});
     let answer = world.call(Method::PUT, "/v1/mesh", Some(put)).await;
     assert_eq!(answer.status, StatusCode::OK, "{}", answer.text);
-    let resolver = "Kind: service-resolver\nName: pay\nRequestTimeout: 5s\n";
+    let resolver = "Kind: service-resolver\nName: pay\nConnectTimeout: 3s\n";
     let applied = world.posted("/v1/apply", files(&[resolver])).await;
     let findings = applied["findings"].to_string();
-    assert!(findings.contains("of `pay` what is built in holds again: connect 1s (it was 3s)\""), "{findings}");
+    assert!(findings.contains("of `pay` what is built in holds again: request 15s (it was 60s)\""), "{findings}");
     let again = world.posted("/v1/apply", files(&[resolver])).await;
     assert_eq!(again["findings"], json!([]));
 }
