@@ -18,7 +18,8 @@ pub fn changed<'a, K: Ord, V: PartialEq>(
     loop {
         let order = match (old.peek(), new.peek()) {
             (Some((_, one)), Some((_, other))) if Arc::ptr_eq(one, other) => {
-                (old.next(), new.next());
+                old.next();
+                new.next();
                 continue;
             }
             (None, None) => return found,
