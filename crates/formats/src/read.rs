@@ -191,6 +191,16 @@ impl<'a> Reader<'a> {
         self.table_where(node, path, keys, |_reader, _stranger| false)
     }
 
+    /// A mapping with whatever keys it has; for want of one the finding names the first of `keys`.
+    fn table_of<'n>(&mut self, node: &'n Node, path: &str, keys: Keys) -> Option<Table<'n>> {
+        if !matches!(node.value, Value::Map(_)) {
+            let first = keys.known.first().copied().unwrap_or_default();
+            self.mismatch(node, path, &format!("keys such as `{first}:`"));
+            return None;
+        }
+        self.open_table(node, path)
+    }
+
     /// The same, where `knows` may speak of a key that is not taken: it makes the finding and answers true.
     pub(crate) fn table_where<'n>(
         &mut self,
@@ -199,12 +209,7 @@ impl<'a> Reader<'a> {
         keys: Keys,
         mut knows: impl FnMut(&mut Self, &Field<'n>) -> bool,
     ) -> Option<Table<'n>> {
-        if !matches!(node.value, Value::Map(_)) {
-            let first = keys.known.first().copied().unwrap_or_default();
-            self.mismatch(node, path, &format!("keys such as `{first}:`"));
-            return None;
-        }
-        let mut table = self.open_table(node, path)?;
+        let mut table = self.table_of(node, path, keys)?;
         let known = |field: &Field<'_>| keys.known.contains(&field.name);
         let (fields, strange): (Vec<_>, Vec<_>) = table.fields.into_iter().partition(known);
         let mut strangers = Vec::new();

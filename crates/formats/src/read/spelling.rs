@@ -3,7 +3,7 @@
 use hms_model::finding::Finding;
 
 use super::{Field, Keys, MAX_FINDINGS, Reader, Table, nearest};
-use crate::document::{Node, Value, short};
+use crate::document::{Node, short};
 
 /// What is the same in every spelling.
 pub(crate) fn folded(word: &str) -> String {
@@ -49,12 +49,7 @@ impl Reader<'_> {
         keys: Keys,
         also: &[&'static str],
     ) -> Option<Table<'n>> {
-        if !matches!(node.value, Value::Map(_)) {
-            let first = keys.known.first().copied().unwrap_or_default();
-            self.mismatch(node, path, &format!("keys such as `{first}:`"));
-            return None;
-        }
-        let mut table = self.open_table(node, path)?;
+        let mut table = self.table_of(node, path, keys)?;
         let mut fields: Vec<Field<'n>> = Vec::new();
         for mut field in std::mem::take(&mut table.fields) {
             let word = folded(field.name);
