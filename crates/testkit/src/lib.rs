@@ -16,6 +16,7 @@ pub mod capture;
 pub mod client;
 pub mod control_socket;
 pub mod cutter;
+pub mod divided;
 pub mod example;
 pub mod hop;
 pub mod http1;

@@ -2,80 +2,50 @@
 
 use std::time::Duration;
 
-use hms_testkit::apps::App;
 use hms_testkit::client::Http;
-use hms_testkit::mesh::{Mesh, Said};
-use hms_testkit::processes::Process;
-use hms_testkit::sidecar::{Plan, Proxy};
+use hms_testkit::divided::{Divided, split};
+use hms_testkit::mesh::Said;
 use hms_testkit::{figure, scenario, wait};
 use serde_json::Value;
 
 const SOON: Duration = Duration::from_secs(20);
 
-fn split(v2: u32) -> String {
-    let v1 = 100 - v2;
-    format!(
-        "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\nmetadata:\n  name: pay-split\nspec:\n  service: pay-svc\n  \
-         backends:\n  - service: pay-v1\n    weight: {v1}\n  - service: pay-v2\n    weight: {v2}\n"
-    )
-}
-
-/// Two services that share the calls to a third name, and a caller.
 struct Stack {
-    mesh: Mesh,
-    apps: [App; 2],
+    divided: Divided,
     calls: Http,
-    _proxies: [Proxy; 3],
-    _control: Process,
 }
 
 impl Stack {
     async fn start() -> Self {
-        let mesh = Mesh::new();
-        let control = mesh.control(&[]).await;
-        let _applied = mesh.rest().apply("services: {pay-v1: {}, pay-v2: {}, pay-svc: {}, portal: {}}").await;
-        let apps = [App::start("one").await, App::start("two").await];
-        let first = Proxy::start(&mesh, Plan::of("pay-v1", apps[0].address())).await;
-        let second = Proxy::start(&mesh, Plan::of("pay-v2", apps[1].address())).await;
-        let mut plan = Plan::client("portal");
-        plan.upstreams = vec!["pay-svc".to_owned()];
-        let client = Proxy::start(&mesh, plan).await;
-        for service in ["pay-v1", "pay-v2"] {
-            mesh.rest().until_service(service, "healthy", 1).await;
-        }
-        wait::until("the caller is connected too", SOON, || async {
-            let proxies = mesh.rest().get("/v1/proxies").await;
-            if proxies["items"].as_array().map(Vec::len) == Some(3) { Ok(()) } else { Err(proxies.to_string()) }
-        })
-        .await;
-        let calls = client.caller("pay-svc");
-        Self { mesh, apps, calls, _proxies: [first, second, client], _control: control }
+        let divided = Divided::start().await;
+        let calls = divided.caller.caller("pay-svc");
+        Self { divided, calls }
     }
 
     /// Only the second or only the first answers.
     async fn is_answered_by(&self, place: usize) {
         wait::until("the calls go where they should", SOON, || async {
-            let before = self.apps[place].hits();
+            let before = self.divided.apps[place].hits();
             for _ in 0..10 {
                 let answer = self.calls.get("/echo").await?;
                 if answer.status != 200 {
                     return Err(answer.text());
                 }
             }
-            let got = self.apps[place].hits() - before;
+            let got = self.divided.apps[place].hits() - before;
             if got == 10 { Ok(()) } else { Err(format!("{got} of 10")) }
         })
         .await;
     }
 
     async fn fails(&self, arguments: &[&str], code: i32, says: &str) -> Said {
-        let said = self.mesh.try_hms(arguments).await;
+        let said = self.divided.mesh.try_hms(arguments).await;
         assert!(said.code == code && said.err.contains(says), "{arguments:?}: {said:?}");
         said
     }
 
     async fn shares(&self) -> Value {
-        self.mesh.rest().get("/v1/services/pay-svc/split").await["shares"].clone()
+        self.divided.mesh.rest().get("/v1/services/pay-svc/split").await["shares"].clone()
     }
 }
 
@@ -83,7 +53,7 @@ impl Stack {
 fn a_change_is_planned_applied_told_and_undone_with_every_proxy() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start().await;
-        let mesh = &stack.mesh;
+        let mesh = &stack.divided.mesh;
         mesh.write("split.yaml", split(100));
         let planned = mesh.hms(&["apply", "--dry-run", "split.yaml"]).await;
         assert_eq!(planned, "+ split pay-svc\n");
@@ -138,7 +108,7 @@ fn a_change_is_planned_applied_told_and_undone_with_every_proxy() {
 fn what_is_configured_can_be_shown_and_removed_by_name_and_by_file() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start().await;
-        let mesh = &stack.mesh;
+        let mesh = &stack.divided.mesh;
         mesh.write("split.yaml", split(100));
         mesh.write("route.yaml", "service: pay-v1\nroutes: [GET /pay]\n");
         let _applied = mesh.hms(&["apply", "split.yaml", "route.yaml"]).await;

@@ -3,23 +3,14 @@
 
 use std::time::Duration;
 
-use hms_testkit::apps::App;
-use hms_testkit::mesh::{Mesh, Said};
-use hms_testkit::processes::{Process, signal};
-use hms_testkit::sidecar::{Plan, Proxy};
+use hms_testkit::divided::{Divided, split};
+use hms_testkit::mesh::Said;
+use hms_testkit::processes::signal;
 use hms_testkit::{binaries, scenario, wait};
 use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 const SOON: Duration = Duration::from_secs(20);
-
-fn split(v2: u32) -> String {
-    let v1 = 100 - v2;
-    format!(
-        "apiVersion: split.smi-spec.io/v1alpha2\nkind: TrafficSplit\nmetadata:\n  name: pay-split\nspec:\n  service: pay-svc\n  \
-         backends:\n  - service: pay-v1\n    weight: {v1}\n  - service: pay-v2\n    weight: {v2}\n"
-    )
-}
 
 /// A route about `parent` whose second rule stands behind its first.
 fn route(name: &str, parent: &str, backend: &str) -> String {
@@ -30,41 +21,17 @@ fn route(name: &str, parent: &str, backend: &str) -> String {
     )
 }
 
-/// A service that divides its calls to two others, and a caller.
-struct Stack {
-    mesh: Mesh,
-    caller: Proxy,
-    _proxies: [Proxy; 2],
-    _apps: [App; 2],
-    _control: Process,
-}
+struct Stack(Divided);
 
 impl Stack {
     async fn start() -> Self {
-        let mesh = Mesh::new();
-        let control = mesh.control(&[]).await;
-        let _applied = mesh.rest().apply("services: {pay-v1: {}, pay-v2: {}, pay-svc: {}, portal: {}}").await;
-        let apps = [App::start("one").await, App::start("two").await];
-        let first = Proxy::start(&mesh, Plan::of("pay-v1", apps[0].address())).await;
-        let second = Proxy::start(&mesh, Plan::of("pay-v2", apps[1].address())).await;
-        let mut plan = Plan::client("portal");
-        plan.upstreams = vec!["pay-svc".to_owned()];
-        let caller = Proxy::start(&mesh, plan).await;
-        for service in ["pay-v1", "pay-v2"] {
-            mesh.rest().until_service(service, "healthy", 1).await;
-        }
-        wait::until("the caller is connected too", SOON, || async {
-            let proxies = mesh.rest().get("/v1/proxies").await;
-            if proxies["items"].as_array().map(Vec::len) == Some(3) { Ok(()) } else { Err(proxies.to_string()) }
-        })
-        .await;
-        Self { mesh, caller, _proxies: [first, second], _apps: apps, _control: control }
+        Self(Divided::start().await)
     }
 
     /// A resource's status, once its first condition that does not hold is this one; `Programmed` where all hold.
     async fn until(&self, path: &str, reason: &str) -> Value {
         wait::until(&format!("{path} is {reason}"), SOON, || async {
-            let status = self.mesh.rest().get(&format!("/v1/resources/{path}")).await["status"].clone();
+            let status = self.0.mesh.rest().get(&format!("/v1/resources/{path}")).await["status"].clone();
             let conditions: Vec<&Value> = status["conditions"].as_array().into_iter().flatten().collect();
             let fault =
                 conditions.iter().find(|condition| condition["status"] == "False").or_else(|| conditions.last());
@@ -74,10 +41,10 @@ impl Stack {
     }
 
     async fn shell(&self, line: &str) -> Said {
-        let mut command = self.mesh.command("sh");
+        let mut command = self.0.mesh.command("sh");
         let hms = binaries::hms();
         command.args(["-c", &line.replace("hms ", &format!("{} ", hms.display()))]);
-        self.mesh.run(command).await
+        self.0.mesh.run(command).await
     }
 }
 
@@ -85,7 +52,7 @@ impl Stack {
 fn a_change_is_programmed_when_the_proxies_that_it_concerns_have_it() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start().await;
-        let (mesh, rest) = (&stack.mesh, stack.mesh.rest());
+        let (mesh, rest) = (&stack.0.mesh, stack.0.mesh.rest());
         mesh.write("split.yaml", split(10));
         let _applied = mesh.hms(&["apply", "split.yaml"]).await;
         let first = stack.until("split/pay-svc", "Programmed").await;
@@ -94,7 +61,7 @@ fn a_change_is_programmed_when_the_proxies_that_it_concerns_have_it() {
         assert!(row.lines().nth(1).is_some_and(|row| row.ends_with("90/10  PROGRAMMED 1/1")), "{row}");
 
         // A proxy that hangs has nothing new, and is named.
-        signal(stack.caller.process.pid(), Signal::SIGSTOP);
+        signal(stack.0.caller.process.pid(), Signal::SIGSTOP);
         let files = json!({"files": [{"name": "split.yaml", "text": split(50)}]});
         let revision = rest.post("/v1/apply", &files).await["revision"].clone();
         let pending = stack.until("split/pay-svc", "Pending").await;
@@ -103,7 +70,7 @@ fn a_change_is_programmed_when_the_proxies_that_it_concerns_have_it() {
         assert!(words.starts_with("0 of 1 proxies have it; portal"), "{words}");
         let row = mesh.hms(&["get", "splits"]).await;
         assert!(row.contains("50/50  PENDING 0/1"), "{row}");
-        signal(stack.caller.process.pid(), Signal::SIGCONT);
+        signal(stack.0.caller.process.pid(), Signal::SIGCONT);
         let done = stack.until("split/pay-svc", "Programmed").await;
         assert_eq!((&done["programmed"], &done["observedRevision"]), (&json!(1), &revision), "{done}");
         assert!(
@@ -121,7 +88,7 @@ fn a_change_is_programmed_when_the_proxies_that_it_concerns_have_it() {
 fn what_leads_nowhere_and_what_is_never_reached_is_told_with_its_place() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start().await;
-        let mesh = &stack.mesh;
+        let mesh = &stack.0.mesh;
         mesh.write("routes.yaml", [route("pay", "pay-svc", "pay-v1"), route("lost", "pay-v1", "ghost")].join("---\n"));
         let said = mesh.try_hms(&["lint", "routes.yaml"]).await;
         let shadow = "the rule `never` of the route `pay` is never reached";
@@ -169,7 +136,7 @@ fn what_leads_nowhere_and_what_is_never_reached_is_told_with_its_place() {
 fn what_is_shown_can_be_applied_again_and_changed() {
     scenario(Duration::from_mins(2), async {
         let stack = Stack::start().await;
-        let mesh = &stack.mesh;
+        let mesh = &stack.0.mesh;
         mesh.write("all.yaml", [split(10), route("pay", "pay-svc", "pay-v1")].join("---\n"));
         let _applied = mesh.hms(&["apply", "all.yaml"]).await;
         let before = mesh.rest().get("/v1/summary").await["revision"].clone();
